@@ -1,0 +1,176 @@
+// Gateway: the MCP endpoint and everything behind it, without a socket.
+//
+//   auto storage = mcpgw::open_sqlite({"gateway.db"});
+//   mcpgw::GatewayOptions options;
+//   options.storage = storage->storage;
+//   auto gateway = mcpgw::Gateway::create(std::move(options));
+//   mcpgw::HttpResponse reply = (*gateway)->handle(request);
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mcpgw/audit.hpp"
+#include "mcpgw/authenticator.hpp"
+#include "mcpgw/clock.hpp"
+#include "mcpgw/http.hpp"
+#include "mcpgw/policy_engine.hpp"
+#include "mcpgw/random.hpp"
+#include "mcpgw/repository.hpp"
+#include "mcpgw/resolvers.hpp"
+#include "mcpgw/result.hpp"
+#include "mcpgw/runtime.hpp"
+#include "mcpgw/storage.hpp"
+#include "mcpgw/upstream.hpp"
+
+namespace mcpgw {
+
+enum class LogLevel { trace, debug, info, warn, error, off };
+
+/// One structured log line. Never holds a secret.
+struct LogEvent {
+  LogLevel level = LogLevel::info;
+  std::string module;   ///< "gateway", "upstream", "http", "storage", "audit", "access"
+  std::string message;
+  std::vector<std::pair<std::string, std::string>> fields;
+};
+/// Called from any thread; must not block for long and must not throw.
+using LogSink = std::function<void(const LogEvent&)>;
+
+struct CorsOptions {
+  std::vector<std::string> allowed_origins{"http://localhost:3001"};
+  std::vector<std::string> allowed_headers;  ///< empty: the default list
+  std::vector<std::string> expose_headers;   ///< empty: the default list
+};
+
+struct SessionOptions {
+  std::chrono::seconds timeout{30 * 60};
+  std::chrono::seconds cleanup_interval{5 * 60};
+  std::size_t max_per_user = 100;
+  std::size_t max_streams_per_user = 50;
+};
+
+struct LimitOptions {
+  std::size_t api_body = 1024 * 1024;
+  std::size_t mcp_body = 8 * 1024 * 1024;
+  std::size_t upstream_bytes = 32 * 1024 * 1024;
+  std::size_t json_depth = 128;
+  std::size_t list_max = 10000;
+  std::size_t max_in_flight = 256;
+  std::chrono::milliseconds api_timeout{60000};
+};
+
+struct UpstreamOptions {
+  bool allow_private = false;   ///< connect to loopback, private and link-local addresses
+  bool allow_metadata = false;  ///< cloud metadata addresses
+  std::chrono::milliseconds connect_timeout{5000};
+  std::chrono::milliseconds list_timeout{10000};
+  std::chrono::milliseconds max_timeout{3600000};
+  std::chrono::milliseconds drain{30000};
+  std::string ca;  ///< PEM file for HTTPS targets; empty: the system's
+};
+
+struct StdioOptions {
+  bool enabled = false;  ///< the bundled server sets it
+  std::vector<std::string> allowed_commands;
+  std::vector<std::string> inherit_env;
+  std::string working_dir;
+  std::chrono::seconds idle_ttl{30 * 60};
+  std::chrono::seconds max_lifetime{24 * 3600};
+  std::chrono::seconds gc_interval{60};
+  std::size_t max_processes = 100;
+  std::size_t max_per_user = 20;
+};
+
+enum class AuditBody { none, redacted, full };
+struct AuditOptions {
+  AuditBody body = AuditBody::redacted;
+  std::size_t body_max = 64 * 1024;
+  std::chrono::hours retention{2160};
+  bool include_ping = false;
+  bool sync = false;  ///< write before answering
+  std::size_t queue_max = 10000;
+};
+
+struct GatewayOptions {
+  std::shared_ptr<Storage> storage;   ///< required
+  std::shared_ptr<AuditSink> audit_sink;  ///< null: in memory
+  std::shared_ptr<Runtime> runtime;   ///< null: one of its own
+  std::shared_ptr<Clock> clock;       ///< null: the system's
+  std::shared_ptr<Random> random;     ///< null: the system's
+  LogSink log;                        ///< null: silent
+  ConnectUpstream connect_upstream;   ///< null: only built-in transports
+
+  std::string jwt_secret;             ///< at least 32 bytes; empty: made up, tokens end with the process
+  std::vector<std::string> previous_jwt_secrets;
+  std::string jwt_issuer = "mcpgw";
+  std::string jwt_audience = "mcpgw";
+  /// 32 bytes; empty: made up, which only memory storage accepts (sealed values would be lost).
+  EncryptionKeys encryption;
+
+  bool registration_open = true;
+  std::string setup_token;
+  std::chrono::seconds login_ttl{24 * 3600};
+  std::size_t password_min = 8;
+  std::size_t max_tokens_per_user = 100;
+  int login_failures_per_pair = 10;
+  int login_failures_per_address = 100;
+  int login_failures_per_account = 200;
+  std::chrono::seconds rate_window{15 * 60};
+  int registrations_per_address = 60;
+
+  std::string public_url;             ///< URL that clients use; empty: unknown
+  CorsOptions cors;
+  std::vector<std::string> mcp_allowed_origins;
+  bool always_prefix = false;
+  SessionOptions session;
+  LimitOptions limits;
+  UpstreamOptions upstream;
+  StdioOptions stdio;
+  AuditOptions audit;
+  bool docs_enabled = true;
+  bool metrics_enabled = true;
+  std::string metrics_token;
+};
+
+/// Safe from any thread. Threads it starts: those of its own Runtime (unless one is given) and one that
+/// writes audit rows; all are joined by close() or the destructor.
+class Gateway : public RequestHandler, public std::enable_shared_from_this<Gateway> {
+ public:
+  static Result<std::shared_ptr<Gateway>> create(GatewayOptions options);
+  ~Gateway() override;
+  Gateway(const Gateway&) = delete;
+  Gateway& operator=(const Gateway&) = delete;
+
+  /// Answers one request. Returns at once; the answer comes through the responder.
+  void handle_async(HttpRequest request, std::shared_ptr<Responder> responder) override;
+
+  /// The blocking face. A streamed answer is collected until its end or `deadline`; not from a loop thread.
+  HttpResponse handle(HttpRequest request,
+                      std::chrono::milliseconds deadline = std::chrono::milliseconds(120000));
+
+  /// The port the server listens on, for the Origin rule (loopback origins are accepted with it), and
+  /// whether it listens on loopback only. Called by HttpServer.
+  void set_listen_address(int port, bool loopback_only);
+
+  /// Stops taking requests (503; /ready says so), lets running ones finish for at most `grace`, closes
+  /// streams and upstreams, flushes the audit. Idempotent. Blocks; not from a loop thread.
+  void close(std::chrono::milliseconds grace = std::chrono::milliseconds(30000));
+
+  const std::shared_ptr<Repository>& repository() const noexcept;
+  const std::shared_ptr<PolicyEngine>& policy_engine() const noexcept;
+  const std::shared_ptr<Authenticator>& authenticator() const noexcept;
+  const std::shared_ptr<AuditSink>& audit_sink() const noexcept;
+  const std::shared_ptr<Runtime>& runtime() const noexcept;
+
+  class Impl;
+
+ private:
+  explicit Gateway(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mcpgw

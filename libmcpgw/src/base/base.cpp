@@ -1,0 +1,93 @@
+// Out-of-line parts of the smallest public headers: result, clock, random, http, version.
+#include <openssl/rand.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/text.hpp"
+#include "mcpgw/clock.hpp"
+#include "mcpgw/http.hpp"
+#include "mcpgw/random.hpp"
+#include "mcpgw/result.hpp"
+#include "mcpgw/version.hpp"
+
+#ifndef MCPGW_COMMIT
+#define MCPGW_COMMIT "unknown"
+#endif
+
+namespace mcpgw {
+
+const char* to_string(ErrorCode code) noexcept {
+  switch (code) {
+    case ErrorCode::invalid_argument: return "invalid_argument";
+    case ErrorCode::unauthenticated: return "unauthenticated";
+    case ErrorCode::permission_denied: return "permission_denied";
+    case ErrorCode::not_found: return "not_found";
+    case ErrorCode::conflict: return "conflict";
+    case ErrorCode::precondition_failed: return "precondition_failed";
+    case ErrorCode::unavailable: return "unavailable";
+    case ErrorCode::deadline_exceeded: return "deadline_exceeded";
+    case ErrorCode::cancelled: return "cancelled";
+    case ErrorCode::resource_exhausted: return "resource_exhausted";
+    case ErrorCode::unsupported: return "unsupported";
+    case ErrorCode::data_loss: return "data_loss";
+    case ErrorCode::internal: return "internal";
+  }
+  return "internal";
+}
+
+namespace {
+
+class SystemClock final : public Clock {
+ public:
+  Time now() const override {
+    return std::chrono::floor<std::chrono::microseconds>(std::chrono::system_clock::now());
+  }
+  Duration monotonic() const override {
+    return std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch());
+  }
+};
+
+class SystemRandom final : public Random {
+ public:
+  void fill(void* data, std::size_t size) override {
+    if (RAND_bytes(static_cast<unsigned char*>(data), static_cast<int>(size)) != 1) {
+      std::fputs("mcpgw: the system has no entropy\n", stderr);
+      std::abort();
+    }
+  }
+};
+
+}  // namespace
+
+std::shared_ptr<Clock> make_system_clock() { return std::make_shared<SystemClock>(); }
+std::shared_ptr<Random> make_system_random() { return std::make_shared<SystemRandom>(); }
+
+std::string make_uuid(Random& random) {
+  std::string bytes(16, '\0');
+  random.fill(bytes.data(), bytes.size());
+  bytes[6] = static_cast<char>((bytes[6] & 0x0f) | 0x40);
+  bytes[8] = static_cast<char>((bytes[8] & 0x3f) | 0x80);
+  std::string hex = detail::to_hex(bytes);
+  for (std::size_t at : {20, 16, 12, 8}) hex.insert(at, 1, '-');
+  return hex;
+}
+
+const std::string* find_header(const HttpHeaders& headers, std::string_view name) noexcept {
+  for (const auto& [key, value] : headers)
+    if (detail::iequals(key, name)) return &value;
+  return nullptr;
+}
+
+void HttpResponse::set_header(std::string name, std::string value) {
+  headers.erase(std::remove_if(headers.begin(), headers.end(),
+                               [&](const auto& h) { return detail::iequals(h.first, name); }),
+                headers.end());
+  headers.emplace_back(std::move(name), std::move(value));
+}
+
+const char* version() noexcept { return MCPGW_VERSION; }
+const char* commit() noexcept { return MCPGW_COMMIT; }
+
+}  // namespace mcpgw

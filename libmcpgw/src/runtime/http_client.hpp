@@ -1,0 +1,125 @@
+// HttpClient: HTTP/1.1 on the event loops. Connections are pooled per loop and kept alive; bodies are read
+// whole or piece by piece (SSE). Redirects are not followed: a 3xx is an answer like any other.
+//
+// The address that is connected to is checked after name resolution (docs/credentials.md, "Addresses").
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mcpgw/http.hpp"
+#include "mcpgw/result.hpp"
+#include "runtime/loop.hpp"
+#include "runtime/url.hpp"
+
+namespace mcpgw::detail {
+
+struct HttpClientOptions {
+  std::chrono::milliseconds connect_timeout{5000};  ///< name resolution, connect and TLS handshake together
+  std::chrono::milliseconds idle_timeout{55000};    ///< an idle pooled connection is closed after it
+  std::size_t max_idle_per_loop = 256;
+  std::size_t max_header_bytes = 64 * 1024;
+  bool allow_private = false;
+  bool allow_metadata = false;
+  // TLS; all PEM texts.
+  std::string ca;       ///< empty: the system's
+  std::string ca_file;  ///< PEM file, in addition
+  bool verify = true;
+  std::string client_cert;
+  std::string client_key;
+};
+
+struct ClientRequest {
+  std::string method = "GET";
+  Url url;
+  HttpHeaders headers;  ///< Host, Content-Length and Connection are set by the client
+  std::string body;
+  /// Until the whole answer has been read, unless the exchange's deadline is moved. Max: none.
+  SteadyTime deadline = SteadyTime::max();
+};
+
+/// An answer whose body is still being read. Lives on the loop that made it. Destroying it before the end of
+/// the body closes the connection; after the end the connection goes back to the pool.
+class HttpExchange {
+ public:
+  virtual ~HttpExchange() = default;
+  int status = 0;
+  HttpHeaders headers;
+
+  /// The next piece of the body; empty string at its end. Errors as in HttpClient::send.
+  virtual Task<Result<std::string>> read_some() = 0;
+  /// The rest of the body. resource_exhausted/"response_too_large" beyond `max_bytes`.
+  virtual Task<Result<std::string>> read_all(std::size_t max_bytes) = 0;
+  /// Moves the deadline for everything that follows.
+  virtual void set_deadline(SteadyTime deadline) = 0;
+};
+
+/// Aborts an exchange, or one that is still being made, from any thread: the waiting operation ends with
+/// cancelled/"cancelled". May be used for one send() only.
+class CancelSource {
+ public:
+  CancelSource();
+  void cancel();
+  bool cancelled() const noexcept;
+  struct State;
+  const std::shared_ptr<State>& state() const noexcept { return state_; }
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+/// Safe from any thread; send() is awaited on a loop of the runtime.
+class HttpClient {
+ public:
+  /// invalid_argument when TLS material cannot be used.
+  static Result<std::shared_ptr<HttpClient>> create(std::shared_ptr<Runtime> runtime, HttpClientOptions options);
+  virtual ~HttpClient() = default;
+
+  /// Sends the request and returns when the head of the answer is there.
+  /// Errors: unavailable/"upstream_unreachable" (not resolved, refused, TLS; nothing was sent),
+  /// unavailable/"address_not_allowed", unavailable/"upstream_closed" (ended early),
+  /// deadline_exceeded/"upstream_timeout", cancelled/"cancelled",
+  /// invalid_argument/"upstream_protocol_error" (not HTTP), resource_exhausted/"response_too_large".
+  /// The message names no URL or address; `detail` does, for the log.
+  virtual Task<Result<std::unique_ptr<HttpExchange>>> send(ClientRequest request, CancelSource* cancel = nullptr,
+                                                           std::string* detail = nullptr) = 0;
+  /// Closes idle connections and lets running exchanges end.
+  virtual void close_idle() = 0;
+};
+
+/// Whether an address may be connected to by these options. `address` is an IP literal.
+bool address_allowed(std::string_view address, bool allow_private, bool allow_metadata);
+
+/// Incremental decoder of text/event-stream (WHATWG HTML, server-sent events).
+class SseDecoder {
+ public:
+  struct Event {
+    std::string event;  ///< "message" when the stream gave none
+    std::string data;
+    std::optional<std::string> id;  ///< when this event set one
+    std::optional<long> retry;      ///< milliseconds, when the event had one
+    bool has_data = false;          ///< a data field was present, even if empty
+  };
+  explicit SseDecoder(std::size_t max_event_bytes) : max_(max_event_bytes) {}
+  /// Feeds bytes, appends finished events. False when an event exceeds the bound.
+  bool feed(std::string_view bytes, std::vector<Event>& out);
+  /// The last id seen, for Last-Event-ID.
+  const std::string& last_id() const noexcept { return last_id_; }
+
+ private:
+  void line(std::string_view text, std::vector<Event>& out);
+  std::size_t max_;
+  std::string buffer_;
+  Event event_;
+  bool any_ = false;
+  bool skip_lf_ = false;
+  bool first_ = true;
+  std::string last_id_;
+};
+
+}  // namespace mcpgw::detail

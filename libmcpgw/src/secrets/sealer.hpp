@@ -1,0 +1,30 @@
+// Sealer: AES-256-GCM for secrets at rest. The key's id travels with the value, and the record's identity is
+// the associated data, so a value that is moved to another record does not open.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "mcpgw/random.hpp"
+#include "mcpgw/repository.hpp"
+#include "mcpgw/result.hpp"
+
+namespace mcpgw::detail {
+
+/// Safe from any thread.
+class Sealer {
+ public:
+  /// invalid_argument when a key is not 32 bytes long.
+  static Result<std::shared_ptr<Sealer>> create(const EncryptionKeys& keys, std::shared_ptr<Random> random);
+  virtual ~Sealer() = default;
+
+  /// "v1.<key id>.<base64url of nonce, ciphertext, tag>".
+  virtual std::string seal(std::string_view plain, std::string_view identity) const = 0;
+  /// data_loss/"credential_unavailable": unknown key, damaged value, other identity.
+  virtual Result<std::string> open(std::string_view sealed, std::string_view identity) const = 0;
+  /// Whether `sealed` was made with the current key.
+  virtual bool is_current(std::string_view sealed) const = 0;
+};
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,58 @@
+#include <doctest/doctest.h>
+
+#include "base/text.hpp"
+
+using namespace mcpgw;
+using namespace mcpgw::detail;
+
+TEST_CASE("base64 is strict: one text for one value") {
+  for (const std::string bytes : {"", "a", "ab", "abc", "\xff\x00\x10"}) {
+    CHECK(from_base64(base64(bytes)) == bytes);
+    CHECK(from_base64url(base64url(bytes)) == bytes);
+  }
+  CHECK(base64("ab") == "YWI=");
+  CHECK(base64url("ab") == "YWI");
+  CHECK_FALSE(from_base64("YWI"));
+  CHECK_FALSE(from_base64("YWJ="));  // bits after the value
+  CHECK_FALSE(from_base64url("YWI="));
+  CHECK_FALSE(from_base64url("YW+"));
+  CHECK_FALSE(from_base64url("Y"));
+}
+
+TEST_CASE("times have six digits and round-trip") {
+  const auto t = parse_time("2026-01-02T03:04:05.678901Z");
+  REQUIRE(t);
+  CHECK(format_time(*t) == "2026-01-02T03:04:05.678901Z");
+  CHECK(format_time(*parse_time("2026-01-02T05:04:05+02:00")) == "2026-01-02T03:04:05.000000Z");
+  CHECK(format_time(*parse_time("2026-01-02T03:04:05.5z")) == "2026-01-02T03:04:05.500000Z");
+  for (const char* bad : {"", "2026-01-02", "2026-13-02T03:04:05Z", "2026-02-30T03:04:05Z", "2026-01-02T03:04:05",
+                          "2026-01-02T03:04:05.Z", "2026-01-02T03:04:05Zx", "2026-01-02T24:04:05Z"})
+    CHECK_MESSAGE(!parse_time(bad), bad);
+}
+
+TEST_CASE("UTF-8 validity") {
+  CHECK(is_utf8("a\xc3\xa4\xf0\x9f\x98\x80"));
+  for (const char* bad : {"\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\x80", "\xc3", "\xe2\x82"})
+    CHECK_FALSE(is_utf8(bad));
+  CHECK(utf8_length("a\xc3\xa4\xf0\x9f\x98\x80") == 3);
+}
+
+TEST_CASE("percent-coding and query values") {
+  CHECK(percent_decode("a%2Fb+c") == "a/b+c");
+  CHECK_FALSE(percent_decode("%2"));
+  CHECK_FALSE(percent_decode("%zz"));
+  CHECK(percent_encode("a/b c~") == "a%2Fb%20c~");
+  CHECK(query_value("a=1&b=x+y%26&c", "b") == "x y&");
+  CHECK(query_value("a=1&c", "c") == "");
+  CHECK_FALSE(query_value("a=1", "b"));
+}
+
+TEST_CASE("ids, digests, case") {
+  CHECK(is_uuid("0f8fad5b-d9cb-469f-a165-70867728950e"));
+  CHECK_FALSE(is_uuid("0F8FAD5B-d9cb-469f-a165-70867728950e"));
+  CHECK(to_hex(sha256("abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(to_hex(hmac_sha256("key", "The quick brown fox jumps over the lazy dog")) ==
+        "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8");
+  CHECK(iequals("AbC", "aBc"));
+  CHECK(trim(" \t a b\r\n") == "a b");
+}
