@@ -5,7 +5,8 @@
 // Threads: implementations are safe for concurrent use. Calls may block (they are made from worker
 // threads, never from an event loop) and are bounded by the implementation's own time limit.
 // Errors: `unavailable` (reason "storage_unavailable") when the backend is away, `conflict` (reason
-// "version_conflict") when a condition of a transaction does not hold, `data_loss` for damaged rows.
+// "version_conflict") when a condition of a transaction does not hold, `data_loss` (reason
+// "storage_damaged") for damaged rows, `invalid_argument` for names and values out of bounds.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +22,16 @@
 namespace mcpgw {
 
 struct Record {
-  std::string collection;
-  std::string key;
-  std::string value;          ///< JSON text, at most 1 MiB
-  std::uint64_t version = 0;  ///< 1 at creation, grows by at least 1 with each write
+  std::string collection;  ///< UTF-8, 1 to 64 bytes
+  std::string key;         ///< UTF-8, 1 to 2048 bytes
+  std::string value;       ///< JSON text, at most 1 MiB
+  /// Grows by at least 1 with each write. 1 at first creation; a record made again after an erase
+  /// continues above its last version, so a stale expected_version never matches.
+  std::uint64_t version = 0;
 };
 
-/// One step of a transaction. Conditions are checked before any write is made.
+/// One step of a transaction. Conditions are checked before any write is made, against the state before the
+/// transaction; the writes are then made in order. Erasing a record that does not exist changes nothing.
 struct Operation {
   enum class Kind { check, put, erase };
   Kind kind = Kind::check;
@@ -65,10 +69,12 @@ class Storage {
   virtual Result<std::vector<std::uint64_t>> commit(const std::vector<Operation>& operations) = 0;
 
   /// Calls `callback` after every commit, in commit order, from an unspecified thread, with the changes
-  /// of that commit, whoever made it. A change made by this process is delivered before its commit()
-  /// returns. The callback must not call back into the storage. Returns an id for unwatch().
+  /// of that commit, whoever made it: one Change a record. A change made through this object is delivered
+  /// before its commit() returns. An empty list means that changes may have been missed (a connection was
+  /// lost): read everything again. The callback must not commit. Returns an id for unwatch().
   virtual std::uint64_t watch(WatchCallback callback) = 0;
-  /// After return the callback is not running and will not be called again.
+  /// After return the callback is not running and will not be called again. From inside the callback itself
+  /// it returns at once, and that call is the last.
   virtual void unwatch(std::uint64_t id) = 0;
 
   /// Ok when the backend answers now. Used by /ready.

@@ -1,1 +1,26 @@
-namespace mcpgw::detail {}
+#include "mcpgw/storage.hpp"
+
+#include <utility>
+
+namespace mcpgw {
+
+Result<std::uint64_t> Storage::put(std::string collection, std::string key, std::string value,
+                                   std::optional<std::uint64_t> expected_version) {
+  auto versions = commit({Operation{Operation::Kind::put, std::move(collection), std::move(key),
+                                    std::move(value), expected_version}});
+  if (!versions) return versions.error();
+  if (versions->size() != 1)
+    return Error{ErrorCode::internal, "storage_protocol",
+                 "The storage backend returned no version for a write."};
+  return versions->front();
+}
+
+Status Storage::erase(std::string collection, std::string key,
+                      std::optional<std::uint64_t> expected_version) {
+  auto versions = commit(
+      {Operation{Operation::Kind::erase, std::move(collection), std::move(key), {}, expected_version}});
+  if (!versions) return versions.error();
+  return {};
+}
+
+}  // namespace mcpgw
