@@ -21,6 +21,7 @@ class ManualClock : public Clock {
   ManualClock();
   Time now() const override;
   Duration monotonic() const override;
+  /// Forwards only: a negative step is ignored.
   void advance(Duration by);
 
  private:
@@ -48,8 +49,10 @@ class FailingStorage : public Storage {
   Status ping() override;
 
  private:
+  bool down();
+
   std::shared_ptr<Storage> inner_;
-  std::mutex mutex_;
+  std::mutex mutex_;  // protects the members below
   int countdown_ = 0;
   bool after_ = false;
   bool down_ = false;
