@@ -15,7 +15,7 @@
 
 namespace mcpgw {
 
-/// One audit row. Optional members are empty when they do not apply.
+/// One audit row. Optional members are empty when they do not apply. Texts are UTF-8.
 struct AuditRecord {
   std::string id;    ///< UUID; made by the writer
   std::string kind;  ///< "mcp", "session", "admin", "auth"
@@ -56,14 +56,14 @@ struct AuditFilter {
 
 struct AuditQuery {
   AuditFilter filter;
-  std::size_t limit = 50;
+  std::size_t limit = 50;  ///< at most 10000 rows a page; 0 = only the total
   std::size_t offset = 0;
   /// Position returned by an earlier page: only rows before it. 0 = from the newest.
   std::int64_t before = 0;
 };
 
 struct AuditPage {
-  std::vector<AuditRecord> records;  ///< newest first
+  std::vector<AuditRecord> records;  ///< last stored first
   std::uint64_t total = 0;           ///< rows that match the filter, on all pages
   std::int64_t next = 0;             ///< `before` of the next page; 0 = no more
 };
@@ -71,8 +71,10 @@ struct AuditPage {
 class AuditSink {
  public:
   virtual ~AuditSink() = default;
-  /// Stores the batch whole or not at all, in order.
+  /// Stores the batch whole or not at all, in order. A record whose id is stored already is passed over, so a
+  /// batch may be tried again when an error left its fate open.
   virtual Status append(const std::vector<AuditRecord>& batch) = 0;
+  /// invalid_argument/"invalid_status", "invalid_position".
   virtual Result<AuditPage> query(const AuditQuery& query) = 0;
   /// Removes rows created before `cutoff`; returns how many.
   virtual Result<std::uint64_t> purge(Time cutoff) = 0;
