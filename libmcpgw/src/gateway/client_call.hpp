@@ -1,0 +1,72 @@
+// ClientCall: one JSON-RPC request of a client while it is answered: its answer's way back, the messages that may
+// precede it, its cancellation, and what the audit log will say of it.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "gateway/session.hpp"
+
+namespace mcpgw::detail {
+
+/// Which forms of an answer the client takes.
+struct Accepts {
+  bool json = true;
+  bool sse = true;
+};
+
+/// The HTTP answer of one POST: JSON when the answer comes alone and soon, else an event stream. Safe from any thread.
+class PostReply : public std::enable_shared_from_this<PostReply> {
+ public:
+  PostReply(Loop& loop, std::shared_ptr<Responder> responder, Accepts accepts, HttpHeaders headers);
+
+  /// Becomes a stream by itself when nothing has been sent for a while, so that the client sees that it is alive.
+  void watch();
+  /// Sends a message before the answer; false when the client takes no streams or has gone.
+  bool emit(const std::string& message);
+  /// The answer. Returns the number of bytes written.
+  std::size_t finish(int status, const std::string& message);
+  bool streaming() const;
+
+ private:
+  bool start_locked();
+  void tick(std::chrono::milliseconds delay);
+
+  Loop& loop_;
+  const std::shared_ptr<Responder> responder_;
+  const Accepts accepts_;
+  mutable std::mutex mutex_;  // guards what follows
+  HttpHeaders headers_;
+  std::shared_ptr<ResponseStream> stream_;
+  bool done_ = false;
+  std::shared_ptr<SteadyTimer> timer_;
+};
+
+class ClientCall : public CallObserver, public std::enable_shared_from_this<ClientCall> {
+ public:
+  ClientCall(std::shared_ptr<Core> c, std::shared_ptr<Session> s, Principal p)
+      : core(std::move(c)), session(std::move(s)), principal(std::move(p)), handle(std::make_shared<CallHandle>()) {}
+
+  const std::shared_ptr<Core> core;
+  const std::shared_ptr<Session> session;
+  const Principal principal;
+  const std::shared_ptr<CallHandle> handle;
+
+  // Set before it runs.
+  std::string body;            ///< keeps the views alive
+  std::string id;              ///< raw JSON
+  std::string method;
+  std::string_view params;     ///< raw, may be empty
+  std::string progress_token;  ///< raw; empty: none asked for
+  std::shared_ptr<PostReply> reply;
+  AuditRecord audit;
+  Duration started{};
+  /// Target of the running upstream request, for messages that come with it.
+  std::shared_ptr<Connection> connection;
+
+  /// What a server sends while it works on this call goes to this client.
+  void on_server_message(ServerMessage message) override;
+};
+
+}  // namespace mcpgw::detail

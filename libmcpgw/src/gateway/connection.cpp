@@ -1,0 +1,234 @@
+#include "gateway/connection_pool.hpp"
+#include "json/raw.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr std::size_t kMaxPages = 1000;
+constexpr std::size_t kMaxItems = 100000;
+/// How long a list is trusted that the server does not announce changes of.
+constexpr auto kUnannouncedTtl = std::chrono::seconds(60);
+/// A list this young is not asked for again.
+constexpr auto kMinAge = std::chrono::milliseconds(500);
+
+std::int64_t ticks(SteadyTime time) { return time.time_since_epoch().count(); }
+
+std::size_t index(ListKind kind) { return static_cast<std::size_t>(kind); }
+
+}  // namespace
+
+Connection::Connection(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding)
+    : core_(std::move(core)),
+      binding_(std::move(binding)),
+      created_(steady_clock::now()),
+      idle_since_(ticks(created_)) {}
+
+UpstreamEvents Connection::events() {
+  UpstreamEvents out;
+  const std::weak_ptr<Connection> weak = weak_from_this();
+  out.on_message = [weak](ServerMessage message) {
+    if (auto self = weak.lock()) self->on_message(message);
+  };
+  out.on_lost = [weak](Error error) {
+    if (auto self = weak.lock()) self->on_lost(error);
+  };
+  out.on_log = [weak](LogLevel level, std::string text) {
+    auto self = weak.lock();
+    if (!self) return;
+    text = mask_secrets(std::move(text), *self->binding_);
+    if (level >= LogLevel::warn) self->core_->pool->note(self->target(), text);
+    self->core_->log(level, "upstream", std::move(text), {{"target", self->target().name}});
+  };
+  return out;
+}
+
+Task<Result<std::shared_ptr<const Listing>>> Connection::listing(ListKind kind, SteadyTime deadline, bool fresh) {
+  if (!upstream_->facts().offers(list_capability(kind))) {
+    static const auto empty = std::make_shared<const Listing>();
+    co_return empty;
+  }
+  const bool announced = upstream_->facts().offers(list_capability(kind), "listChanged");
+  bool waited = false;
+  for (;;) {
+    std::shared_ptr<AsyncEvent> loading;
+    bool load_now = false;
+    {
+      const std::lock_guard lock(mutex_);
+      Cache& cache = caches_[index(kind)];
+      if (cache.listing) {
+        const auto age = steady_clock::now() - cache.listing->fetched;
+        if (waited || announced || age < (fresh ? steady_clock::duration(kMinAge) : kUnannouncedTtl))
+          co_return cache.listing;
+      } else if (waited && cache.error) {
+        co_return *cache.error;
+      }
+      if (!cache.loading) {
+        cache.loading = std::make_shared<AsyncEvent>();
+        load_now = true;
+      }
+      loading = cache.loading;
+    }
+    if (load_now) {
+      // Detached: others wait for it, and the caller's deadline must not end it for them.
+      Loop::current()->spawn([](std::shared_ptr<Connection> self, ListKind what,
+                                std::shared_ptr<AsyncEvent> loaded) -> Task<void> {
+        std::uint64_t generation;
+        {
+          const std::lock_guard lock(self->mutex_);
+          generation = self->caches_[index(what)].generation;
+        }
+        auto result = co_await self->load(what);
+        {
+          const std::lock_guard lock(self->mutex_);
+          Cache& cache = self->caches_[index(what)];
+          cache.loading = nullptr;
+          cache.error = result ? std::nullopt : std::optional<Error>(result.error());
+          if (result && generation == cache.generation) cache.listing = *result;
+        }
+        loaded->set();
+      }(shared_from_this(), kind, loading));
+    }
+    if (!co_await loading->wait(deadline))
+      co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not list its items in time");
+    waited = true;
+  }
+}
+
+std::shared_ptr<const Listing> Connection::known_listing(ListKind kind) const {
+  const std::lock_guard lock(mutex_);
+  return caches_[index(kind)].listing;
+}
+
+Task<Result<std::shared_ptr<const Listing>>> Connection::load(ListKind kind) {
+  auto out = std::make_shared<Listing>();
+  std::optional<std::string> cursor;
+  std::set<std::string> seen;
+  const auto timeout = core_->options.upstream.list_timeout;
+  for (std::size_t page = 0; page < kMaxPages; ++page) {
+    UpstreamCall call;
+    call.method = list_method(kind);
+    if (cursor) call.params = R"({"cursor":)" + raw::quote(*cursor) + "}";
+    call.timeout = call.max_timeout = timeout;
+    auto answer = co_await upstream_->request(std::move(call));
+    if (!answer) co_return answer.error();
+    if (answer->is_error)
+      co_return Error(ErrorCode::unavailable, "upstream_error", "The server did not list its items");
+    if (const auto skipped = add_items(*out, kind, target().slug, answer->payload); skipped > 0)
+      core_->log(LogLevel::warn, "upstream", "items without a name, or with one that was listed before, were left out",
+                 {{"target", target().name}, {"count", std::to_string(skipped)}});
+    const auto next = raw::string_value(raw::find(answer->payload, "nextCursor"));
+    if (!next) break;
+    if (!seen.insert(*next).second || out->items.size() > kMaxItems) {
+      core_->log(LogLevel::warn, "upstream", "the list does not end: the same page came again",
+                 {{"target", target().name}});
+      core_->pool->note(target(), "the list of " + std::string(list_member(kind)) + " does not end");
+      break;
+    }
+    cursor = *next;
+  }
+  out->fetched = steady_clock::now();
+  co_return std::shared_ptr<const Listing>(std::move(out));
+}
+
+void Connection::attach(const std::shared_ptr<ConnectionListener>& listener) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& known : listeners_)
+    if (known.lock() == listener) return;
+  std::erase_if(listeners_, [](const auto& known) { return known.expired(); });
+  listeners_.push_back(listener);
+}
+
+void Connection::detach(const ConnectionListener* listener) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(listeners_, [&](const auto& known) {
+    const auto alive = known.lock();
+    return !alive || alive.get() == listener;
+  });
+}
+
+bool Connection::attached() const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& known : listeners_)
+    if (!known.expired()) return true;
+  return false;
+}
+
+void Connection::on_message(const ServerMessage& message) {
+  std::optional<ListKind> changed;
+  if (message.method == "notifications/tools/list_changed") changed = ListKind::tools;
+  if (message.method == "notifications/prompts/list_changed") changed = ListKind::prompts;
+  if (message.method == "notifications/resources/list_changed") changed = ListKind::resources;
+  std::vector<std::shared_ptr<ConnectionListener>> listeners;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto drop = [this](ListKind kind) {
+      Cache& cache = caches_[index(kind)];
+      cache.listing = nullptr;
+      ++cache.generation;
+    };
+    if (changed) drop(*changed);
+    if (changed == ListKind::resources) drop(ListKind::templates);
+    for (const auto& known : listeners_)
+      if (auto listener = known.lock()) listeners.push_back(std::move(listener));
+  }
+  const auto self = shared_from_this();
+  if (!message.id.empty()) {
+    // A request that belongs to no call: only a connection with a single session tells whom to ask.
+    if (listeners.size() == 1) {
+      listeners.front()->on_connection_message(self, message);
+    } else {
+      upstream_->respond(message.id, "error", R"({"code":-32601,"message":"Not available here"})");
+    }
+    return;
+  }
+  if (message.method == "notifications/message" && listeners.size() > 1 && !binding_->subject.starts_with("user:"))
+    return;  // on a shared process nobody knows whose line it is
+  for (const auto& listener : listeners) listener->on_connection_message(self, message);
+}
+
+void Connection::on_lost(const Error& error) {
+  std::vector<std::shared_ptr<ConnectionListener>> listeners;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& known : listeners_)
+      if (auto listener = known.lock()) listeners.push_back(std::move(listener));
+  }
+  const auto self = shared_from_this();
+  core_->pool->report(target(), binding_->key, error, error.message, nullptr);
+  core_->pool->forget(self);
+  for (const auto& listener : listeners) listener->on_connection_lost(self);
+}
+
+Connection::Use::Use(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {
+  connection_->in_flight_.fetch_add(1, std::memory_order_relaxed);
+}
+
+Connection::Use::~Use() {
+  if (!connection_) return;
+  connection_->idle_since_.store(ticks(steady_clock::now()), std::memory_order_relaxed);
+  if (connection_->in_flight_.fetch_sub(1, std::memory_order_acq_rel) == 1 &&
+      connection_->retired_.load(std::memory_order_acquire))
+    connection_->close();
+}
+
+SteadyTime Connection::idle_since() const noexcept {
+  return SteadyTime(steady_clock::duration(idle_since_.load(std::memory_order_relaxed)));
+}
+
+void Connection::retire(SteadyTime deadline) {
+  close_at_.store(ticks(deadline), std::memory_order_relaxed);
+  retired_.store(true, std::memory_order_release);
+  if (in_flight_.load(std::memory_order_acquire) == 0) close();
+}
+
+bool Connection::overdue(SteadyTime now) const {
+  return retired_.load(std::memory_order_acquire) && ticks(now) >= close_at_.load(std::memory_order_relaxed);
+}
+
+void Connection::close() {
+  if (upstream_) upstream_->close();
+}
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,501 @@
+#include "gateway/connection_pool.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/text.hpp"
+#include "json/raw.hpp"
+
+extern char** environ;
+
+namespace mcpgw::detail {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+/// A server may take long to start (package runners download it); who waits for it has a deadline of its own.
+constexpr auto kOpenTimeout = std::chrono::seconds(60);
+constexpr auto kFirstBackoff = milliseconds(1000);
+constexpr auto kMaxBackoff = milliseconds(60000);
+constexpr auto kForgetFailure = std::chrono::minutes(10);
+
+void add(std::string& out, std::string_view part) {
+  out += std::to_string(part.size());
+  out += ':';
+  out += part;
+}
+
+std::vector<std::string> process_environment(const Core& core, const Binding& binding) {
+  std::map<std::string, std::string> env;
+  const auto inherit = [&](const std::string& name) {
+    if (const char* value = std::getenv(name.c_str())) env[name] = value;
+  };
+  for (const char* name : {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER"}) inherit(name);
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    if (text.starts_with("LC_")) inherit(std::string(text.substr(0, text.find('='))));
+  }
+  for (const std::string& name : core.options.stdio.inherit_env) inherit(name);
+  for (const auto& [key, value] : binding.env) env[key] = value;
+  if (!binding.credential.empty()) env["AUTH_TOKEN"] = binding.credential;
+  std::vector<std::string> out;
+  out.reserve(env.size());
+  for (const auto& [key, value] : env) out.push_back(key + "=" + value);
+  return out;
+}
+
+Error disabled(const char* reason, std::string message) {
+  return {ErrorCode::unsupported, reason, std::move(message)};
+}
+
+}  // namespace
+
+std::string mask_secrets(std::string text, const Binding& binding) {
+  const auto mask = [&text](const std::string& secret) {
+    if (secret.size() < 4) return;
+    for (std::size_t at = 0; (at = text.find(secret, at)) != std::string::npos; at += 10)
+      text.replace(at, secret.size(), "[redacted]");
+  };
+  mask(binding.credential);
+  for (const auto& [key, value] : binding.env) mask(value);
+  return text;
+}
+
+Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& principal,
+                                                            const std::shared_ptr<const Target>& target,
+                                                            const ClientFacts& client,
+                                                            const std::string& session_id) const {
+  const auto core = core_.lock();
+  if (!core) return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
+  const TokenResolver tokens(core->repository);
+  const EnvResolver envs(core->repository);
+  auto out = std::make_shared<Binding>();
+  out->target = target;
+  out->user_id = principal.user_id;
+  out->subject = boundary_subject(*core->repository, principal, *target);
+  out->client = client;
+  auto env = envs.resolve(principal, *target);
+  if (!env) return env.error();
+  auto credential = tokens.resolve(principal, *target);
+  if (!credential) return credential.error();
+  out->env = std::move(*env);
+  if (*credential) out->credential = (*credential)->value;
+  out->timeout = milliseconds(target->timeout_ms);
+  std::string identity;
+  add(identity, target->id);
+  add(identity, std::to_string(target->version));
+  add(identity, out->subject);
+  if (target->statefulness == Statefulness::stateful) {
+    out->session_id = session_id;
+    add(identity, session_id);
+  }
+  if (target->is_process()) {
+    for (const auto& [key, value] : out->env) {
+      add(identity, key);
+      add(identity, value);
+    }
+    add(identity, out->credential);
+  } else {
+    auto access = http_target_access(*target, out->env, *credential);
+    if (!access) return access.error();
+    out->access = std::move(*access);
+    out->timeout = milliseconds(out->access.timeout_ms);
+    add(identity, out->access.url);
+    for (const auto& [name, value] : out->access.headers) {
+      add(identity, name);
+      add(identity, value);
+    }
+    // What a server offers may depend on what its client can do: each set of capabilities has its own session.
+    add(identity, client.capabilities);
+  }
+  out->key = to_hex(sha256(identity));
+  return std::shared_ptr<const Binding>(std::move(out));
+}
+
+Task<Result<std::shared_ptr<Connection>>> ConnectionPool::acquire(std::shared_ptr<const Binding> binding,
+                                                                  SteadyTime deadline) {
+  const auto core = core_.lock();
+  if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
+  bool waited = false;
+  for (;;) {
+    std::shared_ptr<AsyncEvent> opening;
+    bool open_now = false;
+    {
+      const std::lock_guard lock(mutex_);
+      if (closed_) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
+      Slot& slot = slots_[binding->key];
+      if (slot.connection && slot.connection->usable()) co_return slot.connection;
+      if (!slot.opening) {
+        if (slot.error && (waited || slot.retry_at > steady_clock::now())) co_return *slot.error;
+        slot.connection = nullptr;
+        slot.binding = binding;
+        slot.opening = std::make_shared<AsyncEvent>();
+        open_now = true;
+      }
+      opening = slot.opening;
+    }
+    // Detached: others wait for it, and the caller's deadline must not end it for them.
+    if (open_now) Loop::current()->spawn(open(core, binding, opening));
+    if (!co_await opening->wait(deadline))
+      co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not get ready in time");
+    waited = true;
+  }
+}
+
+Task<void> ConnectionPool::open(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding,
+                                std::shared_ptr<AsyncEvent> opened) {
+  auto result = co_await connect(core, binding);
+  if (result) {
+    report(*binding->target, binding->key, std::nullopt, {}, &(*result)->upstream().facts());
+  } else {
+    report(*binding->target, binding->key, result.error(), result.error().message, nullptr);
+  }
+  std::shared_ptr<Connection> unwanted;
+  {
+    const std::lock_guard lock(mutex_);
+    Slot& slot = slots_[binding->key];
+    slot.opening = nullptr;
+    if (result) {
+      if (closed_) {
+        unwanted = *result;
+      } else {
+        slot.connection = *result;
+      }
+      slot.error = std::nullopt;
+      slot.failures = 0;
+    } else {
+      slot.error = result.error();
+      // A child that keeps dying is not started again at once; a refused connection costs little to try.
+      if (binding->target->is_process()) {
+        const auto backoff = std::min<milliseconds>(kFirstBackoff * (1 << std::min(slot.failures, 6)), kMaxBackoff);
+        slot.retry_at = steady_clock::now() + backoff;
+      } else {
+        slot.retry_at = steady_clock::now();
+      }
+      ++slot.failures;
+    }
+  }
+  if (unwanted) unwanted->close();
+  opened->set();
+}
+
+Task<Result<std::shared_ptr<Connection>>> ConnectionPool::connect(std::shared_ptr<Core> core,
+                                                                  std::shared_ptr<const Binding> binding) {
+  const Target& target = *binding->target;
+  const SteadyTime deadline = steady_clock::now() + kOpenTimeout;
+  Loop& home = *Loop::current();
+  auto connection = std::make_shared<Connection>(core, binding);
+  auto& workers = core->runtime->impl().workers();
+  const auto finish = [&connection](Result<std::shared_ptr<Upstream>> upstream) -> Result<std::shared_ptr<Connection>> {
+    if (!upstream) return upstream.error();
+    connection->upstream_ = std::move(*upstream);
+    return connection;
+  };
+
+  if (core->options.connect_upstream) {
+    auto channel = co_await run_blocking(workers, [core, binding]() -> Result<std::shared_ptr<MessageChannel>> {
+      return core->options.connect_upstream(
+          {*binding->target, binding->subject.starts_with("user:") ? binding->user_id : std::string(), binding->env,
+           binding->credential});
+    });
+    if (!channel) co_return Error(ErrorCode::unavailable, "overloaded", "Too many connections are being opened");
+    if (!*channel) co_return channel->error();
+    if (**channel) {
+      auto upstream = co_await open_channel_upstream(**channel, binding->client, connection->events(), deadline);
+      co_return finish(std::move(upstream));
+    }
+  }
+
+  switch (target.transport_type) {
+    case TransportType::streamable_http: {
+      auto client = http_client(*core, target);
+      if (!client) co_return client.error();
+      const auto url = parse_url(binding->access.url);
+      if (!url) co_return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's URL cannot be used");
+      HttpUpstreamOptions options;
+      options.client = *client;
+      options.url = *url;
+      options.headers = binding->access.headers;
+      options.max_message = core->options.limits.upstream_bytes;
+      options.farewells = core->farewells;
+      auto upstream = co_await open_http_upstream(home, std::move(options), binding->client, connection->events(),
+                                                  std::min(deadline, steady_clock::now() + binding->timeout));
+      co_return finish(std::move(upstream));
+    }
+    case TransportType::stdio: {
+      const StdioOptions& stdio = core->options.stdio;
+      if (!stdio.enabled) co_return disabled("transport_disabled", "Targets that run a process are switched off");
+      if (!stdio.allowed_commands.empty() &&
+          std::find(stdio.allowed_commands.begin(), stdio.allowed_commands.end(), target.command) ==
+              stdio.allowed_commands.end())
+        co_return disabled("transport_disabled", "The command is not among the permitted ones");
+      if (auto room = reserve_process(*core, *binding); !room) co_return room.error();
+      StdioChannelOptions options;
+      options.command = target.command;
+      options.args = target.args;
+      options.env = process_environment(*core, *binding);
+      options.working_dir = stdio.working_dir;
+      options.max_message = core->options.limits.upstream_bytes;
+      const auto events = connection->events();
+      options.on_log = events.on_log;
+      options.farewells = core->farewells;
+      auto channel = co_await run_blocking(workers, [&home, options]() { return open_stdio_channel(home, options); });
+      if (!channel) co_return Error(ErrorCode::unavailable, "overloaded", "Too many processes are being started");
+      if (!*channel) co_return channel->error();
+      auto upstream = co_await open_channel_upstream(**channel, binding->client, events, deadline);
+      co_return finish(std::move(upstream));
+    }
+    case TransportType::kubernetes:
+      co_return disabled("kubernetes_disabled", "Kubernetes targets are switched off");
+    case TransportType::sse:
+      co_return disabled("transport_disabled", "This build does not connect to HTTP+SSE targets");
+  }
+  co_return disabled("transport_disabled", "The transport is not known");
+}
+
+Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const Core& core, const Target& target) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = clients_.find(target.id);
+    if (it != clients_.end() && it->second.first == target.version) return it->second.second;
+  }
+  HttpClientOptions options;
+  options.connect_timeout = core.options.upstream.connect_timeout;
+  options.allow_private = core.options.upstream.allow_private || target.allow_private_network;
+  options.allow_metadata = core.options.upstream.allow_metadata;
+  options.ca_file = core.options.upstream.ca;
+  if (target.tls) {
+    options.ca = target.tls->ca;
+    options.verify = target.tls->verify;
+    options.client_cert = target.tls->client_cert;
+    options.client_key = target.tls->client_key;
+  }
+  auto client = HttpClient::create(core.runtime, options);
+  if (!client) return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's TLS settings cannot be used");
+  const std::lock_guard lock(mutex_);
+  auto& entry = clients_[target.id];
+  if (entry.second && entry.first >= target.version) return entry.second;
+  entry = {target.version, *client};
+  return *client;
+}
+
+Status ConnectionPool::reserve_process(const Core& core, const Binding& binding) {
+  std::vector<std::shared_ptr<Connection>> evicted;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto make_room = [&](std::size_t limit, const std::function<bool(const Binding&)>& counts) {
+      for (;;) {
+        std::size_t live = 0;
+        std::shared_ptr<Connection> oldest;
+        for (const auto& [key, slot] : slots_) {
+          const Binding* other = slot.connection ? &slot.connection->binding() : slot.binding.get();
+          if (other == nullptr || other == &binding || !other->target->is_process() || !counts(*other)) continue;
+          if (!slot.connection && !slot.opening) continue;
+          ++live;
+          if (slot.connection && slot.connection->in_flight() == 0 &&
+              (!oldest || slot.connection->idle_since() < oldest->idle_since()))
+            oldest = slot.connection;
+        }
+        if (live < limit) return true;
+        if (!oldest) return false;
+        slots_[oldest->binding().key].connection = nullptr;
+        evicted.push_back(std::move(oldest));
+      }
+    };
+    const bool personal = binding.subject.starts_with("user:");
+    if (!make_room(core.options.stdio.max_processes, [](const Binding&) { return true; }) ||
+        (personal && !make_room(core.options.stdio.max_per_user,
+                                [&](const Binding& other) { return other.subject == binding.subject; })))
+      return Error(ErrorCode::resource_exhausted, "instance_limit", "Too many processes are running");
+  }
+  for (const auto& connection : evicted) connection->retire(steady_clock::now());
+  return {};
+}
+
+void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, int* count) {
+  const auto core = core_.lock();
+  const auto drain = core ? core->options.upstream.drain : milliseconds(0);
+  std::vector<std::shared_ptr<Connection>> found;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto it = slots_.begin(); it != slots_.end();) {
+      Slot& slot = it->second;
+      const Binding* binding = slot.connection ? &slot.connection->binding() : slot.binding.get();
+      if (binding == nullptr || !which(*binding)) {
+        ++it;
+        continue;
+      }
+      if (slot.connection) {
+        found.push_back(slot.connection);
+        retired_.push_back(slot.connection);
+        slot.connection = nullptr;
+      }
+      slot.retry_at = {};
+      it = slot.opening ? std::next(it) : slots_.erase(it);
+    }
+  }
+  for (const auto& connection : found) connection->retire(steady_clock::now() + drain);
+  if (count) *count = static_cast<int>(found.size());
+}
+
+void ConnectionPool::on_change(const RepositoryChange& change) {
+  using Kind = RepositoryChange::Kind;
+  const auto core = core_.lock();
+  if (!core) return;
+  // Resolves anew what a connection was made with, for the same principal as storage knows it now.
+  const auto outdated = [&](const Binding& binding) {
+    const auto target = core->repository->target(binding.target->id);
+    if (!target || !target->enabled || target->version != binding.target->version) return true;
+    Principal principal;
+    principal.user_id = binding.user_id;
+    if (const auto user = core->repository->user(binding.user_id)) {
+      if (!user->enabled && binding.subject.starts_with("user:")) return true;
+      principal.role = user->role;
+      principal.groups = user->groups;
+    } else if (binding.subject.starts_with("user:")) {
+      return true;
+    }
+    const auto now = bind(principal, target, binding.client, binding.session_id);
+    // A shared instance whose first user moved on still serves the others of its subject.
+    if (now && (*now)->subject != binding.subject && !binding.subject.starts_with("user:")) return false;
+    return !now || (*now)->key != binding.key;
+  };
+  switch (change.kind) {
+    case Kind::target:
+    case Kind::target_token:
+    case Kind::env:
+      retire([&](const Binding& binding) { return binding.target->id == change.id && outdated(binding); });
+      if (change.kind == Kind::target && change.erased) {
+        const std::lock_guard lock(mutex_);
+        health_.erase(change.id);
+        clients_.erase(change.id);
+      }
+      break;
+    case Kind::user:
+      retire([&](const Binding& binding) { return binding.user_id == change.id && outdated(binding); });
+      break;
+    default: break;
+  }
+}
+
+int ConnectionPool::restart(const std::string& target_id) {
+  int count = 0;
+  retire([&](const Binding& binding) { return binding.target->id == target_id; }, &count);
+  return count;
+}
+
+void ConnectionPool::close_user(const std::string& user_id) {
+  retire([subject = "user:" + user_id](const Binding& binding) { return binding.subject == subject; });
+}
+
+void ConnectionPool::released(const std::shared_ptr<Connection>& connection) {
+  if (connection->target().is_process() && connection->binding().session_id.empty()) return;
+  if (connection->attached()) return;
+  forget(connection);
+  connection->retire(steady_clock::now() + std::chrono::seconds(30));
+}
+
+void ConnectionPool::forget(const std::shared_ptr<Connection>& connection) {
+  const std::lock_guard lock(mutex_);
+  const auto it = slots_.find(connection->binding().key);
+  if (it != slots_.end() && it->second.connection == connection) it->second.connection = nullptr;
+  if (connection->in_flight() > 0) retired_.push_back(connection);
+}
+
+void ConnectionPool::sweep(SteadyTime now) {
+  const auto core = core_.lock();
+  if (!core) return;
+  std::vector<std::shared_ptr<Connection>> ended, overdue;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(retired_, [&](const auto& connection) {
+      if (connection->in_flight() == 0) return true;
+      if (!connection->overdue(now)) return false;
+      overdue.push_back(connection);
+      return true;
+    });
+    const StdioOptions& stdio = core->options.stdio;
+    for (auto it = slots_.begin(); it != slots_.end();) {
+      Slot& slot = it->second;
+      if (slot.connection && slot.connection->in_flight() == 0) {
+        const bool process = slot.connection->target().is_process();
+        const auto idle = now - slot.connection->idle_since();
+        const bool old = process && now - slot.connection->created() > stdio.max_lifetime;
+        const bool unused = process ? idle > stdio.idle_ttl
+                                    : !slot.connection->attached() && idle > core->options.session.timeout;
+        if (old || unused || !slot.connection->usable()) {
+          ended.push_back(std::move(slot.connection));
+          slot.connection = nullptr;
+        }
+      }
+      const bool empty = !slot.connection && !slot.opening && (!slot.error || now - slot.retry_at > kForgetFailure);
+      it = empty ? slots_.erase(it) : std::next(it);
+    }
+  }
+  for (const auto& connection : ended) connection->retire(now);
+  for (const auto& connection : overdue) connection->close();
+}
+
+void ConnectionPool::close_all() {
+  std::vector<std::shared_ptr<Connection>> all;
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    for (auto& [key, slot] : slots_)
+      if (slot.connection) all.push_back(std::move(slot.connection));
+    all.insert(all.end(), retired_.begin(), retired_.end());
+    slots_.clear();
+    retired_.clear();
+  }
+  for (const auto& connection : all) connection->close();
+}
+
+void ConnectionPool::report(const Target& target, const std::string& key, std::optional<Error> error,
+                            std::string detail, const ServerFacts* facts) {
+  const auto core = core_.lock();
+  if (!core) return;
+  const std::lock_guard lock(mutex_);
+  Health& health = health_[target.id];
+  const std::string state = error ? "down" : "up";
+  if (health.state != state) {
+    health.state = state;
+    health.since = core->clock->now();
+    core->log(error ? LogLevel::warn : LogLevel::info, "upstream", error ? "the target failed" : "the target is up",
+              {{"target", target.name}, {"reason", error ? error->reason : ""}, {"key", key.substr(0, 12)}});
+  }
+  if (facts != nullptr) health.version = facts->protocol_version;
+  // A note that tells more about the same failure (the end of stderr) stays.
+  if (error && (!health.last_error || health.last_error->find(detail) == std::string::npos))
+    health.last_error = error->reason + ": " + detail;
+}
+
+void ConnectionPool::note(const Target& target, std::string detail) {
+  const std::lock_guard lock(mutex_);
+  health_[target.id].last_error = std::move(detail);
+}
+
+TargetStatus ConnectionPool::status(const Target& target) const {
+  TargetStatus out;
+  const std::lock_guard lock(mutex_);
+  if (const auto it = health_.find(target.id); it != health_.end()) {
+    out.state = it->second.state;
+    out.protocol_version = it->second.version;
+    out.last_error = it->second.last_error;
+    if (it->second.since != Time{}) out.since = it->second.since;
+    if (out.protocol_version) out.era = "legacy";
+  }
+  for (const auto& [key, slot] : slots_)
+    if (slot.connection && slot.connection->target().id == target.id) ++out.instances;
+  if (!target.enabled) out.state = "disabled";
+  return out;
+}
+
+std::size_t ConnectionPool::size() const {
+  const std::lock_guard lock(mutex_);
+  std::size_t count = 0;
+  for (const auto& [key, slot] : slots_) count += slot.connection != nullptr;
+  return count;
+}
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,191 @@
+// Live connections to targets: which principal's calls may share one, when one is opened, and when it ends.
+//
+// A connection's key is made of the target, the boundary subject and every value that is put into it, so that two
+// principals with different values never share one (docs/credentials.md, "Isolation").
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "gateway/catalog.hpp"
+#include "gateway/core.hpp"
+#include "mcpgw/admin_api.hpp"
+#include "runtime/http_client.hpp"
+#include "runtime/waiter.hpp"
+#include "upstream/upstream.hpp"
+
+namespace mcpgw::detail {
+
+class Connection;
+
+/// Who hears what a server sends outside calls.
+class ConnectionListener {
+ public:
+  virtual ~ConnectionListener() = default;
+  /// From any thread; must not block.
+  virtual void on_connection_message(const std::shared_ptr<Connection>& connection, const ServerMessage& message) = 0;
+  virtual void on_connection_lost(const std::shared_ptr<Connection>& connection) = 0;
+};
+
+/// Everything one principal's connection to one target is made with. Holds secrets.
+struct Binding {
+  std::string key;  ///< 64 hex digits
+  std::shared_ptr<const Target> target;
+  std::string user_id;  ///< of the principal it was resolved for
+  std::string subject;  ///< boundary subject
+  std::string session_id;  ///< stateful targets only
+  std::map<std::string, std::string> env;
+  std::string credential;
+  HttpTargetAccess access;  ///< HTTP targets
+  ClientFacts client;
+  std::chrono::milliseconds timeout{60000};
+};
+
+/// One initialised upstream connection. Safe from any thread.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding);
+
+  const Binding& binding() const noexcept { return *binding_; }
+  const Target& target() const noexcept { return *binding_->target; }
+  Upstream& upstream() const noexcept { return *upstream_; }
+  const std::shared_ptr<Upstream>& upstream_ptr() const noexcept { return upstream_; }
+  bool usable() const { return upstream_ && upstream_->alive() && !retired_.load(std::memory_order_acquire); }
+
+  /// The items of one kind, all pages. Kept while the server announces changes, else for a short time; `fresh` asks
+  /// again unless that was done a moment ago. Empty when the server does not offer the kind.
+  Task<Result<std::shared_ptr<const Listing>>> listing(ListKind kind, SteadyTime deadline, bool fresh = false);
+  /// What is known now, without asking.
+  std::shared_ptr<const Listing> known_listing(ListKind kind) const;
+
+  void attach(const std::shared_ptr<ConnectionListener>& listener);
+  void detach(const ConnectionListener* listener);
+  bool attached() const;
+
+  /// Counts a running call while it exists.
+  class Use {
+   public:
+    explicit Use(std::shared_ptr<Connection> connection);
+    ~Use();
+    Use(Use&&) = default;
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    std::shared_ptr<Connection> connection_;
+  };
+  std::size_t in_flight() const noexcept { return in_flight_.load(std::memory_order_relaxed); }
+  SteadyTime idle_since() const noexcept;
+  SteadyTime created() const noexcept { return created_; }
+
+  /// Takes no new calls; ends when the running ones have ended, or at `deadline`.
+  void retire(SteadyTime deadline);
+  bool overdue(SteadyTime now) const;
+  void close();
+
+ private:
+  friend class ConnectionPool;
+  struct Cache {
+    std::shared_ptr<const Listing> listing;
+    std::shared_ptr<AsyncEvent> loading;
+    std::optional<Error> error;
+    std::uint64_t generation = 0;  ///< grows with each list_changed: a load begun before one is not kept
+  };
+
+  UpstreamEvents events();
+  void on_message(const ServerMessage& message);
+  void on_lost(const Error& error);
+  Task<Result<std::shared_ptr<const Listing>>> load(ListKind kind);
+
+  const std::shared_ptr<Core> core_;
+  const std::shared_ptr<const Binding> binding_;
+  const SteadyTime created_;
+  std::shared_ptr<Upstream> upstream_;  // set once, before the connection is shared
+
+  std::atomic<bool> retired_{false};
+  std::atomic<std::size_t> in_flight_{0};
+  std::atomic<std::int64_t> idle_since_;
+  std::atomic<std::int64_t> close_at_{0};
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::array<Cache, kListKinds> caches_;
+  std::vector<std::weak_ptr<ConnectionListener>> listeners_;
+};
+
+/// Safe from any thread.
+class ConnectionPool {
+ public:
+  explicit ConnectionPool(std::weak_ptr<Core> core) : core_(std::move(core)) {}
+
+  /// Resolves credential and environment. data_loss/"credential_unavailable".
+  Result<std::shared_ptr<const Binding>> bind(const Principal& principal, const std::shared_ptr<const Target>& target,
+                                              const ClientFacts& client, const std::string& session_id) const;
+
+  /// The connection for a binding, opened when there is none. Errors: those of Upstream, "transport_disabled",
+  /// "kubernetes_disabled", "instance_limit".
+  Task<Result<std::shared_ptr<Connection>>> acquire(std::shared_ptr<const Binding> binding, SteadyTime deadline);
+
+  /// After changes in storage: connections whose values are no longer the current ones are retired.
+  void on_change(const RepositoryChange& change);
+  /// Retires the target's connections; returns how many.
+  int restart(const std::string& target_id);
+  /// Retires the connections that belong to one user alone.
+  void close_user(const std::string& user_id);
+  /// A listener has gone: HTTP sessions nobody uses any more are closed.
+  void released(const std::shared_ptr<Connection>& connection);
+  void forget(const std::shared_ptr<Connection>& connection);
+  /// Idle and overdue connections. Called about once a second.
+  void sweep(SteadyTime now);
+  void close_all();
+
+  TargetStatus status(const Target& target) const;
+  void report(const Target& target, const std::string& key, std::optional<Error> error, std::string detail,
+              const ServerFacts* facts);
+  void note(const Target& target, std::string detail);
+  std::size_t size() const;
+
+ private:
+  struct Slot {
+    std::shared_ptr<Connection> connection;
+    std::shared_ptr<AsyncEvent> opening;
+    std::shared_ptr<const Binding> binding;
+    std::optional<Error> error;
+    int failures = 0;
+    SteadyTime retry_at{};
+  };
+  struct Health {
+    std::string state = "idle";
+    std::optional<std::string> version;
+    std::optional<std::string> last_error;
+    Time since{};
+  };
+
+  Task<void> open(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding,
+                  std::shared_ptr<AsyncEvent> opened);
+  Task<Result<std::shared_ptr<Connection>>> connect(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding);
+  Result<std::shared_ptr<HttpClient>> http_client(const Core& core, const Target& target);
+  Status reserve_process(const Core& core, const Binding& binding);
+  void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr);
+
+  const std::weak_ptr<Core> core_;
+  mutable std::mutex mutex_;  // guards what follows
+  std::unordered_map<std::string, Slot> slots_;
+  std::vector<std::shared_ptr<Connection>> retired_;
+  std::map<std::string, Health> health_;  // by target id
+  std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
+  bool closed_ = false;
+};
+
+/// `text` with every secret of the binding replaced.
+std::string mask_secrets(std::string text, const Binding& binding);
+
+}  // namespace mcpgw::detail

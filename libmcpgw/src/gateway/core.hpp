@@ -1,0 +1,49 @@
+// Core: what the parts of a gateway share. One per Gateway, kept alive by everything that still runs.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "mcpgw/gateway.hpp"
+#include "observability/audit_writer.hpp"
+#include "runtime/loop.hpp"
+
+namespace mcpgw::detail {
+
+class ConnectionPool;
+class SessionRegistry;
+class Statistics;
+
+struct Core {
+  /// `shared` is only pointed to: what runs on its loops must not keep them from ending. The Gateway owns it.
+  Core(GatewayOptions o, const std::shared_ptr<Runtime>& shared)
+      : options(std::move(o)), runtime(std::shared_ptr<void>(), shared.get()) {}
+
+  // Set once by Gateway::create, in this order.
+  const GatewayOptions options;
+  const std::shared_ptr<Runtime> runtime;
+  std::shared_ptr<Clock> clock;
+  std::shared_ptr<Random> random;
+  std::shared_ptr<Repository> repository;
+  std::shared_ptr<PolicyEngine> policy;
+  std::shared_ptr<Authenticator> authenticator;
+  std::shared_ptr<AuditSink> audit_sink;
+  std::unique_ptr<AuditWriter> audit;
+  std::shared_ptr<Statistics> statistics;
+  std::shared_ptr<ConnectionPool> pool;
+  std::shared_ptr<SessionRegistry> sessions;
+
+  std::atomic<bool> draining{false};
+  /// Child processes that have not ended and goodbyes to upstreams that are on their way: close() waits for them.
+  const std::shared_ptr<std::atomic<int>> farewells = std::make_shared<std::atomic<int>>(0);
+  std::atomic<std::size_t> in_flight{0};
+  std::atomic<int> listen_port{0};
+  std::atomic<bool> loopback_only{false};
+
+  void log(LogLevel level, std::string module, std::string message,
+           std::vector<std::pair<std::string, std::string>> fields = {}) const {
+    if (options.log) options.log({level, std::move(module), std::move(message), std::move(fields)});
+  }
+};
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,41 @@
+// Front: everything that comes before a handler and after it: request ids, origins and CORS, load, tokens, which
+// handler a path belongs to, the headers that every answer carries, and the access log.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "gateway/core.hpp"
+#include "gateway/mcp_endpoint.hpp"
+#include "mcpgw/admin_api.hpp"
+
+namespace mcpgw::detail {
+
+/// Safe from any thread.
+class Front : public std::enable_shared_from_this<Front> {
+ public:
+  Front(std::shared_ptr<Core> core, std::unique_ptr<AdminApi> admin);
+
+  void handle(HttpRequest request, std::shared_ptr<Responder> responder);
+
+ private:
+  class Reply;
+  void route(HttpRequest request, std::shared_ptr<Reply> reply);
+  void preflight(const HttpRequest& request, const std::shared_ptr<Reply>& reply);
+  void mcp(HttpRequest request, std::shared_ptr<Reply> reply);
+  void api(HttpRequest request, std::shared_ptr<Reply> reply);
+  void ready(const std::shared_ptr<Reply>& reply);
+  void metrics(const HttpRequest& request, const std::shared_ptr<Reply>& reply);
+  HttpHeaders cors_headers(const HttpRequest& request) const;
+  /// Whether a browser page of this origin may talk to /mcp (docs/server.md, "Origins").
+  bool origin_allowed(const HttpRequest& request) const;
+
+  const std::shared_ptr<Core> core_;
+  const std::unique_ptr<AdminApi> admin_;
+  const std::shared_ptr<McpEndpoint> endpoint_;
+};
+
+/// `pattern` is an origin with at most one `*` that stands for part of the host or for the port.
+bool origin_matches(std::string_view pattern, std::string_view origin);
+
+}  // namespace mcpgw::detail

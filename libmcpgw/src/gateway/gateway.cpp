@@ -1,0 +1,272 @@
+// Gateway: puts the parts together, keeps them going, and takes them down in order.
+#include "mcpgw/gateway.hpp"
+
+#include <condition_variable>
+
+#include "gateway/front.hpp"
+#include "gateway/live_state.hpp"
+#include "gateway/session.hpp"
+#include "gateway/statistics.hpp"
+#include "mcpgw/admin_api.hpp"
+
+namespace mcpgw {
+
+using namespace detail;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+namespace {
+
+constexpr auto kSweepEvery = std::chrono::seconds(1);
+constexpr auto kKeepAliveEvery = std::chrono::seconds(14);
+/// Longer than a child takes to be killed.
+constexpr auto kFarewell = std::chrono::seconds(8);
+constexpr auto kPurgeEvery = std::chrono::hours(1);
+constexpr auto kKeepEndedTokens = std::chrono::hours(24 * 30);
+
+/// Once a second: ends what is idle or overdue. Lives as long as the core is wanted.
+Task<void> housekeeping(std::weak_ptr<Core> weak, std::shared_ptr<std::atomic<bool>> stop) {
+  auto last_keep_alive = steady_clock::now();
+  auto last_purge = steady_clock::time_point::min();
+  while (!stop->load()) {
+    co_await sleep_for(kSweepEvery);
+    const auto core = weak.lock();
+    if (!core || stop->load()) co_return;
+    const auto now = steady_clock::now();
+    core->sessions->sweep(now);
+    core->sessions->check_identities();
+    core->pool->sweep(now);
+    if (now - last_keep_alive >= kKeepAliveEvery) {
+      last_keep_alive = now;
+      core->sessions->keep_alive();
+    }
+    if (last_purge == steady_clock::time_point::min() || now - last_purge >= kPurgeEvery) {
+      last_purge = now;
+      (void)core->runtime->post_blocking([core] {
+        (void)core->repository->purge_tokens(core->clock->now() - kKeepEndedTokens);
+        (void)core->repository->purge_sessions(core->clock->now() - core->options.session.timeout);
+      });
+    }
+  }
+}
+
+/// Collects an answer for the blocking face.
+class BlockingResponder final : public Responder {
+ public:
+  void send(HttpResponse response) override {
+    const std::lock_guard lock(state_->mutex);
+    state_->response = std::move(response);
+    state_->done = true;
+    state_->ready.notify_all();
+  }
+  std::shared_ptr<ResponseStream> start(HttpResponse head) override {
+    const std::lock_guard lock(state_->mutex);
+    state_->response = std::move(head);
+    return std::make_shared<Stream>(state_);
+  }
+  void on_disconnect(std::function<void()> callback) override {
+    const std::lock_guard lock(state_->mutex);
+    state_->on_disconnect = std::move(callback);
+  }
+
+  HttpResponse wait(milliseconds deadline) {
+    std::function<void()> gone;
+    HttpResponse out;
+    {
+      std::unique_lock lock(state_->mutex);
+      const bool done = state_->ready.wait_for(lock, deadline, [&] { return state_->done; });
+      if (done) return std::move(state_->response);
+      gone = std::move(state_->on_disconnect);
+      state_->done = true;
+      const bool streaming = !state_->response.headers.empty();
+      out = streaming ? std::move(state_->response)
+                      : http_error(504, "timeout", "The request was not answered in time", "");
+    }
+    if (gone) gone();
+    return out;
+  }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable ready;
+    HttpResponse response;
+    bool done = false;
+    std::function<void()> on_disconnect;
+  };
+  class Stream final : public ResponseStream {
+   public:
+    explicit Stream(std::shared_ptr<State> state) : state_(std::move(state)) {}
+    ~Stream() override { close(); }
+    bool write(std::string data) override {
+      const std::lock_guard lock(state_->mutex);
+      if (state_->done) return false;
+      state_->response.body += data;
+      return true;
+    }
+    void close() override {
+      const std::lock_guard lock(state_->mutex);
+      state_->done = true;
+      state_->ready.notify_all();
+    }
+
+   private:
+    const std::shared_ptr<State> state_;
+  };
+
+  const std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+}  // namespace
+
+class Gateway::Impl {
+ public:
+  std::shared_ptr<Runtime> runtime;  // first: destroyed last
+  std::shared_ptr<Core> core;
+  std::unique_ptr<GatewayLiveState> live;
+  std::shared_ptr<Front> front;
+  std::uint64_t listener = 0;
+  std::shared_ptr<std::atomic<bool>> stop = std::make_shared<std::atomic<bool>>(false);
+  std::mutex close_mutex;
+  bool closed = false;
+};
+
+Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
+  if (!options.storage)
+    return Error(ErrorCode::invalid_argument, "invalid_request", "GatewayOptions::storage is required", "storage");
+  if (!options.clock) options.clock = make_system_clock();
+  if (!options.random) options.random = make_system_random();
+  const std::shared_ptr<Runtime> runtime = options.runtime ? std::move(options.runtime) : Runtime::create();
+  options.runtime = nullptr;
+  if (!options.audit_sink) options.audit_sink = make_memory_audit_sink();
+  const auto invent = [&](std::string& secret) {
+    if (!secret.empty()) return;
+    secret.resize(32);
+    options.random->fill(secret.data(), secret.size());
+  };
+  invent(options.jwt_secret);
+  invent(options.encryption.current);
+
+  auto core = std::make_shared<Core>(std::move(options), runtime);
+  core->clock = core->options.clock;
+  core->random = core->options.random;
+  core->audit_sink = core->options.audit_sink;
+
+  RepositoryOptions repository;
+  repository.storage = core->options.storage;
+  repository.keys = core->options.encryption;
+  repository.clock = core->clock;
+  repository.random = core->random;
+  repository.stdio_enabled = core->options.stdio.enabled;
+  repository.stdio_allowed_commands = core->options.stdio.allowed_commands;
+  repository.max_tokens_per_user = core->options.max_tokens_per_user;
+  repository.max_timeout_ms = core->options.upstream.max_timeout.count();
+  auto opened = Repository::open(std::move(repository));
+  if (!opened) return opened.error();
+  core->repository = *opened;
+  core->policy = PolicyEngine::create(core->repository);
+
+  AuthenticatorOptions auth;
+  auth.repository = core->repository;
+  auth.jwt_secret = core->options.jwt_secret;
+  auth.previous_jwt_secrets = core->options.previous_jwt_secrets;
+  auth.issuer = core->options.jwt_issuer;
+  auth.audience = core->options.jwt_audience;
+  auth.login_ttl = core->options.login_ttl;
+  auth.password_min = core->options.password_min;
+  auth.registration_open = core->options.registration_open;
+  auth.setup_token = core->options.setup_token;
+  auth.login_failures_per_pair = core->options.login_failures_per_pair;
+  auth.login_failures_per_address = core->options.login_failures_per_address;
+  auth.login_failures_per_account = core->options.login_failures_per_account;
+  auth.rate_window = core->options.rate_window;
+  auth.registrations_per_address = core->options.registrations_per_address;
+  auto authenticator = Authenticator::create(std::move(auth));
+  if (!authenticator) return authenticator.error();
+  core->authenticator = *authenticator;
+
+  core->audit = std::make_unique<AuditWriter>(core->audit_sink, core->options.audit, core->clock, core->random,
+                                              core->options.log);
+  core->statistics = std::make_shared<Statistics>(core->clock);
+  core->pool = std::make_shared<ConnectionPool>(core);
+  core->sessions = std::make_shared<SessionRegistry>(core);
+
+  auto impl = std::make_unique<Impl>();
+  impl->runtime = runtime;
+  impl->core = core;
+  impl->live = std::make_unique<GatewayLiveState>(core);
+  AdminApiOptions admin;
+  admin.repository = core->repository;
+  admin.authenticator = core->authenticator;
+  admin.policy_engine = core->policy;
+  admin.audit_sink = core->audit_sink;
+  admin.live = impl->live.get();
+  admin.body_max = core->options.limits.api_body;
+  admin.list_max = core->options.limits.list_max;
+  admin.audit_bodies = core->options.audit.body != AuditBody::none;
+  admin.audit_body_max = core->options.audit.body_max;
+  admin.on_internal_error = [weak = std::weak_ptr(core)](const std::string& request_id, const std::string& cause) {
+    if (const auto alive = weak.lock())
+      alive->log(LogLevel::error, "gateway", "a request failed inside", {{"request_id", request_id}, {"cause", cause}});
+  };
+  impl->front = std::make_shared<Front>(core, std::make_unique<AdminApi>(std::move(admin)));
+  impl->listener = core->repository->add_listener([weak = std::weak_ptr(core)](const RepositoryChange& change) {
+    const auto alive = weak.lock();
+    if (!alive) return;
+    alive->pool->on_change(change);
+    using Kind = RepositoryChange::Kind;
+    if (change.kind == Kind::user || change.kind == Kind::token) alive->sessions->check_identities();
+    if (change.kind == Kind::policy || change.kind == Kind::target || change.kind == Kind::user)
+      alive->sessions->schedule_announcements();
+  });
+  Loop& loop = core->runtime->impl().any_loop();
+  loop.post([&loop, weak = std::weak_ptr(core), stop = impl->stop] { loop.spawn(housekeeping(weak, stop)); });
+  return std::shared_ptr<Gateway>(new Gateway(std::move(impl)));
+}
+
+Gateway::Gateway(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Gateway::~Gateway() { close(milliseconds(0)); }
+
+void Gateway::handle_async(HttpRequest request, std::shared_ptr<Responder> responder) {
+  impl_->front->handle(std::move(request), std::move(responder));
+}
+
+HttpResponse Gateway::handle(HttpRequest request, milliseconds deadline) {
+  auto responder = std::make_shared<BlockingResponder>();
+  handle_async(std::move(request), responder);
+  return responder->wait(deadline);
+}
+
+void Gateway::set_listen_address(int port, bool loopback_only) {
+  impl_->core->listen_port = port;
+  impl_->core->loopback_only = loopback_only;
+}
+
+void Gateway::close(milliseconds grace) {
+  const std::lock_guard lock(impl_->close_mutex);
+  if (impl_->closed) return;
+  impl_->closed = true;
+  Core& core = *impl_->core;
+  core.draining.store(true, std::memory_order_release);
+  const auto deadline = steady_clock::now() + grace;
+  while (core.in_flight.load() > 0 && steady_clock::now() < deadline)
+    std::this_thread::sleep_for(milliseconds(10));
+  impl_->stop->store(true);
+  core.repository->remove_listener(impl_->listener);
+  core.sessions->close_all();
+  core.pool->close_all();
+  // What was cancelled just now still writes its audit rows, children end, upstreams are told.
+  const auto settle = steady_clock::now() + kFarewell;
+  while ((core.in_flight.load() > 0 || core.farewells->load() > 0) && steady_clock::now() < settle)
+    std::this_thread::sleep_for(milliseconds(5));
+  core.audit->stop();
+}
+
+const std::shared_ptr<Repository>& Gateway::repository() const noexcept { return impl_->core->repository; }
+const std::shared_ptr<PolicyEngine>& Gateway::policy_engine() const noexcept { return impl_->core->policy; }
+const std::shared_ptr<Authenticator>& Gateway::authenticator() const noexcept { return impl_->core->authenticator; }
+const std::shared_ptr<AuditSink>& Gateway::audit_sink() const noexcept { return impl_->core->audit_sink; }
+const std::shared_ptr<Runtime>& Gateway::runtime() const noexcept { return impl_->runtime; }
+
+}  // namespace mcpgw

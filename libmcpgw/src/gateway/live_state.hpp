@@ -1,0 +1,24 @@
+// GatewayLiveState: what the REST API asks of the running gateway.
+#pragma once
+
+#include "gateway/core.hpp"
+#include "mcpgw/admin_api.hpp"
+
+namespace mcpgw::detail {
+
+class GatewayLiveState final : public LiveState {
+ public:
+  explicit GatewayLiveState(std::weak_ptr<Core> core) : core_(std::move(core)) {}
+
+  int recycle(const std::string& user_id) override;
+  Result<int> restart_instances(const std::string& target_id) override;
+  TargetStatus target_status(const std::string& target_id) override;
+  Result<TargetTest> test_target(const Principal& principal, const std::string& target_id) override;
+  std::string snapshot(const Principal& principal) override;
+  void audit(AuditRecord record) override;
+
+ private:
+  const std::weak_ptr<Core> core_;
+};
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,81 @@
+// The MCP endpoint: what is answered to POST, GET and DELETE /mcp (docs/protocol.md).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gateway/client_call.hpp"
+#include "gateway/core.hpp"
+#include "gateway/session.hpp"
+
+namespace mcpgw::detail {
+
+/// What the front knows about a request besides its text.
+struct RequestMeta {
+  std::string request_id;
+  std::string trace_id;
+  Principal principal;
+};
+
+/// Safe from any thread; runs on loops.
+class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
+ public:
+  explicit McpEndpoint(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+
+  /// Answers a request to /mcp whose origin, load and token have been checked.
+  Task<void> handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
+
+ private:
+  using Call = std::shared_ptr<ClientCall>;
+
+  Task<void> post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
+  Task<void> get(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
+  Task<void> remove(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
+  Task<void> batch(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
+                   std::shared_ptr<Session> session, Accepts accepts);
+
+  /// Answers one request of a client and writes its audit row.
+  Task<void> answer(Call call);
+  Task<void> initialize(HttpRequest request, Envelope envelope, std::shared_ptr<Responder> responder, RequestMeta meta,
+                        Accepts accepts);
+  void notification(Session& session, const Envelope& envelope, const Principal& principal);
+
+  // Each returns the answer's text and fills the call's audit row.
+  Task<std::string> dispatch(Call call);
+  Task<std::string> list(Call call, ListKind kind);
+  Task<std::string> call_item(Call call, ListKind kind);
+  Task<std::string> resource(Call call);
+  Task<std::string> complete(Call call);
+  Task<std::string> set_level(Call call);
+  /// Judges, sends to the target, and answers. `params` is what the upstream gets.
+  Task<std::string> forward(Call call, Route route, ResourceType type, std::string params);
+
+  Task<std::optional<Route>> find_item(Call call, ListKind kind, std::string name);
+  Task<std::optional<Route>> find_resource(Call call, ListKind kind, std::string uri);
+
+  /// Connections and lists of all targets of the view, in its order, as far as they are there by the deadline.
+  struct Gathered {
+    std::shared_ptr<const Target> target;
+    std::shared_ptr<Connection> connection;
+    std::shared_ptr<const Listing> listing;
+  };
+  Task<std::vector<Gathered>> gather(std::shared_ptr<Session> session, Principal principal,
+                                     std::shared_ptr<const Session::View> view, std::optional<ListKind> kind,
+                                     bool fresh);
+
+  std::string invalid_params(ClientCall& call, std::string_view message);
+  std::string unknown_item(ClientCall& call, ListKind kind, std::string_view name, const char* error_code, int status);
+  std::string upstream_failure(ClientCall& call, const Target& target, const Error& error);
+  AuditRecord audit_row(const RequestMeta& meta, const HttpRequest& request, const Session* session) const;
+  void refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta, const HttpRequest& request,
+              const Session* session, int status, int code, std::string_view message, std::string_view id,
+              const char* error_code, std::string_view data = {});
+
+  const std::shared_ptr<Core> core_;
+};
+
+/// The JSON error of everything that is no JSON-RPC message.
+HttpResponse http_error(int status, std::string_view code, std::string_view message, std::string_view request_id);
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,421 @@
+// What each method of the legacy era does: routing by name, judging, forwarding, translating names back.
+#include <algorithm>
+
+#include "base/text.hpp"
+#include "gateway/mcp_endpoint.hpp"
+#include "json/raw.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr std::size_t kPageSize = 1000;
+
+/// How a failure of ours is told, by its reason (docs/protocol.md, "Errors"): the text after "Target 'x'", and the
+/// status of its audit row.
+struct FailureText {
+  std::string_view reason;
+  std::string_view text;
+  int status;
+};
+constexpr FailureText kFailures[] = {
+    {"upstream_unreachable", "cannot be reached", 502},
+    {"upstream_closed", "closed the connection", 502},
+    {"upstream_protocol_error", "did not answer as an MCP server", 502},
+    {"upstream_redirect", "answered with a redirect, which is not followed", 502},
+    {"upstream_error", "failed", 502},
+    {"response_too_large", "sent an answer over the size limit", 502},
+    {"upstream_timeout", "did not answer in time", 504},
+    {"cancelled", "was not waited for: the call was cancelled", 499},
+    {"credential_unavailable", "cannot be used: its credential cannot be read", 503},
+    {"target_busy", "is busy: too many calls are waiting", 503},
+    {"instance_limit", "cannot be started: too many instances are running", 503},
+    {"transport_disabled", "uses a transport that is switched off", 503},
+    {"kubernetes_disabled", "needs Kubernetes, which is switched off", 503},
+};
+
+/// A place in the merged list. It holds no more than a client may know, and works on any replica.
+std::string page_cursor(std::size_t offset, std::size_t total) {
+  return base64url("mcpgw1:" + std::to_string(offset) + ":" + std::to_string(total));
+}
+
+std::optional<std::size_t> read_cursor(std::string_view text) {
+  const auto plain = from_base64url(text);
+  if (!plain || !plain->starts_with("mcpgw1:")) return std::nullopt;
+  const auto colon = plain->find(':', 7);
+  if (colon == std::string::npos) return std::nullopt;
+  const auto offset = raw::int_value(plain->substr(7, colon - 7));
+  if (!offset || *offset <= 0) return std::nullopt;
+  return static_cast<std::size_t>(*offset);
+}
+
+bool says_not_found(std::string_view error) {
+  const auto code = raw::int_value(raw::find(error, "code"));
+  if (code == rpc::kResourceNotFound) return true;
+  return code == rpc::kInvalidParams &&
+         to_lower(raw::string_value(raw::find(error, "message")).value_or("")).find("not found") != std::string::npos;
+}
+
+}  // namespace
+
+std::string McpEndpoint::invalid_params(ClientCall& call, std::string_view message) {
+  call.audit.response_status = 400;
+  call.audit.error_code = "invalid_params";
+  return make_error(call.id, rpc::kInvalidParams, message, R"({"code":"invalid_params"})");
+}
+
+std::string McpEndpoint::unknown_item(ClientCall& call, ListKind kind, std::string_view name, const char* error_code,
+                                      int status) {
+  call.audit.response_status = status;
+  call.audit.error_code = error_code;
+  if (kind == ListKind::resources || kind == ListKind::templates)
+    return make_error(call.id, rpc::kResourceNotFound, "Resource not found",
+                      R"({"code":"unknown_item","uri":)" + raw::quote(name) + "}");
+  const std::string what = kind == ListKind::prompts ? "Unknown prompt: " : "Unknown tool: ";
+  return make_error(call.id, rpc::kInvalidParams, what + std::string(name), R"({"code":"unknown_item"})");
+}
+
+std::string McpEndpoint::upstream_failure(ClientCall& call, const Target& target, const Error& error) {
+  std::string reason = error.reason;
+  std::string_view text = "failed";
+  int status = 502;
+  if (reason == "address_not_allowed") reason = "upstream_unreachable";  // the address is nobody's business
+  if (reason == "session_lost") reason = "upstream_closed";
+  bool known = false;
+  for (const FailureText& entry : kFailures) {
+    if (entry.reason != reason) continue;
+    text = entry.text;
+    status = entry.status;
+    known = true;
+  }
+  if (!known) reason = "upstream_error";
+  call.audit.target_name = target.name;
+  if (call.audit.decision.empty()) call.audit.decision = "allow";
+  call.audit.response_status = status;
+  call.audit.error_code = reason;
+  if (status != 499)
+    core_->log(LogLevel::warn, "gateway", "a call failed",
+               {{"target", target.name}, {"method", call.method}, {"reason", error.reason}, {"cause", error.message}});
+  return make_error(call.id, rpc::kInternalError, "Target '" + target.name + "' " + std::string(text),
+                    R"({"code":)" + raw::quote(reason) + R"(,"target":)" + raw::quote(target.name) + "}");
+}
+
+Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Session> session, Principal principal,
+                                                             std::shared_ptr<const Session::View> view,
+                                                             std::optional<ListKind> kind, bool fresh) {
+  // One coroutine a target; who is late is left out, and what it brings later serves the next request.
+  struct Join {
+    std::vector<Gathered> results;
+    std::mutex mutex;
+    std::size_t open = 0;
+    AsyncEvent done;
+  };
+  auto join = std::make_shared<Join>();
+  const SteadyTime deadline = steady_clock::now() + core_->options.upstream.list_timeout;
+  const auto fetch = [](std::shared_ptr<McpEndpoint> self, std::shared_ptr<Session> s, Principal p,
+                        std::shared_ptr<const Target> target, std::optional<ListKind> what, bool again,
+                        SteadyTime until) -> Task<Gathered> {
+    Gathered out{target, nullptr, nullptr};
+    auto connection = co_await s->connection(p, target, until);
+    if (!connection) {
+      self->core_->log(LogLevel::warn, "gateway", "a target is left out",
+                       {{"target", target->name}, {"reason", connection.error().reason}});
+      co_return out;
+    }
+    out.connection = *connection;
+    if (!what) co_return out;
+    auto listing = co_await (*connection)->listing(*what, until, again);
+    if (listing) {
+      out.listing = *listing;
+    } else {
+      self->core_->pool->note(*target, listing.error().reason + ": " + listing.error().message);
+      self->core_->log(LogLevel::warn, "gateway", "a target's list is left out",
+                       {{"target", target->name}, {"reason", listing.error().reason}});
+    }
+    co_return out;
+  };
+  const std::size_t count = view->targets.size();
+  if (count == 1) {
+    std::vector<Gathered> single;
+    single.push_back(co_await fetch(shared_from_this(), session, principal, view->targets.front(), kind, fresh, deadline));
+    co_return single;
+  }
+  join->results.resize(count);
+  join->open = count;
+  for (std::size_t i = 0; i < count; ++i) join->results[i].target = view->targets[i];
+  if (count == 0) co_return std::move(join->results);
+  for (std::size_t i = 0; i < count; ++i) {
+    Loop::current()->spawn([](auto work, std::shared_ptr<Join> all, std::size_t at) -> Task<void> {
+      Gathered one = co_await std::move(work);
+      bool last;
+      {
+        const std::lock_guard lock(all->mutex);
+        all->results[at] = std::move(one);
+        last = --all->open == 0;
+      }
+      if (last) all->done.set();
+    }(fetch(shared_from_this(), session, principal, view->targets[i], kind, fresh, deadline), join, i));
+  }
+  (void)co_await join->done.wait(deadline + std::chrono::milliseconds(100));
+  const std::lock_guard lock(join->mutex);
+  co_return join->results;
+}
+
+Task<std::string> McpEndpoint::dispatch(Call call) {
+  const std::string& method = call->method;
+  if (!call->params.empty() && raw::type_of(call->params) != raw::Type::object)
+    co_return invalid_params(*call, "params must be an object");
+  if (method == "tools/call") co_return co_await call_item(call, ListKind::tools);
+  if (method == "tools/list") co_return co_await list(call, ListKind::tools);
+  if (method == "prompts/get") co_return co_await call_item(call, ListKind::prompts);
+  if (method == "prompts/list") co_return co_await list(call, ListKind::prompts);
+  if (method == "resources/list") co_return co_await list(call, ListKind::resources);
+  if (method == "resources/templates/list") co_return co_await list(call, ListKind::templates);
+  if (method == "resources/read" || method == "resources/subscribe" || method == "resources/unsubscribe")
+    co_return co_await resource(call);
+  if (method == "completion/complete") co_return co_await complete(call);
+  if (method == "logging/setLevel") co_return co_await set_level(call);
+  if (method == "ping") {
+    call->audit.response_status = 200;
+    co_return make_result(call->id, "{}");
+  }
+  call->audit.response_status = 404;
+  call->audit.error_code = "unknown_method";
+  co_return make_error(call->id, rpc::kMethodNotFound, "Method not found", R"({"code":"unknown_method"})");
+}
+
+Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
+  std::size_t offset = 0;
+  if (const std::string_view cursor = raw::find(call->params, "cursor"); !cursor.empty() && cursor != "null") {
+    const auto text = raw::string_value(cursor);
+    const auto place = text ? read_cursor(*text) : std::nullopt;
+    if (!place) co_return invalid_params(*call, "The cursor is not one of this server's");
+    offset = *place;
+  }
+  const auto view = call->session->view(call->principal);
+  // Only the first page asks the targets again: later ones continue the same list.
+  const auto gathered = co_await gather(call->session, call->principal, view, kind, offset == 0);
+  std::string items;
+  std::size_t index = 0, written = 0;
+  bool more = false;
+  for (const Gathered& one : gathered) {
+    if (!one.listing) continue;
+    const bool prefixed = view->prefixed(*one.target);
+    for (const Item& item : one.listing->items) {
+      if (!core_->policy->evaluate(call->principal, one.target->id, policy_type(kind), item.name).allowed()) continue;
+      if (index++ < offset) continue;
+      if (written == kPageSize) {
+        more = true;
+        continue;
+      }
+      if (!items.empty()) items += ',';
+      items += prefixed ? export_item(kind, one.target->slug, item) : item.json;
+      ++written;
+    }
+  }
+  if (offset > 0 && offset > index) co_return invalid_params(*call, "The cursor is not one of this server's");
+  call->session->remember_list(kind, call->session->fingerprint(call->principal, kind));
+  call->audit.response_status = 200;
+  call->audit.decision = "allow";
+  std::string result = "{\"" + std::string(list_member(kind)) + "\":[" + items + "]";
+  if (more) result += R"(,"nextCursor":)" + raw::quote(page_cursor(offset + written, index));
+  result += '}';
+  co_return make_result(call->id, result);
+}
+
+Task<std::optional<Route>> McpEndpoint::find_item(Call call, ListKind kind, std::string name) {
+  const auto view = call->session->view(call->principal);
+  const SteadyTime deadline = steady_clock::now() + core_->options.upstream.list_timeout;
+  // A name that is not in the list kept may be a new one: the lists are asked for once more.
+  for (int round = 0; round < 2; ++round) {
+    const bool fresh = round == 1;
+    for (const auto& target : view->targets) {
+      const bool prefixed = view->prefixed(*target);
+      if (prefixed && !(name.size() > target->slug.size() && name.starts_with(target->slug) &&
+                        name[target->slug.size()] == '_'))
+        continue;
+      auto connection = co_await call->session->connection(call->principal, target, deadline);
+      if (!connection) {
+        // The name can only be this target's: tell what is wrong with it rather than that the name is unknown.
+        if (prefixed || view->targets.size() == 1) co_return Route{target, name, std::string(), prefixed};
+        continue;
+      }
+      auto listing = co_await (*connection)->listing(kind, deadline, fresh);
+      if (!listing) {
+        if (prefixed || view->targets.size() == 1) co_return Route{target, name, std::string(), prefixed};
+        continue;
+      }
+      const auto& names = prefixed ? (*listing)->by_exported : (*listing)->by_name;
+      if (const auto it = names.find(name); it != names.end())
+        co_return Route{target, name, (*listing)->items[it->second].name, prefixed};
+    }
+  }
+  co_return std::nullopt;
+}
+
+Task<std::string> McpEndpoint::call_item(Call call, ListKind kind) {
+  const std::string_view raw_name = raw::find(call->params, "name");
+  const auto name = raw::string_value(raw_name);
+  if (!name) co_return invalid_params(*call, "params.name must be a string");
+  if (const std::string_view arguments = raw::find(call->params, "arguments");
+      !arguments.empty() && raw::type_of(arguments) != raw::Type::object && arguments != "null")
+    co_return invalid_params(*call, "params.arguments must be an object");
+  call->audit.tool = name->substr(0, 256);
+  auto route = co_await find_item(call, kind, *name);
+  if (!route) co_return unknown_item(*call, kind, *name, "unknown_item", 404);
+  if (route->original.empty()) {
+    // The target could not be asked. Who may use nothing of that name learns nothing of its state.
+    const std::string guess = route->prefixed ? name->substr(route->target->slug.size() + 1) : *name;
+    if (!core_->policy->evaluate(call->principal, route->target->id, policy_type(kind), guess).allowed())
+      co_return unknown_item(*call, kind, *name, "unknown_item", 404);
+    auto again = co_await call->session->connection(
+        call->principal, route->target, steady_clock::now() + core_->options.upstream.list_timeout);
+    const Error error = again ? Error(ErrorCode::unavailable, "upstream_error", "The server did not list its items")
+                              : again.error();
+    co_return upstream_failure(*call, *route->target, error);
+  }
+  std::string params = route->original == *name
+                           ? std::string(call->params)
+                           : raw::with_member(call->params, "name", raw::quote(route->original));
+  co_return co_await forward(call, std::move(*route), policy_type(kind), std::move(params));
+}
+
+Task<std::optional<Route>> McpEndpoint::find_resource(Call call, ListKind kind, std::string uri) {
+  const auto view = call->session->view(call->principal);
+  if (view->targets.size() == 1 && !view->prefixed(*view->targets.front()))
+    co_return Route{view->targets.front(), uri, uri, false};
+  if (const auto imported = import_uri(uri)) {
+    for (const auto& target : view->targets)
+      if (target->slug == imported->slug && view->prefixed(*target)) co_return Route{target, uri, imported->uri, true};
+    co_return std::nullopt;
+  }
+  // Without a prefix it is served when exactly one target lists it.
+  const auto gathered = co_await gather(call->session, call->principal, view, kind, false);
+  std::optional<Route> found;
+  for (const Gathered& one : gathered) {
+    if (!one.listing || !one.listing->by_name.contains(uri)) continue;
+    if (found) co_return std::nullopt;
+    found = Route{one.target, uri, uri, view->prefixed(*one.target)};
+  }
+  co_return found;
+}
+
+Task<std::string> McpEndpoint::resource(Call call) {
+  const auto uri = raw::string_value(raw::find(call->params, "uri"));
+  if (!uri || uri->empty()) co_return invalid_params(*call, "params.uri must be a string");
+  call->audit.tool = uri->substr(0, 2000);
+  auto route = co_await find_resource(call, ListKind::resources, *uri);
+  if (!route) co_return unknown_item(*call, ListKind::resources, *uri, "unknown_item", 404);
+  std::string params = route->original == *uri ? std::string(call->params)
+                                               : raw::with_member(call->params, "uri", raw::quote(route->original));
+  std::string text = co_await forward(call, std::move(*route), ResourceType::resource, std::move(params));
+  if (call->audit.response_status == 200) {
+    if (call->method == "resources/subscribe") call->session->subscribe(*uri, true);
+    if (call->method == "resources/unsubscribe") call->session->subscribe(*uri, false);
+  }
+  co_return text;
+}
+
+Task<std::string> McpEndpoint::complete(Call call) {
+  const std::string_view ref = raw::find(call->params, "ref");
+  const auto type = raw::string_value(raw::find(ref, "type"));
+  const bool prompt = type == "ref/prompt";
+  if (!prompt && type != "ref/resource") co_return invalid_params(*call, "params.ref.type is not known");
+  const std::string_view member = prompt ? "name" : "uri";
+  const auto name = raw::string_value(raw::find(ref, member));
+  if (!name) co_return invalid_params(*call, "params.ref must name a prompt or a resource template");
+  call->audit.tool = name->substr(0, 2000);
+  std::optional<Route> route;
+  const ListKind kind = prompt ? ListKind::prompts : ListKind::templates;
+  if (prompt) route = co_await find_item(call, kind, *name);
+  else route = co_await find_resource(call, kind, *name);
+  if (!route) co_return unknown_item(*call, kind, *name, "unknown_item", 404);
+  if (route->original.empty())
+    co_return upstream_failure(*call, *route->target,
+                               {ErrorCode::unavailable, "upstream_error", "The server did not list its items"});
+  std::string params =
+      route->original == *name
+          ? std::string(call->params)
+          : raw::with_member(call->params, "ref", raw::with_member(ref, member, raw::quote(route->original)));
+  co_return co_await forward(call, std::move(*route), prompt ? ResourceType::prompt : ResourceType::resource,
+                             std::move(params));
+}
+
+Task<std::string> McpEndpoint::set_level(Call call) {
+  const auto level = raw::string_value(raw::find(call->params, "level"));
+  constexpr std::string_view kLevels[] = {"debug", "info",     "notice", "warning",
+                                          "error", "critical", "alert",  "emergency"};
+  if (!level || std::find(std::begin(kLevels), std::end(kLevels), *level) == std::end(kLevels))
+    co_return invalid_params(*call, "params.level is not a log level");
+  call->session->set_log_level(*level);
+  for (const auto& connection : call->session->connections()) {
+    // On a process that several users share the level is not one user's to set; lines are filtered per session.
+    if (!connection->upstream().facts().offers("logging") || !connection->binding().subject.starts_with("user:"))
+      continue;
+    UpstreamCall request;
+    request.method = "logging/setLevel";
+    request.params = R"({"level":)" + raw::quote(*level) + "}";
+    request.timeout = request.max_timeout = core_->options.upstream.list_timeout;
+    (void)co_await connection->upstream().request(std::move(request));
+  }
+  call->audit.response_status = 200;
+  co_return make_result(call->id, "{}");
+}
+
+Task<std::string> McpEndpoint::forward(Call call, Route route, ResourceType type, std::string params) {
+  const Target& target = *route.target;
+  const ListKind kind = type == ResourceType::tool     ? ListKind::tools
+                        : type == ResourceType::prompt ? ListKind::prompts
+                                                       : ListKind::resources;
+  AuditRecord& row = call->audit;
+  row.target_name = target.name;
+  row.tool = route.original.substr(0, 2000);
+  const Decision decision = core_->policy->evaluate(call->principal, target.id, type, route.original);
+  row.policy_id = decision.policy_id;
+  row.policy_name = decision.policy_name;
+  if (!decision.allowed()) {
+    row.decision = "deny";
+    co_return unknown_item(*call, kind, route.asked, "denied", 403);
+  }
+  row.decision = "allow";
+
+  const SteadyTime connect_by =
+      steady_clock::now() + std::chrono::milliseconds(std::max<std::int64_t>(target.timeout_ms, 1000));
+  // A server that forgot the session has not acted on the call: it is sent once more on a new one.
+  for (int attempt = 0;; ++attempt) {
+    auto connection = co_await call->session->connection(call->principal, route.target, connect_by);
+    if (!connection) co_return upstream_failure(*call, target, connection.error());
+    const Connection::Use use(*connection);
+    call->connection = *connection;
+    UpstreamCall request;
+    request.method = call->method;
+    request.params = params;
+    request.wants_progress = !call->progress_token.empty();
+    request.timeout = (*connection)->binding().timeout;
+    request.max_timeout = std::max(request.timeout, core_->options.upstream.max_timeout);
+    request.observer = call;
+    request.handle = call->handle;
+    auto answer = co_await (*connection)->upstream().request(std::move(request));
+    if (!answer) {
+      if (answer.error().reason == "session_lost" && attempt == 0 && !call->handle->cancelled()) {
+        call->session->drop(*connection);
+        continue;
+      }
+      co_return upstream_failure(*call, target, answer.error());
+    }
+    if (answer->is_error) {
+      if (type == ResourceType::resource && call->method == "resources/read" && says_not_found(answer->payload))
+        co_return unknown_item(*call, kind, route.asked, "unknown_item", 404);
+      row.response_status = 502;
+      row.error_code = "upstream_error";
+      co_return make_raw_error(call->id, answer->payload);
+    }
+    row.response_status = 200;
+    if (type == ResourceType::tool && raw::find(answer->payload, "isError") == "true") row.error_code = "tool_error";
+    if (route.prefixed) co_return make_result(call->id, export_result(call->method, target.slug, answer->payload));
+    co_return make_result(call->id, answer->payload);
+  }
+}
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,13 @@
+// The figures of /metrics in the Prometheus text format.
+#pragma once
+
+#include <string>
+
+#include "gateway/core.hpp"
+
+namespace mcpgw::detail {
+
+/// Label sets are bounded: names come from configuration, never from clients.
+std::string render_metrics(const Core& core);
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,224 @@
+#include <algorithm>
+
+#include "base/text.hpp"
+#include "gateway/session.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr auto kAnnounceDelay = std::chrono::milliseconds(100);
+
+std::string make_session_id(Random& random) {
+  std::string bytes(24, '\0');
+  random.fill(bytes.data(), bytes.size());
+  return base64url(bytes);
+}
+
+void audit_session(const Core& core, const Session& session, const char* event) {
+  AuditRecord row;
+  row.kind = "session";
+  row.method = event;
+  row.session_id = session.id();
+  row.user_id = session.user_id();
+  if (const auto user = core.repository->user(session.user_id())) row.user_email = user->email;
+  row.client_name = session.client_name();
+  row.response_status = 200;
+  core.audit->add(std::move(row));
+}
+
+/// Storage calls block: they are made on a worker, and nobody waits for these.
+void forget_later(const std::shared_ptr<Core>& core, const std::string& id) {
+  if (!core->runtime->post_blocking([core, id] { (void)core->repository->delete_session(id); }))
+    core->log(LogLevel::warn, "gateway", "a stored session could not be removed now: it will expire");
+}
+
+}  // namespace
+
+Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& principal, std::string version,
+                                                               std::string initialize_params) {
+  const auto core = core_.lock();
+  if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
+  SessionRecord record;
+  record.id = make_session_id(*core->random);
+  record.user_id = principal.user_id;
+  record.token_id = principal.token_id;
+  record.protocol_version = std::move(version);
+  record.initialize_params = std::move(initialize_params);
+  record.created_at = record.last_active_at = core->clock->now();
+  auto session = std::make_shared<Session>(core, record);
+
+  std::shared_ptr<Session> oldest;
+  {
+    const std::lock_guard lock(mutex_);
+    std::size_t count = 0;
+    for (const auto& [id, other] : sessions_) {
+      if (other->user_id() != principal.user_id) continue;
+      ++count;
+      if (other->running() == 0 && (!oldest || other->last_active() < oldest->last_active())) oldest = other;
+    }
+    if (count < core->options.session.max_per_user) oldest = nullptr;
+    else if (!oldest)
+      co_return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many sessions are open and busy");
+  }
+  if (oldest) end(oldest, "expired");
+
+  // Stored before it is announced, so that a restart right after this still knows it.
+  auto stored = co_await run_blocking(core->runtime->impl().workers(),
+                                      [core, record] { return core->repository->save_session(record); });
+  if (!stored || !*stored)
+    co_return stored ? stored->error() : Error(ErrorCode::unavailable, "overloaded", "The gateway is overloaded");
+  {
+    const std::lock_guard lock(mutex_);
+    sessions_.emplace(session->id(), session);
+  }
+  audit_session(*core, *session, "created");
+  co_return session;
+}
+
+Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& principal, const std::string& id) {
+  const auto core = core_.lock();
+  if (!core || id.empty() || id.size() > 64) co_return std::shared_ptr<Session>();
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = sessions_.find(id); it != sessions_.end())
+      co_return it->second->user_id() == principal.user_id && !it->second->closed() ? it->second
+                                                                                     : std::shared_ptr<Session>();
+  }
+  auto loaded = co_await run_blocking(core->runtime->impl().workers(),
+                                      [core, id] { return core->repository->load_session(id); });
+  if (!loaded) co_return Error(ErrorCode::unavailable, "overloaded", "The gateway is overloaded");
+  if (!*loaded) co_return loaded->error();
+  if (!**loaded || (**loaded)->user_id != principal.user_id ||
+      core->clock->now() - (**loaded)->last_active_at > core->options.session.timeout)
+    co_return std::shared_ptr<Session>();
+  auto session = std::make_shared<Session>(core, ***loaded);
+  const std::lock_guard lock(mutex_);
+  co_return sessions_.emplace(id, std::move(session)).first->second;
+}
+
+void SessionRegistry::end(const std::shared_ptr<Session>& session, const char* event) {
+  const auto core = core_.lock();
+  if (!core) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (sessions_.erase(session->id()) == 0) return;
+  }
+  session->close();
+  audit_session(*core, *session, event);
+  forget_later(core, session->id());
+}
+
+int SessionRegistry::recycle(const std::string& user_id) {
+  const auto core = core_.lock();
+  if (!core) return 0;
+  std::vector<std::shared_ptr<Session>> live;
+  for (auto& session : all())
+    if (session->user_id() == user_id) live.push_back(std::move(session));
+  int count = static_cast<int>(live.size());
+  for (const auto& session : live) end(session, "recycled");
+  // Those that only storage knows: of an earlier run, or of another replica.
+  if (auto stored = core->repository->sessions_of(user_id)) {
+    for (const SessionRecord& record : *stored) {
+      const bool counted = std::any_of(live.begin(), live.end(), [&](const auto& s) { return s->id() == record.id; });
+      if (!counted) ++count;
+      (void)core->repository->delete_session(record.id);
+    }
+  }
+  return count;
+}
+
+std::vector<std::shared_ptr<Session>> SessionRegistry::all() const {
+  std::vector<std::shared_ptr<Session>> out;
+  const std::lock_guard lock(mutex_);
+  out.reserve(sessions_.size());
+  for (const auto& [id, session] : sessions_) out.push_back(session);
+  return out;
+}
+
+std::size_t SessionRegistry::count(const std::string* user_id) const {
+  const std::lock_guard lock(mutex_);
+  if (user_id == nullptr) return sessions_.size();
+  return static_cast<std::size_t>(std::count_if(
+      sessions_.begin(), sessions_.end(), [&](const auto& entry) { return entry.second->user_id() == *user_id; }));
+}
+
+std::size_t SessionRegistry::streams() const {
+  std::size_t out = 0;
+  for (const auto& session : all()) out += session->has_stream();
+  return out;
+}
+
+std::size_t SessionRegistry::streams_of(const std::string& user_id) const {
+  std::size_t out = 0;
+  for (const auto& session : all()) out += session->user_id() == user_id && session->has_stream();
+  return out;
+}
+
+void SessionRegistry::check_identities() {
+  const auto core = core_.lock();
+  if (!core) return;
+  for (const auto& session : all()) {
+    const auto user = core->repository->user(session->user_id());
+    if (!user || !user->enabled) {
+      end(session, "expired");
+      continue;
+    }
+    const auto principal = session->stream_principal();
+    if (principal && !core->authenticator->still_valid(*principal)) session->close_stream();
+  }
+}
+
+void SessionRegistry::schedule_announcements() {
+  const auto core = core_.lock();
+  if (!core) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (announcing_) return;
+    announcing_ = true;
+  }
+  // A short delay gathers what belongs together: one announcement for an edit of several rows.
+  Loop& loop = core->runtime->impl().any_loop();
+  loop.post([weak = core_, &loop] {
+    loop.spawn([](std::weak_ptr<Core> held) -> Task<void> {
+      co_await sleep_for(kAnnounceDelay);
+      const auto alive = held.lock();
+      if (!alive || !alive->sessions) co_return;
+      {
+        const std::lock_guard lock(alive->sessions->mutex_);
+        alive->sessions->announcing_ = false;
+      }
+      for (const auto& session : alive->sessions->all()) session->announce_changes();
+    }(weak));
+  });
+}
+
+void SessionRegistry::sweep(SteadyTime now) {
+  const auto core = core_.lock();
+  if (!core) return;
+  for (const auto& session : all()) {
+    if (session->has_stream() || session->running() > 0) session->touch();
+    if (now - session->last_active() > core->options.session.timeout) {
+      end(session, "expired");
+    } else if (now - session->last_active() < std::chrono::seconds(2) && session->save_due()) {
+      (void)core->runtime->post_blocking(
+          [core, record = session->record()] { (void)core->repository->save_session(record); });
+    }
+  }
+}
+
+void SessionRegistry::keep_alive() {
+  for (const auto& session : all()) session->keep_alive();
+}
+
+void SessionRegistry::close_all() {
+  std::unordered_map<std::string, std::shared_ptr<Session>> sessions;
+  {
+    const std::lock_guard lock(mutex_);
+    sessions.swap(sessions_);
+  }
+  for (const auto& [id, session] : sessions) session->close();
+}
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,64 @@
+// AuditWriter: between the request path and the AuditSink. Rows are queued in memory and written in batches by one
+// thread; a full queue slows requests down instead of losing rows.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "mcpgw/audit.hpp"
+#include "mcpgw/gateway.hpp"
+#include "runtime/waiter.hpp"
+
+namespace mcpgw::detail {
+
+/// Safe from any thread.
+class AuditWriter {
+ public:
+  AuditWriter(std::shared_ptr<AuditSink> sink, AuditOptions options, std::shared_ptr<Clock> clock,
+              std::shared_ptr<Random> random, LogSink log);
+  ~AuditWriter();
+
+  /// Waits while the queue is full. False when it stayed full until the deadline: refuse the request.
+  Task<bool> admit(SteadyTime deadline);
+  /// Queues a row; its id and, when unset, its time are set here. Never blocks.
+  void add(AuditRecord record);
+  /// Queues a row; in sync mode returns when it is stored. False when that failed.
+  Task<bool> write(AuditRecord record);
+  /// Blocks until everything queued so far has been written or failed; false on time-out.
+  bool flush(std::chrono::milliseconds timeout);
+  /// Writes what is queued and ends the thread.
+  void stop();
+
+  bool sync() const noexcept { return options_.sync; }
+  std::size_t depth() const;
+  std::uint64_t written() const;
+  /// Whether the last batch could not be stored.
+  bool failing() const;
+
+ private:
+  void run();
+
+  const std::shared_ptr<AuditSink> sink_;
+  const AuditOptions options_;
+  const std::shared_ptr<Clock> clock_;
+  const std::shared_ptr<Random> random_;
+  const LogSink log_;
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::condition_variable ready_;
+  std::condition_variable flushed_;
+  std::deque<AuditRecord> queue_;
+  std::uint64_t queued_ = 0;
+  std::uint64_t done_ = 0;
+  std::vector<std::pair<std::uint64_t, std::shared_ptr<Waiter<bool>>>> sync_waiters_;
+  std::vector<std::shared_ptr<Waiter<bool>>> space_waiters_;
+  bool failing_ = false;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,243 @@
+// An MCP server at the other end of a MessageChannel: a child process, or a server inside the host.
+#include <atomic>
+#include <map>
+#include <mutex>
+
+#include "json/raw.hpp"
+#include "runtime/waiter.hpp"
+#include "upstream/rpc_support.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr std::size_t kJsonDepth = 256;
+
+class ChannelUpstream final : public Upstream, public std::enable_shared_from_this<ChannelUpstream> {
+ public:
+  ChannelUpstream(std::shared_ptr<MessageChannel> channel, ClientFacts client, UpstreamEvents events)
+      : channel_(std::move(channel)), client_(std::move(client)), events_(std::move(events)) {}
+
+  const ServerFacts& facts() const override { return facts_; }
+  bool alive() const override { return !closed_.load(std::memory_order_acquire); }
+
+  Task<Status> initialize(SteadyTime deadline) {
+    channel_->start({[weak = weak_from_this()](std::string message) {
+                       if (auto self = weak.lock()) self->receive(std::move(message));
+                     },
+                     [weak = weak_from_this()](Error reason) {
+                       if (auto self = weak.lock()) self->lose(std::move(reason));
+                     }});
+    UpstreamCall call;
+    call.method = "initialize";
+    call.params = initialize_params(client_);
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now());
+    call.timeout = call.max_timeout = std::max(left, milliseconds(1));
+    auto answer = co_await request(std::move(call));
+    if (!answer) co_return answer.error();
+    auto facts = read_initialize_result(*answer);
+    if (!facts) co_return facts.error();
+    facts_ = std::move(*facts);
+    notify("notifications/initialized", {});
+    co_return Status();
+  }
+
+  Task<Result<UpstreamAnswer>> request(UpstreamCall call) override {
+    const auto started = steady_clock::now();
+    const SteadyTime hard = started + call.max_timeout;
+    auto pending = std::make_shared<Pending>(*Loop::current());
+    pending->observer = call.observer;
+    pending->timeout = call.timeout;
+    pending->hard = hard;
+    const std::int64_t number = next_id_.fetch_add(1, std::memory_order_relaxed);
+    const std::string id = std::to_string(number);
+    {
+      const std::lock_guard lock(mutex_);
+      if (lost_) co_return *lost_;
+      pending_.emplace(number, pending);
+    }
+    if (!alive()) {
+      forget(number);
+      co_return closed_error("The connection is closed");
+    }
+    if (call.handle) {
+      call.handle->on_cancel([self = shared_from_this(), id, pending](std::string reason) {
+        self->notify("notifications/cancelled", cancelled_params(id, reason));
+        pending->waiter->set(Error(ErrorCode::cancelled, "cancelled", "The call was cancelled"));
+      });
+    }
+    const std::string params =
+        raw::find(call.params, "_meta").empty() && !call.wants_progress
+            ? std::move(call.params)
+            : with_progress_token(call.params, call.wants_progress ? std::string_view(id) : std::string_view());
+    std::string text = make_request(id, call.method, params);
+    make_single_line(text);
+    if (auto sent = channel_->send(std::move(text)); !sent) {
+      if (call.handle) call.handle->on_cancel(nullptr);
+      forget(number);
+      if (sent.error().code == ErrorCode::resource_exhausted)
+        co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server does not read its input");
+      co_return sent.error();
+    }
+    auto result = co_await pending->waiter->wait(std::min(hard, started + call.timeout));
+    if (call.handle) call.handle->on_cancel(nullptr);
+    forget(number);
+    if (!result) {
+      notify("notifications/cancelled", cancelled_params(id, "the time limit was reached"));
+      co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not answer in time");
+    }
+    co_return std::move(*result);
+  }
+
+  void notify(std::string method, std::string params) override { write(make_notification(method, params)); }
+
+  void respond(std::string id, std::string_view member, std::string payload) override {
+    write(member == "result" ? make_result(id, payload) : make_raw_error(id, payload));
+  }
+
+  void close() override {
+    if (closed_.exchange(true)) return;
+    channel_->close();
+    fail_all(closed_error("The connection was closed"));
+  }
+
+ private:
+  struct Pending {
+    explicit Pending(Loop& loop) : waiter(std::make_shared<Waiter<Result<UpstreamAnswer>>>(loop)) {}
+    std::shared_ptr<Waiter<Result<UpstreamAnswer>>> waiter;
+    std::shared_ptr<CallObserver> observer;
+    milliseconds timeout{0};
+    SteadyTime hard;
+  };
+
+  void write(std::string text) {
+    make_single_line(text);
+    if (auto sent = channel_->send(std::move(text)); !sent) log(LogLevel::debug, sent.error().message);
+  }
+
+  void forget(std::int64_t number) {
+    const std::lock_guard lock(mutex_);
+    pending_.erase(number);
+  }
+
+  std::shared_ptr<Pending> find(std::string_view raw_id) {
+    const auto number = raw::int_value(raw_id);
+    if (!number) return nullptr;
+    const std::lock_guard lock(mutex_);
+    const auto it = pending_.find(*number);
+    return it == pending_.end() ? nullptr : it->second;
+  }
+
+  void receive(std::string text) {
+    if (raw::check(text, kJsonDepth) != raw::Fault::none) {
+      log(LogLevel::warn, "a line that is not JSON was skipped");
+      return;
+    }
+    const auto first = text.find_first_not_of(" \t");
+    if (first != std::string::npos && text[first] == '[') {  // a batch: 2025-03-26 permits it
+      for (std::string_view element : raw::elements(text)) receive_one(element);
+      return;
+    }
+    receive_one(text);
+  }
+
+  void receive_one(std::string_view text) {
+    auto read = read_envelope(text);
+    auto* message = std::get_if<Envelope>(&read);
+    if (message == nullptr) {
+      log(LogLevel::warn, "a line that is not a message was skipped");
+      return;
+    }
+    if (message->kind == Envelope::Kind::response) {
+      if (auto pending = find(message->id)) {
+        UpstreamAnswer answer;
+        answer.is_error = !message->error.empty();
+        answer.payload = answer.is_error ? message->error : message->result;
+        pending->waiter->set(std::move(answer));
+      } else {
+        log(LogLevel::debug, "an answer to no running request was skipped");
+      }
+      return;
+    }
+    if (message->method == "ping" && message->kind == Envelope::Kind::request) {
+      respond(std::string(message->id), "result", "{}");
+      return;
+    }
+    ServerMessage out{std::string(message->id), std::move(message->method), std::string(message->params)};
+    if (out.method == "notifications/progress") {
+      if (auto pending = find(raw::find(out.params, "progressToken"))) {
+        pending->waiter->set_deadline(std::min(pending->hard, steady_clock::now() + pending->timeout));
+        if (pending->observer) pending->observer->on_server_message(std::move(out));
+      }
+      return;
+    }
+    // On one pipe for everybody only a single running call tells whose doing this is. With several it is nobody's:
+    // another user's session must not see it.
+    std::shared_ptr<CallObserver> only;
+    bool related = !out.id.empty() || out.method == "notifications/message";
+    if (related) {
+      const std::lock_guard lock(mutex_);
+      if (pending_.size() == 1) only = pending_.begin()->second->observer;
+    }
+    if (only) {
+      only->on_server_message(std::move(out));
+    } else if (events_.on_message) {
+      events_.on_message(std::move(out));
+    } else if (!out.id.empty()) {
+      respond(out.id, "error", R"({"code":-32601,"message":"Not available here"})");
+    }
+  }
+
+  void lose(Error reason) {
+    {
+      const std::lock_guard lock(mutex_);
+      lost_ = reason;
+    }
+    const bool first = !closed_.exchange(true);
+    fail_all(reason);
+    if (first && events_.on_lost) events_.on_lost(std::move(reason));
+  }
+
+  void fail_all(const Error& reason) {
+    std::map<std::int64_t, std::shared_ptr<Pending>> pending;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!lost_) lost_ = reason;
+      pending.swap(pending_);
+    }
+    for (const auto& [number, one] : pending) one->waiter->set(reason);
+  }
+
+  void log(LogLevel level, std::string text) const {
+    if (events_.on_log) events_.on_log(level, std::move(text));
+  }
+
+  const std::shared_ptr<MessageChannel> channel_;
+  const ClientFacts client_;
+  const UpstreamEvents events_;
+  ServerFacts facts_;  // set once, before the connection is shared
+  std::atomic<bool> closed_{false};
+  std::atomic<std::int64_t> next_id_{1};
+
+  std::mutex mutex_;  // guards what follows
+  std::map<std::int64_t, std::shared_ptr<Pending>> pending_;
+  std::optional<Error> lost_;
+};
+
+}  // namespace
+
+Task<Result<std::shared_ptr<Upstream>>> open_channel_upstream(std::shared_ptr<MessageChannel> channel,
+                                                              ClientFacts client, UpstreamEvents events,
+                                                              SteadyTime deadline) {
+  auto upstream = std::make_shared<ChannelUpstream>(std::move(channel), std::move(client), std::move(events));
+  auto status = co_await upstream->initialize(deadline);
+  if (!status) {
+    upstream->close();
+    co_return status.error();
+  }
+  co_return std::static_pointer_cast<Upstream>(upstream);
+}
+
+}  // namespace mcpgw::detail

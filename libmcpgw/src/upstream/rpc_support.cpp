@@ -1,0 +1,72 @@
+#include "upstream/rpc_support.hpp"
+
+#include "json/raw.hpp"
+#include "mcpgw/version.hpp"
+
+namespace mcpgw::detail {
+
+std::string with_progress_token(std::string_view params, std::string_view token) {
+  const std::string_view meta = raw::find(params, "_meta");
+  if (token.empty()) {
+    if (raw::find(meta, "progressToken").empty()) return std::string(params);
+    const std::string rest = raw::without_member(meta, "progressToken");
+    // An empty _meta says nothing: leave no trace of it.
+    if (raw::members(rest).empty()) return raw::without_member(params, "_meta");
+    return raw::with_member(params, "_meta", rest);
+  }
+  const std::string with_token = raw::with_member(meta.empty() ? "{}" : meta, "progressToken", token);
+  return raw::with_member(params.empty() ? "{}" : params, "_meta", with_token);
+}
+
+std::string initialize_params(const ClientFacts& client) {
+  std::string out = R"({"protocolVersion":)";
+  raw::append_quoted(out, client.protocol_version);
+  out += R"(,"capabilities":)" + (client.capabilities.empty() ? std::string("{}") : client.capabilities);
+  out += R"(,"clientInfo":)";
+  if (client.client_info.empty()) {
+    out += R"({"name":"mcpgw","version":)";
+    raw::append_quoted(out, version());
+    out += '}';
+  } else {
+    out += client.client_info;
+  }
+  out += '}';
+  return out;
+}
+
+Result<ServerFacts> read_initialize_result(const UpstreamAnswer& answer) {
+  if (answer.is_error) return protocol_error("The server refused to initialise");
+  ServerFacts facts;
+  auto version = raw::string_value(raw::find(answer.payload, "protocolVersion"));
+  if (!version) return protocol_error("The server's answer to initialize names no protocol version");
+  if (!is_legacy_version(*version)) return protocol_error("The server chose a protocol version that is not supported");
+  facts.protocol_version = std::move(*version);
+  const std::string_view capabilities = raw::find(answer.payload, "capabilities");
+  facts.capabilities = capabilities.empty() || raw::type_of(capabilities) != raw::Type::object
+                           ? std::string("{}")
+                           : std::string(capabilities);
+  facts.server_info = raw::find(answer.payload, "serverInfo");
+  facts.instructions = raw::string_value(raw::find(answer.payload, "instructions")).value_or("");
+  return facts;
+}
+
+std::string cancelled_params(std::string_view request_id, std::string_view reason) {
+  std::string out = R"({"requestId":)";
+  out += request_id;
+  if (!reason.empty()) {
+    out += R"(,"reason":)";
+    raw::append_quoted(out, reason);
+  }
+  out += '}';
+  return out;
+}
+
+Error protocol_error(std::string message) {
+  return {ErrorCode::invalid_argument, "upstream_protocol_error", std::move(message)};
+}
+
+Error closed_error(std::string message) {
+  return {ErrorCode::unavailable, "upstream_closed", std::move(message)};
+}
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,28 @@
+// What both kinds of upstream connection do alike: the parameters of requests, the reading of messages and of
+// the answer to `initialize`.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "protocol/message.hpp"
+#include "upstream/upstream.hpp"
+
+namespace mcpgw::detail {
+
+/// `params` with _meta.progressToken set to `token` (raw JSON), or without one when `token` is empty.
+std::string with_progress_token(std::string_view params, std::string_view token);
+
+/// Params of `initialize`.
+std::string initialize_params(const ClientFacts& client);
+
+/// Reads the answer to `initialize`; upstream_protocol_error when it is none or the version is not ours.
+Result<ServerFacts> read_initialize_result(const UpstreamAnswer& answer);
+
+/// `params` of notifications/cancelled.
+std::string cancelled_params(std::string_view request_id, std::string_view reason);
+
+Error protocol_error(std::string message);
+Error closed_error(std::string message);
+
+}  // namespace mcpgw::detail
