@@ -43,14 +43,17 @@ struct RepositoryOptions {
   bool stdio_enabled = true;
   std::size_t max_tokens_per_user = 100;
   std::int64_t max_timeout_ms = 3600000;  ///< upper bound of the env key TIMEOUT
+  /// Told when a stored row cannot be read or decrypted: a short text without names or values. Called from
+  /// any thread, also with reads under way; must not call the repository.
+  std::function<void(std::string_view what)> on_problem;
 };
 
 /// What changed, told to listeners after memory has been updated.
 struct RepositoryChange {
   enum class Kind { user, token, target, target_token, env, policy, session };
   Kind kind;
-  std::string id;         ///< user, token, target, policy or session id; for target_token and env the target id
-  std::string user_id;    ///< token: its user. target_token, env: the user of a user scope, else empty
+  std::string id;       ///< user, token, target, policy or session id; for target_token and env the target id
+  std::string user_id;  ///< token, session: its user. target_token, env: the user of a user scope, else empty
   bool erased = false;
 };
 
@@ -61,6 +64,10 @@ struct UserPatch {
   std::optional<bool> enabled;
   std::optional<std::string> password_hash;
   std::optional<Time> last_login_at;
+  // Revoked in the same transaction, so that a new password never stands beside tokens of the old one.
+  bool revoke_login_tokens = false;
+  bool revoke_api_tokens = false;
+  std::string keep_token_id;  ///< the one token that is not revoked
 };
 
 /// For update_target and erase: what becomes of stored credentials when the destination changes.
@@ -72,6 +79,13 @@ struct TargetUpdate {
 struct TargetUpdateResult {
   Target target;
   int credentials_dropped = 0;
+};
+
+/// Of Repository::reseal().
+struct ResealProgress {
+  std::uint64_t checked = 0;   ///< sealed values looked at
+  std::uint64_t resealed = 0;  ///< now sealed with the current key
+  std::uint64_t failed = 0;    ///< cannot be opened with any key; left as they are
 };
 
 class Repository {
@@ -90,19 +104,22 @@ class Repository {
   const std::shared_ptr<Clock>& clock_ptr() const;
   const std::shared_ptr<Random>& random_ptr() const;
 
-  /// Called after each change, from the thread that made or received it. Must not block and must not write.
+  /// Called once after each change, from the thread that made or received it; equal changes of one
+  /// transaction are one call. Must not block and must not write.
   std::uint64_t add_listener(Listener listener);
   /// After return the listener is not running and will not be called again.
   void remove_listener(std::uint64_t id);
 
   // --- users ---------------------------------------------------------------------------------------
-  /// conflict/"email_taken". The id, times and version are set here. `first_becomes_admin`: when the store
-  /// has never had a user, the role becomes "admin", atomically; `was_first` tells.
-  Result<User> create_user(User user, bool first_becomes_admin = false, bool* was_first = nullptr);
-  std::shared_ptr<const User> user(std::string_view id) const;           // memory
+  /// conflict/"email_taken". The times and the version are set here, the id too unless one is given
+  /// (imports). `first_becomes_admin`: when the store has never had a user, the role becomes "admin",
+  /// atomically; `was_first` tells. `token`: created for the user in the same transaction, and filled in.
+  Result<User> create_user(User user, bool first_becomes_admin = false, bool* was_first = nullptr,
+                           ApiToken* token = nullptr);
+  std::shared_ptr<const User> user(std::string_view id) const;              // memory
   std::shared_ptr<const User> user_by_email(std::string_view email) const;  // memory; any case
-  std::vector<std::shared_ptr<const User>> users() const;                // memory; by email
-  bool has_users() const;                                                // memory; ever had one
+  std::vector<std::shared_ptr<const User>> users() const;                   // memory; by email
+  bool has_users() const;                                                   // memory; ever had one
   /// not_found/"user_not_found"; conflict/"last_admin"; precondition_failed.
   Result<User> update_user(std::string_view id, const UserPatch& patch,
                            std::optional<std::uint64_t> if_version = std::nullopt);
@@ -111,6 +128,7 @@ class Repository {
 
   // --- API tokens ----------------------------------------------------------------------------------
   /// conflict/"token_limit" counts unexpired, unrevoked tokens of kind api. Sets id, jti, created_at.
+  /// A user keeps at most 1000 rows: beyond it the oldest dead ones, then the oldest logins, make room.
   Result<ApiToken> create_token(ApiToken token);
   std::shared_ptr<const ApiToken> token_by_jti(std::string_view jti) const;  // memory
   std::shared_ptr<const ApiToken> token(std::string_view id) const;          // memory
@@ -120,7 +138,7 @@ class Repository {
   Status revoke_token(std::string_view user_id, std::string_view token_id);
   /// Revokes all login tokens (and with the flag API tokens) of the user, except one token id.
   Status revoke_tokens(std::string_view user_id, bool include_api, std::string_view except_token_id = {});
-  /// At most one write a minute and token; failures are ignored.
+  /// At most one attempt a minute and token; failures are ignored.
   void touch_token(std::string_view token_id);
   /// Whether touch_token would write now. Memory.
   bool token_touch_due(std::string_view token_id) const;
@@ -128,11 +146,12 @@ class Repository {
   Result<std::uint64_t> purge_tokens(Time cutoff);
 
   // --- targets -------------------------------------------------------------------------------------
-  /// conflict/"name_taken", "slug_taken"; invalid_argument with field. An empty slug is derived.
+  /// conflict/"name_taken", "slug_taken"; invalid_argument with field. An empty slug is derived. As for
+  /// users, a given id is kept.
   Result<Target> create_target(Target target);
-  std::shared_ptr<const Target> target(std::string_view id) const;           // memory
+  std::shared_ptr<const Target> target(std::string_view id) const;            // memory
   std::shared_ptr<const Target> target_by_name(std::string_view name) const;  // memory; ignoring case
-  std::vector<std::shared_ptr<const Target>> targets() const;                // memory; by name
+  std::vector<std::shared_ptr<const Target>> targets() const;                 // memory; by name
   /// conflict/"credentials_bound" when the destination changes while credentials are stored and
   /// keep_credentials is unset.
   Result<TargetUpdateResult> update_target(const TargetUpdate& update);
@@ -143,10 +162,11 @@ class Repository {
   Status set_target_token(std::string_view target_id, const ScopeRef& scope, std::string_view token);
   /// not_found/"token_not_set"
   Status delete_target_token(std::string_view target_id, const ScopeRef& scope);
-  std::vector<TargetToken> target_tokens(std::string_view target_id) const;  // memory
+  std::vector<TargetToken> target_tokens(std::string_view target_id) const;                          // memory
   std::optional<TargetToken> target_token(std::string_view target_id, const ScopeRef& scope) const;  // memory
   /// The secret itself, for resolvers. nullopt: none stored. data_loss/"credential_unavailable".
-  Result<std::optional<std::string>> reveal_target_token(std::string_view target_id, const ScopeRef& scope) const;
+  Result<std::optional<std::string>> reveal_target_token(std::string_view target_id,
+                                                         const ScopeRef& scope) const;
 
   // --- env rows (write-only values) ----------------------------------------------------------------
   struct EnvWrite {
@@ -164,14 +184,15 @@ class Repository {
   std::vector<EnvRow> env_rows(std::string_view target_id) const;                         // memory
   std::vector<EnvRow> env_rows(std::string_view target_id, const ScopeRef& scope) const;  // memory; by key
   /// data_loss/"credential_unavailable" when one of them cannot be decrypted.
-  Result<std::map<std::string, std::string>> reveal_env(std::string_view target_id, const ScopeRef& scope) const;
+  Result<std::map<std::string, std::string>> reveal_env(std::string_view target_id,
+                                                        const ScopeRef& scope) const;
 
   // --- policies ------------------------------------------------------------------------------------
   /// invalid_argument/"unknown_target", "unknown_user", "invalid_pattern"; conflict/"duplicate_subject".
-  /// Subjects' ids are made here.
+  /// Subjects' ids are made here; a given id of the policy is kept.
   Result<Policy> create_policy(Policy policy);
-  std::shared_ptr<const Policy> policy(std::string_view id) const;     // memory
-  std::vector<std::shared_ptr<const Policy>> policies() const;         // memory; priority desc, name, id
+  std::shared_ptr<const Policy> policy(std::string_view id) const;  // memory
+  std::vector<std::shared_ptr<const Policy>> policies() const;      // memory; priority desc, name, id
   /// Replaces the stored policy with the merged object; subjects that keep type and value keep their id.
   Result<Policy> update_policy(Policy policy, std::optional<std::uint64_t> if_version = std::nullopt);
   Status delete_policy(std::string_view id, std::optional<std::uint64_t> if_version = std::nullopt);
@@ -184,17 +205,27 @@ class Repository {
   std::uint64_t credential_generation() const noexcept;
 
   // --- sessions ------------------------------------------------------------------------------------
+  /// Creates or replaces.
   Status save_session(const SessionRecord& session);
+  /// Replaces; not_found/"session_not_found" when it is gone: what another replica ended stays ended.
+  Status update_session(const SessionRecord& session);
   Result<std::optional<SessionRecord>> load_session(std::string_view id);
   Status delete_session(std::string_view id);
   Result<std::vector<SessionRecord>> sessions_of(std::string_view user_id);
   /// Removes sessions that were last active before `cutoff`; returns their ids.
   Result<std::vector<std::string>> purge_sessions(Time cutoff);
 
+  // --- keys ----------------------------------------------------------------------------------------
+  /// Seals with the current key what a previous one sealed, row by row, while everything goes on. Stops at
+  /// the first storage error; calling it again continues. `progress` is called after each row.
+  Result<ResealProgress> reseal(const std::function<void(const ResealProgress&)>& progress = {});
+  /// Stored rows that could not be read or decrypted, counted each time. Memory.
+  std::uint64_t damaged_records() const noexcept;
+
  private:
   class Impl;
-  explicit Repository(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit Repository(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
 };
 
 }  // namespace mcpgw
