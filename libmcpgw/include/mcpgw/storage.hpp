@@ -71,7 +71,8 @@ class Storage {
   /// Calls `callback` after every commit, in commit order, from an unspecified thread, with the changes
   /// of that commit, whoever made it: one Change a record. A change made through this object is delivered
   /// before its commit() returns. An empty list means that changes may have been missed (a connection was
-  /// lost): read everything again. The callback must not commit. Returns an id for unwatch().
+  /// lost): read everything again. The callback may unwatch, and must not call the storage otherwise. Returns
+  /// an id for unwatch().
   virtual std::uint64_t watch(WatchCallback callback) = 0;
   /// After return the callback is not running and will not be called again. From inside the callback itself
   /// it returns at once, and that call is the last.

@@ -1,0 +1,258 @@
+#include "sqlite/audit_store.hpp"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/text.hpp"
+#include "storage/audit_rules.hpp"
+#include "storage/record_rules.hpp"
+
+namespace mcpgw::detail::sqlite {
+namespace {
+
+constexpr std::size_t kPurgeRows = 500;  // that one transaction removes
+
+// mcpgw_contains(text, lower): the substring test of the text filter, the same as in memory. SQLite's own
+// functions end a text at a zero byte.
+void contains_function(sqlite3_context* context, int, sqlite3_value** arguments) {
+  const auto bytes = [](sqlite3_value* value) {
+    const void* data = sqlite3_value_blob(value);
+    const auto size = static_cast<std::size_t>(sqlite3_value_bytes(value));
+    return data ? std::string_view(static_cast<const char*>(data), size) : std::string_view();
+  };
+  sqlite3_result_int(context, contains_icase(bytes(arguments[0]), bytes(arguments[1])) ? 1 : 0);
+}
+
+// The WHERE clause of a filter and its parameters. Only texts of this file become SQL.
+class Where {
+ public:
+  explicit Where(const AuditFilter& filter) {
+    // One index serves a query: that of the most selective column. "+" keeps SQLite, which has no statistics,
+    // from choosing another; in the index's order rows are sorted by position already.
+    equal("user_id", filter.user_id);
+    equal("target_name", filter.target_name);
+    equal("method", filter.method);
+    if (filter.status) {
+      const auto range = *parse_status(*filter.status);
+      equal("failed", std::int64_t{range.low >= 400 ? 1 : 0});
+      if (range.low == range.high) add("response_status = ?", std::int64_t{range.low});
+    }
+    equal("decision", filter.decision);
+    equal("kind", filter.kind);
+    if (filter.since) add("created_at >= ?", filter.since->time_since_epoch().count());
+    if (filter.until) add("created_at < ?", filter.until->time_since_epoch().count());
+    if (filter.text && !filter.text->empty()) {
+      std::string any;
+      for (const char* column : {"method", "tool", "target_name", "error_code", "user_email"}) {
+        any += (any.empty() ? "(mcpgw_contains(" : " OR mcpgw_contains(") + std::string(column) + ", ?)";
+        values_.emplace_back(to_lower(*filter.text));
+      }
+      append(any + ")");
+    }
+  }
+
+  void before(std::int64_t position) { add("position < ?", position); }
+
+  const std::string& sql() const { return sql_; }
+  void bind(Statement& statement) const {
+    for (const auto& value : values_) {
+      if (const auto* number = std::get_if<std::int64_t>(&value))
+        statement.bind(*number);
+      else
+        statement.bind_text(std::get<std::string>(value));
+    }
+  }
+
+ private:
+  using Value = std::variant<std::int64_t, std::string>;
+
+  void append(const std::string& condition) { sql_ += (sql_.empty() ? " WHERE " : " AND ") + condition; }
+  void add(const std::string& condition, Value value) {
+    append(condition);
+    values_.push_back(std::move(value));
+  }
+  void equal(const char* column, const std::optional<std::string>& value) {
+    if (value) equal(column, Value(*value));
+  }
+  void equal(const char* column, Value value) {
+    add((indexed_ ? "+" : "") + std::string(column) + " = ?", std::move(value));
+    indexed_ = true;
+  }
+
+  std::string sql_;
+  std::vector<Value> values_;
+  bool indexed_ = false;
+};
+
+AuditRecord read_record(Statement& row) {
+  AuditRecord record;
+  int column = 0;
+  const auto text = [&](std::string& member) { member = row.bytes(++column); };
+  const auto number = [&](auto& member) {
+    member = static_cast<std::remove_reference_t<decltype(member)>>(row.integer(++column));
+  };
+  text(record.id);
+  text(record.kind);
+  std::int64_t created_at = 0;
+  number(created_at);
+  record.created_at = Time(Duration(created_at));
+  text(record.session_id);
+  text(record.user_id);
+  text(record.user_email);
+  text(record.method);
+  text(record.target_name);
+  text(record.tool);
+  text(record.decision);
+  text(record.policy_id);
+  text(record.policy_name);
+  number(record.response_status);
+  text(record.error_code);
+  number(record.duration_ms);
+  number(record.bytes_in);
+  number(record.bytes_out);
+  text(record.client_ip);
+  text(record.client_name);
+  text(record.trace_id);
+  text(record.request_body);
+  return record;
+}
+
+Status insert_record(Connection& connection, const AuditRecord& record) {
+  auto statement = connection.cached(
+      "INSERT INTO audit(id, kind, created_at, session_id, user_id, user_email, method, target_name, tool,"
+      " decision, policy_id, policy_name, response_status, failed, error_code, duration_ms, bytes_in, "
+      "bytes_out,"
+      " client_ip, client_name, trace_id, request_body)"
+      " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING");
+  if (record.id.empty())
+    statement.bind_null();  // any number of rows may have none
+  else
+    statement.bind_text(record.id);
+  statement.bind_text(record.kind)
+      .bind(record.created_at.time_since_epoch().count())
+      .bind_text(record.session_id)
+      .bind_text(record.user_id)
+      .bind_text(record.user_email)
+      .bind_text(record.method)
+      .bind_text(record.target_name)
+      .bind_text(record.tool)
+      .bind_text(record.decision)
+      .bind_text(record.policy_id)
+      .bind_text(record.policy_name)
+      .bind(record.response_status)
+      .bind(record.response_status >= 400 ? 1 : 0)
+      .bind_text(record.error_code)
+      .bind(record.duration_ms)
+      .bind(record.bytes_in)
+      .bind(record.bytes_out)
+      .bind_text(record.client_ip)
+      .bind_text(record.client_name)
+      .bind_text(record.trace_id)
+      .bind_text(record.request_body);
+  return statement.run();
+}
+
+class AuditStore final : public AuditSink {
+ public:
+  explicit AuditStore(std::shared_ptr<Database> database) : database_(std::move(database)) {}
+
+  Status append(const std::vector<AuditRecord>& batch) override {
+    if (batch.empty()) return {};
+    const auto turn = database_->write_turn();
+    if (!turn) return storage_unavailable();
+    const auto connection = database_->audit_writer();
+    if (connection->file_moved()) return storage_unavailable();
+    auto transaction = Transaction::begin(*connection, Transaction::Kind::write);
+    if (!transaction) return transaction.error();
+    for (const auto& record : batch)
+      if (auto ok = insert_record(*connection, record); !ok) return ok;
+    return transaction->commit();
+  }
+
+  Result<AuditPage> query(const AuditQuery& query) override {
+    if (auto ok = check_audit_query(query); !ok) return ok.error();
+    Where where(query.filter);
+    const auto connection = database_->audit_reader();
+    // One snapshot: the total and the page belong together.
+    auto transaction = Transaction::begin(*connection, Transaction::Kind::read);
+    if (!transaction) return transaction.error();
+    AuditPage page;
+    {
+      auto count = connection->prepare("SELECT count(*) FROM audit" + where.sql());
+      where.bind(count);
+      auto row = count.step();
+      if (!row) return row.error();
+      page.total = static_cast<std::uint64_t>(count.integer(0));
+    }
+    const std::size_t limit = std::min(query.limit, kMaxAuditPage);
+    if (limit == 0) return page;
+    if (query.before != 0) where.before(query.before);
+    // Positions first: sorting and skipping whole rows would drag their bodies along. One more tells whether
+    // there is a next page.
+    auto rows = connection->prepare(
+        "SELECT position, id, kind, created_at, session_id, user_id, user_email, method, target_name, tool,"
+        " decision, policy_id, policy_name, response_status, error_code, duration_ms, bytes_in, bytes_out,"
+        " client_ip, client_name, trace_id, request_body FROM audit WHERE position IN (SELECT position FROM "
+        "audit" +
+        where.sql() + " ORDER BY position DESC LIMIT ? OFFSET ?) ORDER BY position DESC");
+    where.bind(rows);
+    rows.bind(static_cast<std::int64_t>(limit) + 1).bind(static_cast<std::int64_t>(query.offset));
+    std::int64_t last = 0;
+    for (;;) {
+      auto row = rows.step();
+      if (!row) return row.error();
+      if (!*row) return page;
+      if (page.records.size() == limit) {
+        page.next = last;
+        return page;
+      }
+      last = rows.integer(0);
+      page.records.push_back(read_record(rows));
+    }
+  }
+
+  Result<std::uint64_t> purge(Time cutoff) override {
+    std::uint64_t purged = 0;
+    for (;;) {  // each batch in a turn of its own, so that writers wait for one at most
+      const auto turn = database_->write_turn();
+      if (!turn) return storage_unavailable();
+      const auto connection = database_->audit_writer();
+      auto transaction = Transaction::begin(*connection, Transaction::Kind::write);
+      if (!transaction) return transaction.error();
+      if (auto ok = connection
+                        ->cached("DELETE FROM audit WHERE position IN"
+                                 " (SELECT position FROM audit WHERE created_at < ?1 LIMIT ?2)")
+                        .bind(cutoff.time_since_epoch().count())
+                        .bind(std::int64_t{kPurgeRows})
+                        .run();
+          !ok)
+        return ok.error();
+      const auto count = static_cast<std::uint64_t>(connection->changes());
+      if (auto ok = transaction->commit(); !ok) return ok.error();
+      purged += count;
+      if (count < kPurgeRows) return purged;
+    }
+  }
+
+ private:
+  const std::shared_ptr<Database> database_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<AuditSink>> open_audit_store(std::shared_ptr<Database> database) {
+  const auto connection = database->audit_reader();
+  const int code = sqlite3_create_function_v2(connection->handle(), "mcpgw_contains", 2,
+                                              SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY, nullptr,
+                                              contains_function, nullptr, nullptr, nullptr);
+  if (code != SQLITE_OK) return to_error(code);
+  return std::shared_ptr<AuditSink>(std::make_shared<AuditStore>(database));
+}
+
+}  // namespace mcpgw::detail::sqlite

@@ -1,0 +1,113 @@
+#include "sqlite/schema.hpp"
+
+#include <array>
+#include <cstdint>
+
+namespace mcpgw::detail::sqlite {
+namespace {
+
+constexpr std::int64_t kApplicationId = 0x6d637067;  // "mcpg": tells our files from those of other programs
+
+// One text a version, never changed once released: version N+1 is made from version N.
+constexpr std::array kMigrations = {
+    // Keys are blobs, so that they compare byte by byte whatever they hold. An erased record stays as a
+    // tombstone (value NULL) for a while: other processes find it by its seq, and its version goes on.
+    // seq numbers commits: all rows of one commit share it.
+    R"sql(
+CREATE TABLE record(
+  collection BLOB NOT NULL,
+  key BLOB NOT NULL,
+  value TEXT,
+  version INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  erased_at INTEGER,
+  UNIQUE(collection, key)
+) STRICT;
+CREATE INDEX record_seq ON record(seq);
+CREATE INDEX record_erased ON record(erased_at) WHERE erased_at IS NOT NULL;
+
+CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta(name, value) VALUES('seq', 0), ('version_floor', 0), ('purged_seq', 0);
+
+CREATE TABLE audit(
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT UNIQUE,
+  kind TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  session_id TEXT NOT NULL,
+  user_id TEXT NOT NULL,
+  user_email TEXT NOT NULL,
+  method TEXT NOT NULL,
+  target_name TEXT NOT NULL,
+  tool TEXT NOT NULL,
+  decision TEXT NOT NULL,
+  policy_id TEXT NOT NULL,
+  policy_name TEXT NOT NULL,
+  response_status INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  error_code TEXT NOT NULL,
+  duration_ms INTEGER NOT NULL,
+  bytes_in INTEGER NOT NULL,
+  bytes_out INTEGER NOT NULL,
+  client_ip TEXT NOT NULL,
+  client_name TEXT NOT NULL,
+  trace_id TEXT NOT NULL,
+  request_body TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_created_at ON audit(created_at);
+CREATE INDEX audit_user_id ON audit(user_id);
+CREATE INDEX audit_target_name ON audit(target_name);
+CREATE INDEX audit_method ON audit(method);
+CREATE INDEX audit_decision ON audit(decision);
+CREATE INDEX audit_kind ON audit(kind);
+CREATE INDEX audit_failed ON audit(failed);
+)sql",
+};
+constexpr auto kLatest = static_cast<std::int64_t>(kMigrations.size());
+
+}  // namespace
+
+Status check_schema(Connection& connection) {
+  auto transaction = Transaction::begin(connection, Transaction::Kind::read);
+  if (!transaction) return transaction.error();
+  auto application = connection.integer("PRAGMA application_id");
+  if (!application) return application.error();
+  auto version = connection.integer("PRAGMA user_version");
+  if (!version) return version.error();
+  auto objects = connection.integer("SELECT count(*) FROM sqlite_schema");
+  if (!objects) return objects.error();
+  const bool empty = *application == 0 && *version == 0 && *objects == 0;
+  if (!empty && *application != kApplicationId)
+    return Error{ErrorCode::unsupported, "foreign_database",
+                 "The file is a database of another program; name a new file or one made by mcpgw."};
+  if (*version > kLatest)
+    return Error{
+        ErrorCode::unsupported, "schema_too_new",
+        "The database was written by a newer version of mcpgw; use that version or restore a backup."};
+  return {};
+}
+
+Status migrate(Connection& connection) {
+  if (auto version = connection.integer("PRAGMA user_version"); !version) {
+    return version.error();
+  } else if (*version == kLatest) {
+    return check_schema(connection);
+  }
+  auto transaction = Transaction::begin(connection, Transaction::Kind::write);
+  if (!transaction) return transaction.error();
+  // Another process may have been faster.
+  auto version = connection.integer("PRAGMA user_version");
+  if (!version) return version.error();
+  if (*version >= kLatest) {
+    { const auto undone = std::move(*transaction); }
+    return check_schema(connection);
+  }
+  for (auto step = *version; step < kLatest; ++step)
+    if (auto ok = connection.execute(kMigrations[static_cast<std::size_t>(step)]); !ok) return ok;
+  const std::string stamp = "PRAGMA application_id=" + std::to_string(kApplicationId) +
+                            "; PRAGMA user_version=" + std::to_string(kLatest) + ";";
+  if (auto ok = connection.execute(stamp.c_str()); !ok) return ok;
+  return transaction->commit();
+}
+
+}  // namespace mcpgw::detail::sqlite
