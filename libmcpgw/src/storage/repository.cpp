@@ -257,12 +257,9 @@ Result<std::vector<std::uint64_t>> Repository::Impl::commit(const Operations& op
 
 void Repository::Impl::on_watch(const std::vector<Change>& changes) {
   std::lock_guard lock(queue_mutex_);
-  bool filled = false;
+  bool filled = changes.empty();  // some may have been missed
+  if (changes.empty()) reload_wanted_ = true;
   for (const Change& change : changes) {
-    if (change.collection.empty()) {  // the backend may have missed changes
-      reload_wanted_ = filled = true;
-      continue;
-    }
     if (!is_watched(change.collection)) continue;
     RecordId id{change.collection, change.key};
     if (const auto it = pending_.find(id); it != pending_.end()) {
