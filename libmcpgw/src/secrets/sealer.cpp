@@ -1,1 +1,101 @@
-namespace mcpgw::detail {}
+#include "secrets/sealer.hpp"
+
+#include <openssl/evp.h>
+
+#include <map>
+
+#include "base/text.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+constexpr std::size_t kKeyBytes = 32;
+constexpr std::size_t kNonceBytes = 12;
+constexpr std::size_t kTagBytes = 16;
+constexpr std::string_view kPrefix = "v1.";
+
+struct CipherDeleter {
+  void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
+};
+using Cipher = std::unique_ptr<EVP_CIPHER_CTX, CipherDeleter>;
+
+const unsigned char* bytes(std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); }
+unsigned char* bytes(std::string& text) { return reinterpret_cast<unsigned char*>(text.data()); }
+
+std::string key_id(std::string_view key) {
+  return to_hex(sha256("mcpgw-seal-kid" + std::string(1, '\0') + std::string(key))).substr(0, 16);
+}
+
+Error unavailable() {
+  return {ErrorCode::data_loss, "credential_unavailable", "A stored secret cannot be decrypted"};
+}
+
+class AesSealer final : public Sealer {
+ public:
+  AesSealer(const EncryptionKeys& keys, std::shared_ptr<Random> random)
+      : current_(key_id(keys.current)), random_(std::move(random)) {
+    keys_[current_] = keys.current;
+    for (const std::string& key : keys.previous) keys_.emplace(key_id(key), key);
+  }
+
+  std::string seal(std::string_view plain, std::string_view identity) const override {
+    std::string out(kNonceBytes + plain.size() + kTagBytes, '\0');
+    random_->fill(out.data(), kNonceBytes);
+    const Cipher cipher(EVP_CIPHER_CTX_new());
+    int length = 0;
+    unsigned char* const body = bytes(out) + kNonceBytes;
+    EVP_EncryptInit_ex(cipher.get(), EVP_aes_256_gcm(), nullptr, bytes(keys_.at(current_)), bytes(out));
+    EVP_EncryptUpdate(cipher.get(), nullptr, &length, bytes(identity), static_cast<int>(identity.size()));
+    EVP_EncryptUpdate(cipher.get(), body, &length, bytes(plain), static_cast<int>(plain.size()));
+    EVP_EncryptFinal_ex(cipher.get(), body + length, &length);
+    EVP_CIPHER_CTX_ctrl(cipher.get(), EVP_CTRL_GCM_GET_TAG, kTagBytes, body + plain.size());
+    return std::string(kPrefix) + current_ + "." + base64url(out);
+  }
+
+  Result<std::string> open(std::string_view sealed, std::string_view identity) const override {
+    if (!sealed.starts_with(kPrefix)) return unavailable();
+    sealed.remove_prefix(kPrefix.size());
+    const auto dot = sealed.find('.');
+    if (dot == std::string_view::npos) return unavailable();
+    const auto key = keys_.find(sealed.substr(0, dot));
+    const auto packed = from_base64url(sealed.substr(dot + 1));
+    if (key == keys_.end() || !packed || packed->size() < kNonceBytes + kTagBytes) return unavailable();
+    const std::size_t size = packed->size() - kNonceBytes - kTagBytes;
+    const std::string_view body = std::string_view(*packed).substr(kNonceBytes, size);
+    std::string tag = packed->substr(kNonceBytes + size);
+    std::string out(size, '\0');
+    const Cipher cipher(EVP_CIPHER_CTX_new());
+    int length = 0;
+    const bool ok =
+        EVP_DecryptInit_ex(cipher.get(), EVP_aes_256_gcm(), nullptr, bytes(key->second), bytes(*packed)) == 1 &&
+        EVP_DecryptUpdate(cipher.get(), nullptr, &length, bytes(identity), static_cast<int>(identity.size())) == 1 &&
+        EVP_DecryptUpdate(cipher.get(), bytes(out), &length, bytes(body), static_cast<int>(size)) == 1 &&
+        EVP_CIPHER_CTX_ctrl(cipher.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, tag.data()) == 1 &&
+        EVP_DecryptFinal_ex(cipher.get(), bytes(out) + length, &length) == 1;
+    if (!ok) return unavailable();
+    return out;
+  }
+
+  bool is_current(std::string_view sealed) const override {
+    return sealed.starts_with(std::string(kPrefix) + current_ + ".");
+  }
+
+ private:
+  const std::string current_;
+  std::map<std::string, std::string, std::less<>> keys_;
+  const std::shared_ptr<Random> random_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<Sealer>> Sealer::create(const EncryptionKeys& keys, std::shared_ptr<Random> random) {
+  const auto bad = [](const std::string& key) { return key.size() != kKeyBytes; };
+  bool any_bad = bad(keys.current);
+  for (const std::string& key : keys.previous) any_bad |= bad(key);
+  if (any_bad)
+    return Error(ErrorCode::invalid_argument, "invalid_request", "An encryption key must be exactly 32 bytes long",
+                 "encryption.key");
+  return std::shared_ptr<Sealer>(std::make_shared<AesSealer>(keys, std::move(random)));
+}
+
+}  // namespace mcpgw::detail
