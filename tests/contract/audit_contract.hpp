@@ -409,10 +409,10 @@ TEST_CASE_TEMPLATE("audit: 100000 rows are queried in reasonable time", B, MCPGW
     const auto page = must(sink.query(query));
     const auto took = std::chrono::steady_clock::now() - start;
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
-    CAPTURE(name);
+    CAPTURE(std::string(name));
     CHECK(page.total > 0);
     CHECK_FALSE(page.records.empty());
-    MESSAGE(name << ": " << ms << " ms, " << page.total << " rows");
+    CAPTURE(ms);
     CHECK(ms < 3000);  // a missing index or a quadratic plan is far beyond, also with a sanitizer
   }
 }

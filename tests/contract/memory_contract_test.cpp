@@ -4,12 +4,10 @@
 #include "mcpgw/audit.hpp"
 #include "mcpgw/storage.hpp"
 
-namespace {
 struct Memory {
   std::shared_ptr<mcpgw::Storage> storage = mcpgw::make_memory_storage();
   std::shared_ptr<mcpgw::AuditSink> audit = mcpgw::make_memory_audit_sink(200000);
 };
-}  // namespace
 
 #define MCPGW_STORAGE_BACKEND Memory
 #define MCPGW_AUDIT_BACKEND Memory

@@ -1,7 +1,6 @@
 // The SQLite backend keeps the contract, in a file and in memory.
 #include "contract/sqlite_support.hpp"
 
-namespace {
 struct SqliteFile {
   mcpgw::contract::TempDir directory;
   mcpgw::SqliteStorage database = mcpgw::contract::open_database(directory.file("gateway.db"));
@@ -13,7 +12,6 @@ struct SqliteMemory {
   std::shared_ptr<mcpgw::Storage> storage = database.storage;
   std::shared_ptr<mcpgw::AuditSink> audit = database.audit;
 };
-}  // namespace
 
 #define MCPGW_STORAGE_BACKEND SqliteFile, SqliteMemory
 #define MCPGW_AUDIT_BACKEND SqliteFile, SqliteMemory
