@@ -447,9 +447,13 @@ TEST_CASE("sqlite: tombstones are forgotten, versions are not") {
     must_ok(database.storage->erase("c", "k"));
     must(database.storage->put("c", "young", "1"));
     must_ok(database.storage->erase("c", "young"));
-    for (int n = 0; n < 1500; ++n) must(database.storage->put("m", std::to_string(n), "1"));
+    std::vector<Operation> writes;
     std::vector<Operation> erasures;
-    for (int n = 0; n < 1500; ++n) erasures.push_back({Kind::erase, "m", std::to_string(n), "", {}});
+    for (int n = 0; n < 1500; ++n) {  // more than one batch
+      writes.push_back({Kind::put, "m", std::to_string(n), "1", 0});
+      erasures.push_back({Kind::erase, "m", std::to_string(n), "", 1});
+    }
+    must(database.storage->commit(writes));
     must(database.storage->commit(erasures));
   }
   RawDatabase(path).run("UPDATE record SET erased_at=erased_at-100000 WHERE key<>CAST('young' AS BLOB)");

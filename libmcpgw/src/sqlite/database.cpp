@@ -129,8 +129,8 @@ Result<std::shared_ptr<Database>> Database::open(const SqliteOptions& options) {
   return database;
 }
 
-std::unique_lock<std::timed_mutex> Database::write_turn() {
-  return {write_mutex_, std::chrono::milliseconds(busy_timeout_ms_) + kTurnLimit};
+WriteTurns::Turn Database::write_turn() {
+  return write_turns_.take(std::chrono::milliseconds(busy_timeout_ms_) + kTurnLimit);
 }
 
 Lease Database::record_reader() {

@@ -1,7 +1,7 @@
 // Database: the connections to one file, shared by the record store and the audit store.
 //
-// Threads: safe for concurrent use. Reads run beside writes (WAL). Writers of this process take turns on a
-// lock of our own, because SQLite's waiting is a sleep.
+// Threads: safe for concurrent use. Reads run beside writes (WAL). Writers of this process take turns among
+// themselves first, because SQLite's waiting is a sleep.
 #pragma once
 
 #include <array>
@@ -12,6 +12,7 @@
 #include "mcpgw/result.hpp"
 #include "mcpgw/sqlite.hpp"
 #include "sqlite/connection.hpp"
+#include "sqlite/write_turns.hpp"
 
 namespace mcpgw::detail::sqlite {
 
@@ -33,8 +34,8 @@ class Database {
   static Result<std::shared_ptr<Database>> open(const SqliteOptions& options);
 
   /// The turn to write. Taken before a lease of record_writer() or audit_writer() and held until that ends.
-  /// Empty when the time limit passed.
-  std::unique_lock<std::timed_mutex> write_turn();
+  /// False when the time limit passed.
+  WriteTurns::Turn write_turn();
 
   Lease record_writer() { return lease(record_writer_); }
   Lease record_reader();
@@ -60,7 +61,7 @@ class Database {
   std::array<std::shared_ptr<Slot>, 2> record_readers_;
 
   std::atomic<unsigned> next_reader_{0};
-  std::timed_mutex write_mutex_;
+  WriteTurns write_turns_;
 };
 
 }  // namespace mcpgw::detail::sqlite
