@@ -3,11 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -75,7 +77,11 @@ class ChangeLog {
   std::vector<std::vector<Change>> commits_;
 };
 
-inline std::string text_of(const std::vector<Change>& changes) {
+/// "collection/key@version " of each, in the order of the names: within a commit none is promised.
+inline std::string text_of(std::vector<Change> changes) {
+  std::sort(changes.begin(), changes.end(), [](const Change& a, const Change& b) {
+    return std::tie(a.collection, a.key) < std::tie(b.collection, b.key);
+  });
   std::string text;
   for (const auto& change : changes)
     text += change.collection + "/" + change.key + "@" + std::to_string(change.version) + " ";

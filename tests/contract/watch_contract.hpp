@@ -25,7 +25,7 @@ TEST_CASE_TEMPLATE("watch: each commit is told once, before it returns", B, MCPG
                                              {Kind::put, "d", "a", "1", {}}}));
   REQUIRE(first.commits().size() == 2);
   CHECK(text_of(first.commits()[1]) ==
-        "c/b@" + std::to_string(versions[0]) + " c/a@0 d/a@" + std::to_string(versions[4]) + " ");
+        "c/a@0 c/b@" + std::to_string(versions[0]) + " d/a@" + std::to_string(versions[4]) + " ");
 
   SUBCASE("one change a record: its last state") {
     const auto twice = must(storage.commit({{Kind::put, "c", "b", "2", {}}, {Kind::put, "c", "b", "3", {}}}));

@@ -1,6 +1,6 @@
 // Storage: the narrow waist between mcpgw and a database. Records are small JSON texts in named
 // collections; everything typed (users, targets, policies, ...) is built above it by Repository. A
-// custom backend implements six functions.
+// custom backend implements six functions (docs/storage.md).
 //
 // Threads: implementations are safe for concurrent use. Calls may block (they are made from worker
 // threads, never from an event loop) and are bounded by the implementation's own time limit.
@@ -87,6 +87,10 @@ class Storage {
   Status erase(std::string collection, std::string key,
                std::optional<std::uint64_t> expected_version = std::nullopt);
 };
+
+/// For implementations: what every backend refuses before it looks at its records, namely names and values out
+/// of bounds. invalid_argument/"invalid_collection", "invalid_key", "value_too_large".
+Status check_operations(const std::vector<Operation>& operations);
 
 /// Keeps everything in memory, for tests and for embedders that need no persistence.
 std::shared_ptr<Storage> make_memory_storage();

@@ -39,7 +39,7 @@ class MemoryStorage final : public Storage {
   }
 
   Result<std::vector<std::uint64_t>> commit(const std::vector<Operation>& operations) override {
-    if (auto ok = detail::check_operations(operations); !ok) return ok.error();
+    if (auto ok = check_operations(operations); !ok) return ok.error();
     std::vector<std::uint64_t> versions;
     std::uint64_t ticket = 0;
     {

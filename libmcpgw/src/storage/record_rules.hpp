@@ -28,16 +28,6 @@ inline Status check_name(std::string_view collection, std::string_view key) {
   return {};
 }
 
-inline Status check_operations(const std::vector<Operation>& operations) {
-  for (const auto& operation : operations) {
-    if (auto ok = check_name(operation.collection, operation.key); !ok) return ok;
-    if (operation.kind == Operation::Kind::put && operation.value.size() > kMaxValueBytes)
-      return Error{ErrorCode::invalid_argument, "value_too_large", "A record's value has at most 1 MiB.",
-                   "value"};
-  }
-  return {};
-}
-
 inline Error version_conflict(const Operation& operation) {
   return {ErrorCode::conflict, "version_conflict", "The record was changed in the meantime; read it again.",
           operation.collection + "/" + operation.key};

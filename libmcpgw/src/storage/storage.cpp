@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "storage/record_rules.hpp"
+
 namespace mcpgw {
 
 Result<std::uint64_t> Storage::put(std::string collection, std::string key, std::string value,
@@ -20,6 +22,16 @@ Status Storage::erase(std::string collection, std::string key,
   auto versions = commit(
       {Operation{Operation::Kind::erase, std::move(collection), std::move(key), {}, expected_version}});
   if (!versions) return versions.error();
+  return {};
+}
+
+Status check_operations(const std::vector<Operation>& operations) {
+  for (const auto& operation : operations) {
+    if (auto ok = detail::check_name(operation.collection, operation.key); !ok) return ok;
+    if (operation.kind == Operation::Kind::put && operation.value.size() > detail::kMaxValueBytes)
+      return Error{ErrorCode::invalid_argument, "value_too_large", "A record's value has at most 1 MiB.",
+                   "value"};
+  }
   return {};
 }
 
