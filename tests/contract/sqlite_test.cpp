@@ -19,6 +19,7 @@
 
 #include "contract/contract_support.hpp"
 #include "contract/sqlite_support.hpp"
+#include "sqlite/write_turns.hpp"
 
 using namespace mcpgw;
 using namespace mcpgw::contract;
@@ -549,4 +550,28 @@ TEST_CASE("sqlite: audit and records outlive each other's face") {
   database = {};
   must_ok(audit->append({row("a")}));
   CHECK(must(audit->query({})).total == 1);
+}
+
+TEST_CASE("sqlite: writers take turns in the order they came, and give up in time") {
+  detail::sqlite::WriteTurns turns;
+  std::mutex mutex;
+  std::string order;
+  std::vector<std::thread> threads;
+  {
+    const auto first = turns.take(std::chrono::milliseconds(0));
+    REQUIRE(static_cast<bool>(first));
+    CHECK_FALSE(static_cast<bool>(turns.take(std::chrono::milliseconds(0))));
+    CHECK_FALSE(static_cast<bool>(turns.take(std::chrono::milliseconds(5))));
+    for (std::size_t n = 0; n < 3; ++n) {
+      threads.emplace_back([&, n] {
+        const auto turn = turns.take(std::chrono::seconds(60));
+        std::lock_guard lock(mutex);
+        order += turn ? std::to_string(n) : "-";
+      });
+      while (turns.waiting() < n + 1) std::this_thread::yield();
+    }
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(order == "012");
+  CHECK(static_cast<bool>(turns.take(std::chrono::milliseconds(0))));  // free again
 }

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <list>
 #include <mutex>
 #include <utility>
@@ -40,6 +41,12 @@ class WriteTurns {
     const bool granted = place->granted;
     (granted ? granted_ : waiting_).erase(place);
     return Turn(granted ? this : nullptr);
+  }
+
+  /// How many wait now.
+  std::size_t waiting() {
+    std::lock_guard lock(mutex_);
+    return waiting_.size();
   }
 
  private:
