@@ -1,0 +1,401 @@
+#include "config_keys.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <type_traits>
+
+#include "config_values.hpp"
+
+namespace mcpgw::app {
+
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::nanoseconds;
+using std::chrono::seconds;
+
+constexpr std::uint64_t kKiB = 1024, kMiB = 1024 * kKiB, kGiB = 1024 * kMiB;
+constexpr const char* kNotOffered = "is not offered by this version yet; leave it at its default";
+
+/// Reads a value into `out`. Returns what is wrong with it; empty: good.
+template <class T>
+using Parser = std::function<std::string(const RawValue&, T& out)>;
+
+Parser<std::string> text(bool (*valid)(std::string_view) = nullptr, const char* form = "") {
+  return [=](const RawValue& value, std::string& out) -> std::string {
+    if (value.text.size() > 4096 || value.text.find('\0') != std::string::npos)
+      return "must be a text of at most 4096 bytes";
+    if (valid && !valid(value.text)) return form;
+    out = value.text;
+    return {};
+  };
+}
+
+Parser<bool> flag() {
+  return [](const RawValue& value, bool& out) -> std::string {
+    if (value.text != "true" && value.text != "false") return "must be true or false";
+    out = value.text == "true";
+    return {};
+  };
+}
+
+Parser<std::int64_t> integer(std::int64_t min, std::int64_t max) {
+  return [=](const RawValue& value, std::int64_t& out) -> std::string {
+    const auto number = parse_integer(value.text);
+    if (!number || *number < min || *number > max)
+      return "must be an integer from " + std::to_string(min) + " to " + std::to_string(max);
+    out = *number;
+    return {};
+  };
+}
+
+std::string size_text(std::uint64_t size) {
+  if (size >= kGiB && size % kGiB == 0) return std::to_string(size / kGiB) + "GiB";
+  if (size >= kMiB && size % kMiB == 0) return std::to_string(size / kMiB) + "MiB";
+  if (size >= kKiB && size % kKiB == 0) return std::to_string(size / kKiB) + "KiB";
+  return std::to_string(size);
+}
+
+Parser<std::uint64_t> size(std::uint64_t min, std::uint64_t max) {
+  return [=](const RawValue& value, std::uint64_t& out) -> std::string {
+    const auto bytes = parse_size(value.text);
+    if (!bytes || *bytes < min || *bytes > max)
+      return "must be a size from " + size_text(min) + " to " + size_text(max) +
+             ", in bytes or with KiB or MiB";
+    out = *bytes;
+    return {};
+  };
+}
+
+std::string duration_text(milliseconds time) {
+  const auto count = time.count();
+  if (count != 0 && count % 3600000 == 0) return std::to_string(count / 3600000) + "h";
+  if (count != 0 && count % 60000 == 0) return std::to_string(count / 60000) + "m";
+  if (count % 1000 == 0) return std::to_string(count / 1000) + "s";
+  return std::to_string(count) + "ms";
+}
+
+Parser<nanoseconds> duration(milliseconds min, milliseconds max) {
+  return [=](const RawValue& value, nanoseconds& out) -> std::string {
+    const auto time = parse_duration(value.text);
+    if (!time || *time < min || *time > max)
+      return "must be a duration from " + duration_text(min) + " to " + duration_text(max) +
+             ", such as 90s or 1h30m";
+    out = *time;
+    return {};
+  };
+}
+
+template <class T>
+Parser<T> choice(std::vector<std::pair<std::string, T>> choices) {
+  return [=](const RawValue& value, T& out) -> std::string {
+    std::string all;
+    for (const auto& [word, meaning] : choices) {
+      if (value.text == word) {
+        out = meaning;
+        return {};
+      }
+      all += (all.empty() ? "" : ", ") + word;
+    }
+    return "must be one of: " + all;
+  };
+}
+
+Parser<std::vector<std::string>> list(bool (*valid)(std::string_view), const char* form) {
+  return [=](const RawValue& value, std::vector<std::string>& out) -> std::string {
+    for (const auto& entry : value.list)
+      if (!valid(entry)) return form;
+    out = value.list;
+    return {};
+  };
+}
+
+// --- secrets: an empty value is a missing one --------------------------------------------------------------
+std::string parse_secret(const std::string& value, std::string& out) {
+  out = value;
+  return value.empty() ? std::string() : secret_fault(value);
+}
+
+std::string parse_key(const std::string& value, std::string& out) {
+  out.clear();
+  if (value.empty()) return {};
+  const auto fault = secret_fault(value);
+  if (!fault.empty()) return fault;
+  const auto bytes = decode_key(value);
+  if (!bytes) return "must be exactly 32 bytes: as text, as 64 hex digits or in base64";
+  out = *bytes;
+  return {};
+}
+
+using SecretForm = std::string (*)(const std::string&, std::string&);
+Parser<std::string> secret(SecretForm form) {
+  return [=](const RawValue& value, std::string& out) { return form(value.text, out); };
+}
+Parser<std::vector<std::string>> secrets(SecretForm form) {
+  return [=](const RawValue& value, std::vector<std::string>& out) -> std::string {
+    out.clear();
+    for (const auto& entry : value.list) {
+      std::string one;
+      const auto fault = entry.empty() ? std::string("is empty") : form(entry, one);
+      if (!fault.empty()) return "entry " + std::to_string(out.size() + 1) + " " + fault;
+      out.push_back(std::move(one));
+    }
+    return {};
+  };
+}
+
+// --- forms of texts -----------------------------------------------------------------------------------
+bool some_text(std::string_view text) { return !text.empty() && text.size() <= 4096; }
+
+bool is_base_url(std::string_view text) {
+  if (text.empty()) return true;
+  const auto scheme = text.find("://");
+  if (scheme == std::string_view::npos) return false;
+  const auto name = text.substr(0, scheme), rest = text.substr(scheme + 3);
+  return (name == "http" || name == "https") && !rest.empty() && rest[0] != '/' && rest[0] != ':' &&
+         rest.find_first_of(" ?#@\t\r\n") == std::string_view::npos;
+}
+
+bool is_header_name(std::string_view text) {
+  if (text == "*") return true;
+  static constexpr std::string_view kOthers = "!#$%&'+-.^_`|~";
+  return !text.empty() && text.size() <= 128 && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           kOthers.find(c) != std::string_view::npos;
+  });
+}
+
+bool is_variable_name(std::string_view text) {
+  return !text.empty() && text.size() <= 128 && text.find_first_of("= \t\r\n") == std::string_view::npos;
+}
+
+// --- putting values where they belong -----------------------------------------------------------------
+template <class Member, class T>
+std::string store(Member& member, T value) {
+  member = static_cast<Member>(std::move(value));
+  return {};
+}
+template <class Rep, class Period>
+std::string store(std::chrono::duration<Rep, Period>& member, nanoseconds value) {
+  using Unit = std::chrono::duration<Rep, Period>;
+  member = std::chrono::duration_cast<Unit>(value);
+  if (member == value) return {};
+  return "must be a multiple of " + duration_text(std::chrono::duration_cast<milliseconds>(Unit(1)));
+}
+
+class Table {
+ public:
+  /// A key whose value goes to the member that `at` names.
+  template <class T, class At>
+  void add(const char* name, Parser<T> parse, At at) {
+    put(name, parse, [at](Config& config, T value) { return store(at(config), std::move(value)); });
+  }
+  /// A part of something that is off as a whole: the form is checked, the value has no effect.
+  template <class T>
+  void checked(const char* name, Parser<T> parse) {
+    put(name, parse, [](Config&, T) { return std::string(); });
+  }
+  /// A setting is never silently ignored: any value but the one that describes what happens is refused.
+  template <class T>
+  void not_offered(const char* name, Parser<T> parse, T only) {
+    put(name, parse,
+        [only](Config&, T value) { return value == only ? std::string() : std::string(kNotOffered); });
+  }
+
+  std::vector<ConfigKey> take() { return std::move(keys_); }
+
+ private:
+  template <class T, class Store>
+  void put(const char* name, Parser<T> parse, Store store_value) {
+    ConfigKey key;
+    key.name = name;
+    key.is_list = std::is_same_v<T, std::vector<std::string>>;
+    key.set = [parse, store_value](Config& config, const RawValue& raw) -> std::string {
+      T value{};
+      auto fault = parse(raw, value);
+      return fault.empty() ? store_value(config, std::move(value)) : fault;
+    };
+    keys_.push_back(std::move(key));
+  }
+
+  std::vector<ConfigKey> keys_;
+};
+
+#define AT(member) \
+  [](Config & c) -> auto& { return c.member; }
+
+void add_server(Table& t) {
+  t.add("server.host", text(some_text, "must not be empty"), AT(http.host));
+  t.add("server.port", integer(0, 65535), AT(http.port));
+  t.add("server.public_url",
+        text(is_base_url, "must be an http or https URL without user, query and fragment"),
+        AT(gateway.public_url));
+  t.add("server.data_dir", text(some_text, "must not be empty"), AT(data_dir));
+  t.not_offered<std::string>("server.tls.cert", text(), "");
+  t.not_offered<std::string>("server.tls.key", text(), "");
+  t.not_offered<std::string>("server.tls.client_ca", text(), "");
+  t.add("server.trusted_proxies", list(is_network, "must hold addresses or networks such as 10.0.0.0/8"),
+        AT(http.trusted_proxies));
+  t.add("server.workers", integer(1, 256), AT(runtime.workers));
+  t.add("server.max_in_flight", integer(1, 1000000), AT(gateway.limits.max_in_flight));
+  t.add("server.max_connections", integer(1, 1000000), AT(http.max_connections));
+  t.add("server.shutdown_grace", duration(milliseconds(0), hours(1)), AT(shutdown_grace));
+}
+
+void add_storage_and_secrets(Table& t) {
+  const Parser<DatabaseConfig> database = [](const RawValue& value, DatabaseConfig& out) {
+    auto parsed = parse_database_url(value.text);
+    out = std::move(parsed.database);
+    return parsed.error;
+  };
+  t.add("database.url", database, AT(database));
+  t.add("database.host", text(some_text, "must not be empty"), AT(database.host));
+  t.add("database.port", integer(1, 65535), AT(database.port));
+  t.add("database.user", text(), AT(database.user));
+  t.add("database.password", text(), AT(database.password));
+  t.add("database.database", text(some_text, "must not be empty"), AT(database.database));
+  t.add("database.sslmode",
+        choice<std::string>({{"disable", "disable"},
+                             {"allow", "allow"},
+                             {"prefer", "prefer"},
+                             {"require", "require"},
+                             {"verify-ca", "verify-ca"},
+                             {"verify-full", "verify-full"}}),
+        AT(database.sslmode));
+  t.add("storage.connect_timeout", duration(milliseconds(0), hours(1)), AT(storage_connect_timeout));
+  t.not_offered<nanoseconds>("storage.grace", duration(milliseconds(0), hours(24)), seconds(60));
+  t.add("jwt.secret", secret(parse_secret), AT(gateway.jwt_secret));
+  t.add("jwt.previous_secrets", secrets(parse_secret), AT(gateway.previous_jwt_secrets));
+  t.add("jwt.issuer", text(some_text, "must not be empty"), AT(gateway.jwt_issuer));
+  t.add("jwt.audience", text(some_text, "must not be empty"), AT(gateway.jwt_audience));
+  t.add("encryption.key", secret(parse_key), AT(gateway.encryption.current));
+  t.add("encryption.previous_keys", secrets(parse_key), AT(gateway.encryption.previous));
+}
+
+void add_auth(Table& t) {
+  t.add("auth.registration", choice<bool>({{"open", true}, {"closed", false}}),
+        AT(gateway.registration_open));
+  t.add("auth.setup_token", text(), AT(gateway.setup_token));
+  t.add("auth.login_ttl", duration(minutes(1), hours(24 * 366)), AT(gateway.login_ttl));
+  t.add("auth.password_min", integer(6, 128), AT(gateway.password_min));
+  t.add("auth.max_tokens_per_user", integer(1, 900), AT(gateway.max_tokens_per_user));
+  t.add("auth.rate.login_per_pair", integer(1, 1000000), AT(gateway.login_failures_per_pair));
+  t.add("auth.rate.login_per_address", integer(1, 1000000), AT(gateway.login_failures_per_address));
+  t.add("auth.rate.login_per_account", integer(1, 1000000), AT(gateway.login_failures_per_account));
+  t.add("auth.rate.window", duration(seconds(1), hours(24)), AT(gateway.rate_window));
+  t.add("auth.rate.register_per_address", integer(1, 1000000), AT(gateway.registrations_per_address));
+}
+
+void add_mcp(Table& t) {
+  const auto origins =
+      list(is_origin_pattern, "must hold origins such as https://app.example.com, one \"*\" at most in each");
+  const auto headers = list(is_header_name, "must hold header names");
+  t.add("cors.allowed_origins", origins, AT(gateway.cors.allowed_origins));
+  t.add("cors.allowed_headers", headers, AT(gateway.cors.allowed_headers));
+  t.add("cors.expose_headers", headers, AT(gateway.cors.expose_headers));
+  t.add("mcp.allowed_origins", origins, AT(gateway.mcp_allowed_origins));
+  t.add("naming.always_prefix", flag(), AT(gateway.always_prefix));
+  t.add("session.timeout", duration(seconds(1), hours(24 * 366)), AT(gateway.session.timeout));
+  t.add("session.cleanup_interval", duration(seconds(1), hours(24)), AT(gateway.session.cleanup_interval));
+  t.add("session.max_per_user", integer(1, 100000), AT(gateway.session.max_per_user));
+  t.add("session.max_streams_per_user", integer(1, 100000), AT(gateway.session.max_streams_per_user));
+  t.add("limits.api_body", size(kKiB, kGiB), AT(gateway.limits.api_body));
+  t.add("limits.mcp_body", size(kKiB, kGiB), AT(gateway.limits.mcp_body));
+  t.add("limits.upstream_bytes", size(kKiB, 2 * kGiB), AT(gateway.limits.upstream_bytes));
+  t.add("limits.json_depth", integer(8, 1000), AT(gateway.limits.json_depth));
+  t.add("limits.header_bytes", size(kKiB, kMiB), AT(http.max_header_bytes));
+  t.add("limits.request_time", duration(milliseconds(100), hours(1)), AT(http.request_timeout));
+  t.add("limits.api_timeout", duration(milliseconds(100), hours(1)), AT(gateway.limits.api_timeout));
+  t.add("limits.list_max", integer(1, 1000000), AT(gateway.limits.list_max));
+}
+
+void add_targets(Table& t) {
+  const auto texts = list(some_text, "must hold non-empty texts");
+  t.add("upstream.allow_private", flag(), AT(gateway.upstream.allow_private));
+  t.add("upstream.allow_metadata", flag(), AT(gateway.upstream.allow_metadata));
+  t.add("upstream.connect_timeout", duration(milliseconds(10), minutes(10)),
+        AT(gateway.upstream.connect_timeout));
+  t.add("upstream.list_timeout", duration(milliseconds(10), hours(1)), AT(gateway.upstream.list_timeout));
+  t.add("upstream.max_timeout", duration(seconds(1), hours(24)), AT(gateway.upstream.max_timeout));
+  t.add("upstream.drain", duration(milliseconds(0), hours(1)), AT(gateway.upstream.drain));
+  t.not_offered<std::string>("upstream.proxy", text(), "");
+  t.add("upstream.ca", text(), AT(gateway.upstream.ca));
+  t.add("stdio.enabled", flag(), AT(gateway.stdio.enabled));
+  t.add("stdio.allowed_commands", texts, AT(gateway.stdio.allowed_commands));
+  t.add("stdio.inherit_env", list(is_variable_name, "must hold names of environment variables"),
+        AT(gateway.stdio.inherit_env));
+  t.add("stdio.working_dir", text(), AT(gateway.stdio.working_dir));
+  t.not_offered<std::string>("stdio.run_as", text(), "");
+  t.add("stdio.idle_ttl", duration(seconds(1), hours(24 * 366)), AT(gateway.stdio.idle_ttl));
+  t.add("stdio.max_lifetime", duration(seconds(1), hours(24 * 366)), AT(gateway.stdio.max_lifetime));
+  t.add("stdio.gc_interval", duration(seconds(1), hours(24)), AT(gateway.stdio.gc_interval));
+  t.add("stdio.max_processes", integer(1, 100000), AT(gateway.stdio.max_processes));
+  t.add("stdio.max_per_user", integer(1, 100000), AT(gateway.stdio.max_per_user));
+  t.not_offered<bool>("kubernetes.enabled", flag(), false);
+  t.checked("kubernetes.namespace", text(some_text, "must not be empty"));
+  t.checked("kubernetes.kubeconfig", text());
+  t.checked("kubernetes.start_timeout", duration(seconds(1), hours(1)));
+  t.checked("kubernetes.idle_ttl", duration(seconds(1), hours(24 * 366)));
+  t.checked("kubernetes.max_lifetime", duration(seconds(1), hours(24 * 366)));
+  t.checked("kubernetes.gc_interval", duration(seconds(1), hours(24)));
+  t.checked("kubernetes.max_instances", integer(1, 100000));
+}
+
+void add_observability(Table& t) {
+  t.add("audit.body",
+        choice<AuditBody>(
+            {{"none", AuditBody::none}, {"redacted", AuditBody::redacted}, {"full", AuditBody::full}}),
+        AT(gateway.audit.body));
+  t.add("audit.body_max", size(0, kMiB), AT(gateway.audit.body_max));
+  t.add("audit.retention", duration(hours(1), hours(24 * 3660)), AT(gateway.audit.retention));
+  t.add("audit.include_ping", flag(), AT(gateway.audit.include_ping));
+  t.add("audit.sync", flag(), AT(gateway.audit.sync));
+  t.not_offered<std::string>("audit.export", text(), "");
+  t.add("metrics.enabled", flag(), AT(gateway.metrics_enabled));
+  t.add("metrics.token", text(), AT(gateway.metrics_token));
+  t.not_offered<bool>("metrics.reflow_names", flag(), false);
+  t.not_offered<std::int64_t>("metrics.max_tools", integer(0, 100000), 500);
+  t.not_offered<bool>("telemetry.enabled", flag(), false);
+  t.checked("telemetry.endpoint", text());
+  t.checked("telemetry.service_name", text());
+  t.checked("telemetry.insecure", flag());
+  const Parser<double> fraction = [](const RawValue& value, double& out) -> std::string {
+    const auto* end = value.text.data() + value.text.size();
+    const auto [stop, error] = std::from_chars(value.text.data(), end, out);
+    if (error != std::errc() || stop != end || !(out >= 0 && out <= 1)) return "must be a number from 0 to 1";
+    return {};
+  };
+  t.checked("telemetry.sampling", fraction);
+  t.add("logging.level",
+        choice<LogLevel>({{"trace", LogLevel::trace},
+                          {"debug", LogLevel::debug},
+                          {"info", LogLevel::info},
+                          {"warn", LogLevel::warn},
+                          {"error", LogLevel::error},
+                          {"off", LogLevel::off}}),
+        AT(log.level));
+  t.add("logging.format", choice<bool>({{"json", true}, {"console", false}}), AT(log.json));
+  t.add("docs.enabled", flag(), AT(gateway.docs_enabled));
+}
+
+#undef AT
+
+}  // namespace
+
+const std::vector<ConfigKey>& config_key_table() {
+  static const std::vector<ConfigKey> kTable = [] {
+    Table table;
+    add_server(table);
+    add_storage_and_secrets(table);
+    add_auth(table);
+    add_mcp(table);
+    add_targets(table);
+    add_observability(table);
+    return table.take();
+  }();
+  return kTable;
+}
+
+}  // namespace mcpgw::app
