@@ -1,1 +1,185 @@
-namespace mcpgw::detail {}
+#include "runtime/http_client.hpp"
+
+#include <algorithm>
+
+#include "base/text.hpp"
+#include "runtime/http_connect.hpp"
+#include "runtime/http_exchange.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+constexpr std::size_t kJoinBelow = 64 * 1024;
+
+// Fields that belong to one connection or to framing: the client's own business.
+bool is_own_field(std::string_view name) {
+  switch (name.size()) {
+    case 2:
+      return iequals(name, "TE");
+    case 4:
+      return iequals(name, "Host");
+    case 6:
+      return iequals(name, "Expect");
+    case 7:
+      return iequals(name, "Trailer") || iequals(name, "Upgrade");
+    case 10:
+      return iequals(name, "Connection") || iequals(name, "Keep-Alive");
+    case 14:
+      return iequals(name, "Content-Length");
+    case 16:
+      return iequals(name, "Proxy-Connection");
+    case 17:
+      return iequals(name, "Transfer-Encoding");
+    default:
+      return false;
+  }
+}
+
+Error invalid_request(const char* message) {
+  return {ErrorCode::invalid_argument, "invalid_request", message};
+}
+
+bool is_target(std::string_view target) {
+  return !target.empty() && target[0] == '/' &&
+         std::all_of(target.begin(), target.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+}
+
+/// The request's head. Refuses what would let a value become lines of its own.
+Result<std::string> make_head(const ClientRequest& request) {
+  if (!is_token(request.method)) return invalid_request("The method is not a token");
+  if (!is_target(request.url.target)) return invalid_request("The request target is malformed");
+  if (request.url.host.empty() || request.url.host.find_first_of("/?#@[]\\ ") != std::string::npos ||
+      has_control(request.url.host) || request.url.port < 1 || request.url.port > 65535)
+    return invalid_request("The host is malformed");
+  std::size_t size = request.method.size() + request.url.target.size() + request.url.host.size() + 64;
+  for (const auto& [name, value] : request.headers) size += name.size() + value.size() + 4;
+  std::string head;
+  head.reserve(size);
+  head.append(request.method).append(" ").append(request.url.target).append(" HTTP/1.1\r\nHost: ");
+  head.append(request.url.authority()).append("\r\n");
+  for (const auto& [name, value] : request.headers) {
+    if (!is_token(name) || !is_field_value(value)) return invalid_request("A header field is malformed");
+    if (is_own_field(name)) continue;
+    head.append(name).append(": ").append(value).append("\r\n");
+  }
+  if (!request.body.empty() || request.method == "POST" || request.method == "PUT" ||
+      request.method == "PATCH")
+    head.append("Content-Length: ").append(std::to_string(request.body.size())).append("\r\n");
+  head.append("\r\n");
+  return head;
+}
+
+/// What requests need of their client. It holds no Runtime: requests run on its loops, which end with it.
+struct Core {
+  HttpClientOptions options;
+  std::shared_ptr<TlsContext> tls;
+  WorkerPool* resolvers = nullptr;
+  struct PerLoop {
+    std::shared_ptr<HttpPool> pool;
+    std::shared_ptr<TlsSessionCache> sessions;
+  };
+  std::vector<PerLoop> loops;
+};
+
+using Sent = Result<std::unique_ptr<HttpExchange>>;
+
+Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientRequest request,
+                   std::shared_ptr<CancelSource::State> cancel, std::string* detail) {
+  Result<std::string> head = make_head(request);
+  if (!head) co_return head.error();
+  std::string_view body = request.body;
+  if (request.url.tls() && body.size() <= kJoinBelow) {
+    head->append(body);  // one TLS record, one system call
+    body = {};
+  }
+  const Core::PerLoop& here = core->loops[loop_index];
+
+  for (bool fresh = false;; fresh = true) {
+    std::shared_ptr<Connection> connection = fresh ? nullptr : here.pool->take(request.url);
+    const bool reused = connection != nullptr;
+    if (!reused) {
+      connection = std::make_shared<Connection>(
+          here.pool->loop(), Origin{request.url.host, request.url.port, request.url.tls()});
+    }
+    connection->begin_use();
+    auto exchange = std::make_unique<Exchange>(here.pool, connection, cancel, request.method == "HEAD",
+                                               core->options.max_header_bytes);
+    if (cancel && !cancel->attach(connection)) co_return cancelled_error();
+    if (request.deadline <= std::chrono::steady_clock::now()) co_return timeout_error();
+
+    if (!reused) {
+      const ConnectContext context{core->options, *core->tls, here.sessions, *core->resolvers};
+      Status connected = co_await connect(connection, context, request.deadline, detail);
+      if (!connected) co_return connected.error();
+    }
+    connection->set_deadline(request.deadline);
+
+    bool unsent = false;
+    Status done = co_await exchange->write_request(*head, body, unsent);
+    // The peer had closed and the system took not one byte: nothing can have been executed.
+    if (!done && unsent && reused) continue;
+    if (done) done = co_await exchange->read_head();
+    if (done) co_return Sent(std::move(exchange));
+    if (detail != nullptr) {
+      *detail = request.url.host + ":" + std::to_string(request.url.port) + ": " + done.error().message;
+      if (!exchange->failure().empty()) *detail += " (" + exchange->failure() + ")";
+    }
+    co_return done.error();
+  }
+}
+
+class Client final : public HttpClient {
+ public:
+  Client(std::shared_ptr<Runtime> runtime, std::shared_ptr<Core> core)
+      : runtime_(std::move(runtime)), core_(std::move(core)) {}
+
+  ~Client() override {
+    // Each pool is closed, and released, on its own loop.
+    for (Core::PerLoop& each : core_->loops) {
+      Loop& loop = each.pool->loop();
+      loop.post([pool = each.pool] { pool->close(); });
+    }
+  }
+
+  Task<Sent> send(ClientRequest request, CancelSource* cancel, std::string* detail) override {
+    Loop* const loop = Loop::current();
+    if (loop == nullptr || !runtime_->impl().owns(loop)) return wrong_loop();
+    return send_on(core_, loop->index(), std::move(request), cancel != nullptr ? cancel->state() : nullptr,
+                   detail);
+  }
+
+  void close_idle() override {
+    for (Core::PerLoop& each : core_->loops)
+      each.pool->loop().post([pool = each.pool] { pool->close_idle(); });
+  }
+
+ private:
+  static Task<Sent> wrong_loop() {
+    co_return Error(ErrorCode::internal, "wrong_loop",
+                    "A request must be sent on a loop of its client's runtime");
+  }
+
+  const std::shared_ptr<Runtime> runtime_;
+  const std::shared_ptr<Core> core_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<HttpClient>> HttpClient::create(std::shared_ptr<Runtime> runtime,
+                                                       HttpClientOptions options) {
+  auto tls = TlsContext::create(options);
+  if (!tls) return tls.error();
+  auto core = std::make_shared<Core>();
+  core->tls = std::move(*tls);
+  core->options = std::move(options);
+  core->resolvers = &runtime->impl().workers();
+  for (std::size_t i = 0; i < runtime->impl().loop_count(); ++i) {
+    core->loops.push_back(
+        {std::make_shared<HttpPool>(runtime->impl().loop(i), core->options.max_idle_per_loop,
+                                    core->options.idle_timeout),
+         std::make_shared<TlsSessionCache>()});
+  }
+  return std::shared_ptr<HttpClient>(std::make_shared<Client>(std::move(runtime), std::move(core)));
+}
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,278 @@
+#include "runtime/connection.hpp"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace mcpgw::detail {
+
+// Handlers of Asio operations. Each keeps the connection alive while it is pending. One that is destroyed
+// without having run means that the loop is going away: the coroutine that waits is then destroyed, which
+// breaks the circle of coroutine and connection.
+struct ReadyOperation {
+  std::shared_ptr<Connection> connection;
+  bool write;
+  std::uint64_t epoch;
+
+  ReadyOperation(std::shared_ptr<Connection> c, bool w, std::uint64_t e)
+      : connection(std::move(c)), write(w), epoch(e) {}
+  ReadyOperation(ReadyOperation&&) = default;
+  ReadyOperation& operator=(ReadyOperation&&) = delete;
+  ~ReadyOperation() {
+    if (connection) connection->abandon_waiting();
+  }
+  void operator()(const boost::system::error_code&) {
+    const std::shared_ptr<Connection> self = std::move(connection);
+    self->ready(write, epoch);
+  }
+};
+
+struct TimerOperation {
+  std::shared_ptr<Connection> connection;
+  std::uint64_t number;
+
+  TimerOperation(std::shared_ptr<Connection> c, std::uint64_t n) : connection(std::move(c)), number(n) {}
+  TimerOperation(TimerOperation&&) = default;
+  TimerOperation& operator=(TimerOperation&&) = delete;
+  ~TimerOperation() {
+    if (connection) connection->abandon_waiting();
+  }
+  void operator()(const boost::system::error_code&) {
+    const std::shared_ptr<Connection> self = std::move(connection);
+    self->timer_fired(number);
+  }
+};
+
+Connection::Connection(Loop& loop, Origin origin)
+    : loop_(loop), origin_(std::move(origin)), socket_(loop.executor()), timer_(loop.executor()) {}
+
+Connection::~Connection() = default;
+
+// --- stopping --------------------------------------------------------------------------------------------
+
+void Connection::abort(std::uint64_t use) {
+  if (use != use_ || idle_owner_ != nullptr || stop_ != Stop::none) return;
+  stop_ = Stop::cancelled;
+  close_socket();
+  wake();
+}
+
+void Connection::set_deadline(SteadyTime deadline) {
+  deadline_ = deadline;
+  // A timer that is already set for an earlier time looks at the deadline again when it fires.
+  if (deadline != SteadyTime::max() && (!timer_armed_ || deadline < timer_at_)) arm_timer();
+}
+
+void Connection::arm_timer() {
+  timer_at_ = deadline_;
+  timer_armed_ = true;
+  timer_.expires_at(timer_at_);
+  timer_.async_wait(TimerOperation(shared_from_this(), ++timer_number_));
+}
+
+void Connection::timer_fired(std::uint64_t number) {
+  if (number != timer_number_) return;
+  timer_armed_ = false;
+  if (deadline_ == SteadyTime::max()) return;
+  if (std::chrono::steady_clock::now() < deadline_) {
+    arm_timer();
+    return;
+  }
+  deadline_ = SteadyTime::max();
+  if (idle_owner_ != nullptr) {
+    idle_owner_->idle_ended(*this);
+  } else if (stop_ == Stop::none) {
+    stop_ = Stop::timeout;
+    close_socket();
+    wake();
+  }
+}
+
+void Connection::close_socket() {
+  ++epoch_;
+  read_armed_ = write_armed_ = readable_ = false;
+  tls_.reset();
+  boost::system::error_code ignored;
+  socket_.close(ignored);
+}
+
+void Connection::shutdown() {
+  ++use_;
+  idle_owner_ = nullptr;
+  if (tls_) tls_->say_goodbye();
+  close_socket();
+  deadline_ = SteadyTime::max();
+  ++timer_number_;
+  if (timer_armed_) timer_.cancel();
+  timer_armed_ = false;
+}
+
+// --- waiting ---------------------------------------------------------------------------------------------
+
+Task<void> Connection::wait() {
+  return asio::async_initiate<const UseTask, void()>(
+      [this](auto&& handler) { waiting_.emplace(std::move(handler)); }, use_task);
+}
+
+void Connection::wake() {
+  if (!waiting_) return;
+  Waiting waiting = std::move(*waiting_);
+  waiting_.reset();
+  std::move(waiting)();
+}
+
+void Connection::abandon_waiting() noexcept {
+  const auto waiting = std::move(waiting_);
+  waiting_.reset();
+}
+
+void Connection::arm_read() {
+  if (read_armed_ || !socket_.is_open()) return;
+  read_armed_ = true;
+  socket_.async_wait(TcpSocket::wait_read, ReadyOperation(shared_from_this(), false, epoch_));
+}
+
+void Connection::arm_write() {
+  if (write_armed_ || !socket_.is_open()) return;
+  write_armed_ = true;
+  socket_.async_wait(TcpSocket::wait_write, ReadyOperation(shared_from_this(), true, epoch_));
+}
+
+void Connection::ready(bool write, std::uint64_t epoch) {
+  if (epoch != epoch_) return;
+  if (write) {
+    write_armed_ = false;
+  } else {
+    read_armed_ = false;
+    readable_ = true;
+    if (idle_owner_ != nullptr) {
+      if (quiet()) {
+        arm_read();
+      } else {
+        idle_owner_->idle_ended(*this);
+      }
+      return;
+    }
+  }
+  wake();
+}
+
+// --- idle ------------------------------------------------------------------------------------------------
+
+void Connection::enter_idle(IdleOwner* owner, SteadyTime until) {
+  ++use_;
+  idle_owner_ = owner;
+  idle_since_ = std::chrono::steady_clock::now();
+  set_deadline(until);
+  arm_read();
+}
+
+bool Connection::quiet() {
+  char byte;
+  if (tls_) {
+    // Session tickets and key updates may come at any time and are no data.
+    const ssize_t n = tls_->read(&byte, 1);
+    readable_ = false;
+    return n == kAgain;
+  }
+  const ssize_t n = ::recv(socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  readable_ = false;
+  return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+// --- I/O -------------------------------------------------------------------------------------------------
+
+int Connection::open(const sockaddr& address, socklen_t length) {
+  const int fd = ::socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+  if (fd < 0) return errno;
+  const int on = 1;
+  const int keep_idle = 60;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keep_idle, sizeof keep_idle);
+  int result = 0;
+  if (::connect(fd, &address, length) != 0 && errno != EINPROGRESS) result = errno;
+  boost::system::error_code error;
+  if (result == 0) {
+    socket_.assign(address.sa_family == AF_INET ? asio::ip::tcp::v4() : asio::ip::tcp::v6(), fd, error);
+    if (error) result = error.value();
+  }
+  if (result != 0) ::close(fd);
+  return result;
+}
+
+int Connection::connect_result() {
+  int error = 0;
+  socklen_t size = sizeof error;
+  if (::getsockopt(socket_.native_handle(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) return errno;
+  if (error != 0) return error;
+  sockaddr_storage peer;
+  size = sizeof peer;
+  if (::getpeername(socket_.native_handle(), reinterpret_cast<sockaddr*>(&peer), &size) == 0) return 0;
+  return errno == ENOTCONN ? EINPROGRESS : errno;
+}
+
+ssize_t Connection::read(char* data, std::size_t size) {
+  if (!socket_.is_open()) {
+    io_error_ = EBADF;
+    return -1;
+  }
+  ssize_t n;
+  if (tls_) {
+    n = tls_->read(data, size);
+    io_error_ = tls_->io_error();
+    if (n == kAgain) readable_ = false;
+    return n;
+  }
+  do {
+    n = ::recv(socket_.native_handle(), data, size, MSG_DONTWAIT);
+  } while (n < 0 && errno == EINTR);
+  // Fewer bytes than asked for: the socket is empty, and asking again would be a wasted call.
+  if (n < static_cast<ssize_t>(size)) readable_ = false;
+  if (n >= 0) return n;
+  if (errno == EAGAIN || errno == EWOULDBLOCK) return kAgain;
+  io_error_ = errno;
+  return -1;
+}
+
+ssize_t Connection::write(std::string_view first, std::string_view second) {
+  if (!socket_.is_open()) {
+    io_error_ = EBADF;
+    return -1;
+  }
+  if (tls_) {
+    const ssize_t n = tls_->write(first.empty() ? second : first);
+    io_error_ = tls_->io_error();
+    written_ = tls_->sent() - tls_sent_before_;
+    return n;
+  }
+  iovec parts[2] = {{const_cast<char*>(first.data()), first.size()},
+                    {const_cast<char*>(second.data()), second.size()}};
+  msghdr message{};
+  message.msg_iov = first.empty() ? &parts[1] : parts;
+  message.msg_iovlen = first.empty() || second.empty() ? 1 : 2;
+  ssize_t n;
+  do {
+    n = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  } while (n < 0 && errno == EINTR);
+  if (n >= 0) {
+    written_ += static_cast<std::size_t>(n);
+    return n;
+  }
+  if (errno == EAGAIN || errno == EWOULDBLOCK) return kAgain;
+  io_error_ = errno;
+  return -1;
+}
+
+int Connection::step_handshake() {
+  if (!tls_ || !socket_.is_open()) return -1;
+  readable_ = false;
+  const int n = tls_->handshake();
+  io_error_ = tls_->io_error();
+  return n;
+}
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,134 @@
+// The HTTP client against servers that the test scripts byte by byte.
+#include "runtime/http_client.hpp"
+
+#include <doctest/doctest.h>
+
+#include "support/on_loop.hpp"
+#include "support/scripted_server.hpp"
+
+using namespace mcpgw;
+using namespace mcpgw::detail;
+using namespace mcpgw::testing;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::shared_ptr<Runtime> one_loop() { return Runtime::create({.loops = 1, .workers = 2, .hash_workers = 1}); }
+
+struct Answer {
+  int status = 0;
+  HttpHeaders headers;
+  std::string body;
+  std::string error;  // "reason", empty when all went well
+  std::string detail;
+};
+
+struct Fixture {
+  std::shared_ptr<Runtime> runtime = one_loop();
+  HttpClientOptions options;
+  std::shared_ptr<HttpClient> client;
+
+  explicit Fixture(std::function<void(HttpClientOptions&)> change = {}) {
+    options.allow_private = true;
+    if (change) change(options);
+    auto made = HttpClient::create(runtime, options);
+    REQUIRE(made);
+    client = *made;
+  }
+
+  static ClientRequest request(const std::string& url, std::string method = "GET", std::string body = {}) {
+    ClientRequest out;
+    out.method = std::move(method);
+    out.url = *parse_url(url);
+    out.body = std::move(body);
+    out.deadline = std::chrono::steady_clock::now() + 20s;
+    return out;
+  }
+
+  static Task<Answer> fetch(std::shared_ptr<HttpClient> client, ClientRequest request, CancelSource* cancel,
+                            std::size_t max_bytes, bool in_pieces) {
+    Answer answer;
+    auto sent = co_await client->send(std::move(request), cancel, &answer.detail);
+    if (!sent) {
+      answer.error = sent.error().reason;
+      co_return answer;
+    }
+    answer.status = (*sent)->status;
+    answer.headers = (*sent)->headers;
+    if (!in_pieces) {
+      auto body = co_await (*sent)->read_all(max_bytes);
+      if (body) answer.body = *body;
+      if (!body) answer.error = body.error().reason;
+      co_return answer;
+    }
+    for (;;) {
+      auto piece = co_await (*sent)->read_some();
+      if (!piece) answer.error = piece.error().reason;
+      if (!piece || piece->empty()) co_return answer;
+      answer.body += *piece;
+    }
+  }
+
+  std::future<Answer> start(ClientRequest what, CancelSource* cancel = nullptr,
+                            std::size_t max_bytes = 1 << 24, bool in_pieces = false) {
+    return start_on_loop<Answer>(*runtime, [this, what, cancel, max_bytes, in_pieces] {
+      return fetch(client, what, cancel, max_bytes, in_pieces);
+    });
+  }
+  Answer get(const std::string& url) { return start(request(url)).get(); }
+};
+
+/// Answers every request on every connection with the same bytes, which may be cut off by closing.
+ScriptedServer fixed(std::string bytes, bool then_close = false) {
+  return ScriptedServer([bytes = std::move(bytes), then_close](Peer& peer, int) {
+    while (!peer.read_request().empty()) {
+      if (!peer.send(bytes) || then_close) return;
+    }
+  });
+}
+
+}  // namespace
+
+TEST_CASE("every framing, and what follows from it for the connection") {
+  struct Case {
+    const char* bytes;
+    bool close;
+    int status;
+    const char* body;
+    int connections;  // for two requests
+  };
+  const Case cases[] = {
+      {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", false, 200, "hello", 1},
+      {"HTTP/1.1 200\r\ncontent-length:5\r\n\r\nhello", false, 200, "hello", 1},
+      {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", false, 200, "hello", 1},
+      {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", false, 200, "hello", 2},
+      {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, 200, "", 1},
+      {"HTTP/1.1 204 No Content\r\n\r\n", false, 204, "", 1},
+      {"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", false, 304, "", 1},
+      {"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 2\r\n\r\nno", false, 302, "no", 1},
+      {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;a=b\r\nlo\r\n0\r\nX: y\r\n\r\n",
+       false, 200, "hello", 1},
+      {"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n00005 \t;x\r\nhello\r\n0\r\n\r\n", false, 200,
+       "hello", 1},
+      {"HTTP/1.1 200 OK\r\n\r\nhello", true, 200, "hello", 2},
+      {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", false, 200, "hello", 2},
+      {"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 5\r\n\r\nhello", false, 200, "hello", 1},
+      {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 "
+       "OK\r\nContent-Length: "
+       "5\r\n\r\nhello",
+       false, 200, "hello", 1},
+      {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloEXTRA", false, 200, "hello", 2},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(std::string(c.bytes));
+    auto server = fixed(c.bytes, c.close);
+    Fixture f;
+    for (int i = 0; i < 2; ++i) {
+      const Answer answer = f.get(server.url());
+      CHECK(answer.error == "");
+      CHECK(answer.status == c.status);
+      CHECK(answer.body == c.body);
+    }
+    CHECK(server.connections() == c.connections);
+  }
+}
