@@ -1,0 +1,29 @@
+// Where log lines go: stderr, one JSON object a line or a line for people.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "config.hpp"
+
+namespace mcpgw::app {
+
+class Log {
+ public:
+  explicit Log(const LogConfig& config);
+  void set_level(LogLevel level) { level_ = level; }
+  /// Safe from any thread; for the library too.
+  void write(const LogEvent& event);
+  void info(std::string message, std::vector<std::pair<std::string, std::string>> fields = {});
+  void error(std::string message, std::vector<std::pair<std::string, std::string>> fields = {});
+  /// All lines that were written have left when it returns.
+  void flush();
+
+ private:
+  class Output;
+  const std::shared_ptr<Output> output_;
+  const bool json_;
+  std::atomic<LogLevel> level_;
+};
+
+}  // namespace mcpgw::app

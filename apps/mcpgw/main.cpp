@@ -1,0 +1,6 @@
+#include "cli.hpp"
+
+int main(int argc, char** argv) {
+  using namespace mcpgw::app;
+  return run(argc, argv, {add_serve, add_user, add_token, add_target, add_policy, add_doctor, add_version});
+}
