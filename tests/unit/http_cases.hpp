@@ -1,4 +1,5 @@
-// What a strict HTTP/1.1 server makes of raw bytes: one table for the reader alone and for the server over a socket.
+// What a strict HTTP/1.1 server makes of raw bytes: one table for the reader alone and for the server over a
+// socket.
 #pragma once
 
 #include <string>
@@ -11,10 +12,10 @@ constexpr std::size_t kCaseMaxBody = 64 * 1024;
 struct HttpCase {
   std::string name;
   std::string bytes;
-  int status = 200;     ///< of the first answer; 200: the handler got the request; 0: more bytes are awaited
-  bool keeps = true;    ///< the connection stays open behind it
-  std::string body{};   ///< of the request, as the handler gets it (status 200)
-  int answers = 1;      ///< that come in all
+  int status = 200;    ///< of the first answer; 200: the handler got the request; 0: more bytes are awaited
+  bool keeps = true;   ///< the connection stays open behind it
+  std::string body{};  ///< of the request, as the handler gets it (status 200)
+  int answers = 1;     ///< that come in all
 };
 
 inline std::vector<HttpCase> http_cases() {
@@ -119,7 +120,10 @@ inline std::vector<HttpCase> http_cases() {
       {"high bytes in a value pass", get + "X-A: \xc3\xa9\xff\r\n\r\n"},
       {"percent in a value passes", get + "X-A: a%2Bb%0d%0aInj: 1%zz%25%u0041\r\n\r\n"},
       {"NUL in a value", get + "X-A: a\0b\r\n\r\n"s, 400, false},
-      {"ESC in a value", get + "X-A: a\x1b" "b\r\n\r\n", 400, false},
+      {"ESC in a value",
+       get + "X-A: a\x1b"
+             "b\r\n\r\n",
+       400, false},
       {"DEL in a value", get + "X-A: a\x7f\r\n\r\n", 400, false},
       {"CR in a value", get + "X-A: a\rX-B: b\r\n\r\n", 400, false},
       {"CR CR LF", get + "X-A: a\r\r\n\r\n", 400, false},
@@ -130,23 +134,32 @@ inline std::vector<HttpCase> http_cases() {
       {"header of 20 KiB", get + "X-A: " + long_of(20000) + "\r\n\r\n"},
       {"headers over 32 KiB", get + "X-A: " + long_of(33000) + "\r\n\r\n", 431, false},
       {"endless header", get + "X-A: " + long_of(40000), 431, false},
-      {"many headers over 32 KiB", get + "A: " + long_of(11000) + "\r\nB: " + long_of(11000) + "\r\nC: " + long_of(11000), 431, false},
+      {"many headers over 32 KiB",
+       get + "A: " + long_of(11000) + "\r\nB: " + long_of(11000) + "\r\nC: " + long_of(11000), 431, false},
       {"name that httplib makes up", get + "REMOTE_ADDR: 6.6.6.6\r\nLOCAL_PORT: 1\r\n\r\n"},
       {"malformed Range is no concern", get + "Range: bytes=9-1,x\r\n\r\n"},
       {"Range is no concern", get + "Range: bytes=0-1\r\n\r\n"},
       {"Accept-Encoding is no concern", get + "Accept-Encoding: br, gzip\r\n\r\n"},
       {"Upgrade is not taken", get + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"},
       {"the same header twice", get + "X-A: 1\r\nx-a: 2\r\n\r\n"},
-      {"form body", post + "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9000\r\n\r\n" + long_of(9000), 200, true, long_of(9000)},
-      {"multipart body", post + "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 3\r\n\r\n--x", 200, true, "--x"},
+      {"form body",
+       post + "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9000\r\n\r\n" +
+           long_of(9000),
+       200, true, long_of(9000)},
+      {"multipart body",
+       post + "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 3\r\n\r\n--x", 200, true,
+       "--x"},
 
       // --- Content-Length
       {"body", post + "Content-Length: 5\r\n\r\nhello", 200, true, "hello"},
       {"empty body", post + "Content-Length: 0\r\n\r\n"},
       {"POST without a length", post + "\r\n"},
       {"body of a GET is read", get + "Content-Length: 5\r\n\r\nhello", 200, true, "hello"},
-      {"body of a DELETE is read", "DELETE / HTTP/1.1\r\n" + host + "Content-Length: 2\r\n\r\n{}", 200, true, "{}"},
-      {"hidden request in the body of a GET", get + "Content-Length: 36\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\nx", 200, true, "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\nx"},
+      {"body of a DELETE is read", "DELETE / HTTP/1.1\r\n" + host + "Content-Length: 2\r\n\r\n{}", 200, true,
+       "{}"},
+      {"hidden request in the body of a GET",
+       get + "Content-Length: 36\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\nx", 200, true,
+       "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\nx"},
       {"length with zeros", post + "Content-Length: 0005\r\n\r\nhello", 200, true, "hello"},
       {"length +5", post + "Content-Length: +5\r\n\r\nhello", 400, false},
       {"length -5", post + "Content-Length: -5\r\n\r\nhello", 400, false},
@@ -162,10 +175,12 @@ inline std::vector<HttpCase> http_cases() {
       {"two equal lengths", post + "Content-Length: 5\r\ncontent-length: 5\r\n\r\nhello", 400, false},
       {"length beyond 64 bits", post + "Content-Length: 18446744073709551621\r\n\r\nhello", 400, false},
       {"length beyond any body", post + "Content-Length: 999999999999999999\r\n\r\nhello", 413, false},
-      {"body at the limit", post + "Content-Length: 65536\r\n\r\n" + long_of(65536), 200, true, long_of(65536)},
+      {"body at the limit", post + "Content-Length: 65536\r\n\r\n" + long_of(65536), 200, true,
+       long_of(65536)},
       {"body over the limit", post + "Content-Length: 65537\r\n\r\n", 413, false},
       {"body that is too short", post + "Content-Length: 6\r\n\r\nhello", 0},
-      {"header that only looks like a length", post + "Content_Length: 3\r\nContent-Length: 5\r\n\r\nhello", 200, true, "hello"},
+      {"header that only looks like a length", post + "Content_Length: 3\r\nContent-Length: 5\r\n\r\nhello",
+       200, true, "hello"},
 
       // --- Transfer-Encoding
       {"chunked", chunked + "5\r\nhello\r\n0\r\n\r\n", 200, true, "hello"},
@@ -177,20 +192,28 @@ inline std::vector<HttpCase> http_cases() {
       {"chunked GET", get + "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 200, true, "hi"},
       {"chunk extension", chunked + "5;a=b;c=\"d\"\r\nhello\r\n0;e\r\n\r\n", 200, true, "hello"},
       {"trailers", chunked + "5\r\nhello\r\n0\r\nX-T: 1\r\nContent-Length: 9\r\n\r\n", 200, true, "hello"},
-      {"length and chunked", post + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false},
-      {"chunked and length", chunked.substr(0, chunked.size() - 2) + "Content-Length: 5\r\n\r\n0\r\n\r\n", 400, false},
-      {"chunked twice", chunked.substr(0, chunked.size() - 2) + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false},
+      {"length and chunked", post + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400,
+       false},
+      {"chunked and length", chunked.substr(0, chunked.size() - 2) + "Content-Length: 5\r\n\r\n0\r\n\r\n",
+       400, false},
+      {"chunked twice", chunked.substr(0, chunked.size() - 2) + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+       400, false},
       {"chunked, chunked", post + "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400, false},
       {"gzip, chunked", post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400, false},
       {"identity", post + "Transfer-Encoding: identity\r\n\r\n", 400, false},
-      {"identity and chunked", post + "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false},
+      {"identity and chunked",
+       post + "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false},
       {"xchunked", post + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400, false},
       {"quoted chunked", post + "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", 400, false},
       {"chunked with parameter", post + "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n", 400, false},
-      {"vertical tab before chunked", post + "Transfer-Encoding: \x0b" "chunked\r\n\r\n0\r\n\r\n", 400, false},
+      {"vertical tab before chunked",
+       post + "Transfer-Encoding: \x0b"
+              "chunked\r\n\r\n0\r\n\r\n",
+       400, false},
       {"empty coding", post + "Transfer-Encoding:\r\n\r\n", 400, false},
       {"coding with a blank in its name", post + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400, false},
-      {"chunked in 1.0", "POST / HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false},
+      {"chunked in 1.0", "POST / HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400,
+       false},
       {"chunk size of letters", chunked + "xyz\r\n", 400, false},
       {"chunk size +5", chunked + "+5\r\nhello\r\n", 400, false},
       {"chunk size -5", chunked + "-5\r\nhello\r\n", 400, false},
@@ -202,7 +225,8 @@ inline std::vector<HttpCase> http_cases() {
       {"chunk size that overflows", chunked + "10000000000000005\r\nhello\r\n", 400, false},
       {"chunk over the limit", chunked + "10001\r\n", 413, false},
       {"chunks over the limit", chunked + "ffff\r\n" + long_of(65535) + "\r\n2\r\n", 413, false},
-      {"chunks at the limit", chunked + "ffff\r\n" + long_of(65535) + "\r\n1\r\nb\r\n0\r\n\r\n", 200, true, long_of(65535) + "b"},
+      {"chunks at the limit", chunked + "ffff\r\n" + long_of(65535) + "\r\n1\r\nb\r\n0\r\n\r\n", 200, true,
+       long_of(65535) + "b"},
       {"LF alone after a chunk size", chunked + "5\nhello\r\n0\r\n\r\n", 400, false},
       {"LF alone after a chunk", chunked + "5\r\nhello\n0\r\n\r\n", 400, false},
       {"chunk longer than its size", chunked + "4\r\nhello\r\n0\r\n\r\n", 400, false},
@@ -228,11 +252,16 @@ inline std::vector<HttpCase> http_cases() {
       {"1.0 with a body", "POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi", 200, false, "hi"},
       {"absolute target in 1.0", "GET http://b/ HTTP/1.0\r\n\r\n", 200, false},
       {"unknown expectation", post + "Expect: the-unexpected\r\nContent-Length: 2\r\n\r\nhi", 417, false},
-      {"expectation with its body", post + "Expect: 100-Continue\r\nContent-Length: 2\r\n\r\nhi", 200, true, "hi"},
+      {"expectation with its body", post + "Expect: 100-Continue\r\nContent-Length: 2\r\n\r\nhi", 200, true,
+       "hi"},
       {"two requests", get + "\r\n" + get + "\r\n", 200, true, "", 2},
-      {"three requests with bodies", post + "Content-Length: 2\r\n\r\nhi" + chunked + "1\r\na\r\n0\r\n\r\n" + get + "\r\n", 200, true, "hi", 3},
-      {"two requests with a blank line between", post + "Content-Length: 2\r\n\r\nhi\r\n" + get + "\r\n", 200, true, "hi", 2},
-      {"nothing behind close is answered", get + "Connection: close\r\n\r\n" + get + "\r\n", 200, false, "", 1},
+      {"three requests with bodies",
+       post + "Content-Length: 2\r\n\r\nhi" + chunked + "1\r\na\r\n0\r\n\r\n" + get + "\r\n", 200, true, "hi",
+       3},
+      {"two requests with a blank line between", post + "Content-Length: 2\r\n\r\nhi\r\n" + get + "\r\n", 200,
+       true, "hi", 2},
+      {"nothing behind close is answered", get + "Connection: close\r\n\r\n" + get + "\r\n", 200, false, "",
+       1},
       {"good, then bad", get + "\r\nGET / HTTP/3\r\n\r\n", 200, false, "", 2},
       {"nothing behind bad is answered", "GET / HTTP/3\r\n\r\n" + get + "\r\n", 400, false},
       {"half a request line", "GET /", 0},

@@ -9,7 +9,7 @@
 #include "unit/http_cases.hpp"
 
 using namespace mcpgw;
-using namespace mcpgw::detail;
+using namespace mcpgw::detail::server;
 using mcpgw::testing::HttpCase;
 
 namespace {

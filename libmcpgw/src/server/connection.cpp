@@ -11,7 +11,7 @@
 
 #include "server/shard.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 namespace {
 
 constexpr std::size_t kMaxReadAhead = 64 * 1024;      // of pipelined requests, while one is being answered
@@ -448,4 +448,4 @@ void Connection::close() {
   shard->bury(std::move(self_));
 }
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

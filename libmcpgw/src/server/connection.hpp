@@ -18,7 +18,7 @@
 #include "server/message.hpp"
 #include "server/proxies.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 
 class Shard;
 
@@ -168,4 +168,4 @@ class Connection : public std::enable_shared_from_this<Connection> {
 std::shared_ptr<Responder> make_exchange(std::shared_ptr<Connection> connection, std::uint64_t id,
                                          AnswerForm form, std::string request_id);
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

@@ -5,7 +5,7 @@
 
 #include "server/connection.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 namespace {
 
 constexpr std::size_t kCopyLimit =
@@ -147,4 +147,4 @@ std::shared_ptr<Responder> make_exchange(std::shared_ptr<Connection> connection,
   return std::make_shared<Exchange>(std::move(connection), id, form, std::move(request_id));
 }
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

@@ -6,7 +6,7 @@
 
 #include "base/text.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 namespace {
 
 constexpr std::size_t kMaxMethod = 32;
@@ -427,4 +427,4 @@ void RequestReader::trailer_line() {
   line_.clear();
 }
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 
 struct FramingLimits {
   std::size_t max_request_line = 8 * 1024;   ///< with its CRLF
@@ -123,4 +123,4 @@ class RequestReader {
 /// RFC 9110 token.
 bool is_token(std::string_view text) noexcept;
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

@@ -13,7 +13,7 @@
 #include "server/shard.hpp"
 
 namespace mcpgw {
-namespace detail {
+namespace detail::server {
 namespace {
 
 constexpr int kBacklog = 4096;
@@ -87,7 +87,7 @@ std::optional<AddressBytes> listen_address(const std::string& host) {
   return parse_address(host == "localhost" ? std::string_view("127.0.0.1") : std::string_view(host));
 }
 
-}  // namespace detail
+}  // namespace detail::server
 
 class HttpServer::Impl {
  public:
@@ -97,21 +97,21 @@ class HttpServer::Impl {
 
   void drain() {
     context_->draining = true;
-    everywhere([](detail::Shard& shard) { shard.drain(); });
+    everywhere([](detail::server::Shard& shard) { shard.drain(); });
   }
 
   void stop() {
     context_->draining = true;
-    everywhere([](detail::Shard& shard) { shard.stop(); });
+    everywhere([](detail::server::Shard& shard) { shard.stop(); });
   }
 
   int port = 0;
   std::string url;
-  const std::shared_ptr<detail::ServerContext>& context() const { return context_; }
+  const std::shared_ptr<detail::server::ServerContext>& context() const { return context_; }
 
  private:
   /// Runs `work` on each loop and waits for it: what a loop was doing is then over.
-  void everywhere(void (*work)(detail::Shard&)) {
+  void everywhere(void (*work)(detail::server::Shard&)) {
     std::vector<std::future<void>> waiting;
     for (const auto& shard : shards_) {
       if (shard->loop().here()) {
@@ -130,42 +130,42 @@ class HttpServer::Impl {
 
   std::shared_ptr<Runtime> runtime_;         // first in, last out: shards use its loops
   std::shared_ptr<RequestHandler> handler_;  // let go by the owner's thread, never by a loop's
-  std::shared_ptr<detail::ServerContext> context_;
-  std::vector<std::shared_ptr<detail::Shard>> shards_;
+  std::shared_ptr<detail::server::ServerContext> context_;
+  std::vector<std::shared_ptr<detail::server::Shard>> shards_;
 };
 
 Result<std::shared_ptr<HttpServer::Impl>> HttpServer::Impl::start(std::shared_ptr<RequestHandler> handler,
                                                                   std::shared_ptr<Runtime> runtime,
                                                                   HttpServerOptions options) {
-  if (handler == nullptr) return detail::bad_option("handler", "A request handler is needed");
-  if (runtime == nullptr) return detail::bad_option("runtime", "A runtime is needed");
+  if (handler == nullptr) return detail::server::bad_option("handler", "A request handler is needed");
+  if (runtime == nullptr) return detail::server::bad_option("runtime", "A runtime is needed");
   if (options.port < 0 || options.port > 65535)
-    return detail::bad_option("port", "A port is between 0 and 65535");
+    return detail::server::bad_option("port", "A port is between 0 and 65535");
   if (options.max_connections == 0)
-    return detail::bad_option("max_connections", "At least one connection is needed");
+    return detail::server::bad_option("max_connections", "At least one connection is needed");
   if (options.max_headers == 0 || options.max_header_bytes < 256 ||
       options.max_header_bytes > 16 * 1024 * 1024)
-    return detail::bad_option("max_header_bytes", "The limit of the headers is out of range");
+    return detail::server::bad_option("max_header_bytes", "The limit of the headers is out of range");
   if (options.max_write_buffer == 0)
-    return detail::bad_option("max_write_buffer", "The write buffer cannot be empty");
+    return detail::server::bad_option("max_write_buffer", "The write buffer cannot be empty");
   if (options.request_timeout.count() <= 0 || options.idle_timeout.count() <= 0)
-    return detail::bad_option("request_timeout", "Timeouts are longer than zero");
-  const auto address = detail::listen_address(options.host);
+    return detail::server::bad_option("request_timeout", "Timeouts are longer than zero");
+  const auto address = detail::server::listen_address(options.host);
   if (!address)
     return Error(ErrorCode::invalid_argument, "invalid_address", "The host is no IP address", "host");
-  auto proxies = detail::TrustedProxies::parse(options.trusted_proxies);
+  auto proxies = detail::server::TrustedProxies::parse(options.trusted_proxies);
   if (!proxies) return proxies.error();
 
   const bool ipv4 = options.host.find(':') == std::string::npos;
-  auto listener = detail::open_listener(*address, ipv4, options.port);
+  auto listener = detail::server::open_listener(*address, ipv4, options.port);
   if (!listener) return listener.error();
 
   auto impl = std::make_shared<Impl>();
   impl->runtime_ = std::move(runtime);
   impl->handler_ = std::move(handler);
   impl->port = listener->port;
-  impl->context_ = std::make_shared<detail::ServerContext>();
-  detail::ServerContext& context = *impl->context_;
+  impl->context_ = std::make_shared<detail::server::ServerContext>();
+  detail::server::ServerContext& context = *impl->context_;
   context.proxies = std::move(*proxies);
   context.limits.max_header_bytes = options.max_header_bytes;
   context.limits.max_request_line =
@@ -181,7 +181,7 @@ Result<std::shared_ptr<HttpServer::Impl>> HttpServer::Impl::start(std::shared_pt
   impl->url = "http://" + (ipv4 ? host : "[" + host + "]") + ":" + std::to_string(impl->port);
 
   Runtime::Impl& loops = impl->runtime_->impl();
-  std::vector<detail::Shard*> peers;
+  std::vector<detail::server::Shard*> peers;
   for (std::size_t i = 0; i < loops.loop_count(); ++i) {
     const int epoll_fd = ::epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0) {
@@ -189,7 +189,7 @@ Result<std::shared_ptr<HttpServer::Impl>> HttpServer::Impl::start(std::shared_pt
       return Error(ErrorCode::unavailable, "no_socket", "No event queue can be opened");
     }
     impl->shards_.push_back(
-        std::make_shared<detail::Shard>(loops.loop(i), impl->context_, *impl->handler_, epoll_fd));
+        std::make_shared<detail::server::Shard>(loops.loop(i), impl->context_, *impl->handler_, epoll_fd));
     peers.push_back(impl->shards_.back().get());
   }
   for (const auto& shard : impl->shards_) {
@@ -216,7 +216,7 @@ void HttpServer::drain() { impl_->drain(); }
 void HttpServer::stop() { impl_->stop(); }
 
 HttpServer::Statistics HttpServer::statistics() const {
-  const detail::ServerContext& context = *impl_->context();
+  const detail::server::ServerContext& context = *impl_->context();
   return {context.accepted.load(std::memory_order_relaxed), context.requests.load(std::memory_order_relaxed),
           context.connections.load(std::memory_order_relaxed)};
 }

@@ -7,7 +7,7 @@
 
 #include "base/text.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 namespace {
 
 // A line longer than httplib's own limit of 8 KiB is refused by it although ours is higher.
@@ -250,4 +250,4 @@ HttplibParser::HttplibParser() : engine_(std::make_unique<Engine>()) {}
 HttplibParser::~HttplibParser() = default;
 bool HttplibParser::parse(RequestReader& reader, HttpRequest& out) { return engine_->parse(reader, out); }
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

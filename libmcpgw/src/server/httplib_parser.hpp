@@ -10,7 +10,7 @@
 #include "mcpgw/http.hpp"
 #include "server/framing.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 
 /// Not thread-safe: one for each loop.
 class HttplibParser {
@@ -28,4 +28,4 @@ class HttplibParser {
   std::unique_ptr<Engine> engine_;
 };
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

@@ -10,7 +10,7 @@
 #include "mcpgw/random.hpp"
 #include "server/framing.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 namespace {
 
 /// "Date: ...\r\n", made once a second and thread.
@@ -244,4 +244,4 @@ std::string request_id_for(std::string_view offered) {
   return make_uuid(*random);
 }
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

@@ -6,7 +6,7 @@
 
 #include "mcpgw/http.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 
 const char* reason_phrase(int status) noexcept;
 
@@ -34,4 +34,4 @@ HttpResponse server_error(int status, std::string_view code, std::string_view me
 /// The client's id when it is fit to be repeated, else a new one.
 std::string request_id_for(std::string_view offered);
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

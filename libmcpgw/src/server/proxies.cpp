@@ -7,7 +7,7 @@
 
 #include "base/text.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 namespace {
 
 constexpr std::size_t kMaxHops = 64;
@@ -161,4 +161,4 @@ TrustedProxies::Client TrustedProxies::client_of(const AddressBytes& peer, const
   return client;
 }
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

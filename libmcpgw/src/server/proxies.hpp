@@ -12,7 +12,7 @@
 #include "mcpgw/http.hpp"
 #include "mcpgw/result.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 
 /// IPv6, or IPv4 as ::ffff:a.b.c.d.
 using AddressBytes = std::array<std::uint8_t, 16>;
@@ -44,4 +44,4 @@ class TrustedProxies {
   std::vector<Network> networks_;
 };
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

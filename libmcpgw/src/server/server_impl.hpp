@@ -6,10 +6,10 @@
 
 #include "server/proxies.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 
 /// The address a host option names: an IP literal or "localhost".
 std::optional<AddressBytes> listen_address(const std::string& host);
 bool is_loopback(const AddressBytes& address) noexcept;
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 namespace {
 
 constexpr int kEventsAtOnce = 128;
@@ -265,4 +265,4 @@ void Shard::on_timer() {
   if (next < armed_) arm(next);
 }
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server

@@ -11,7 +11,7 @@
 #include "server/connection.hpp"
 #include "server/httplib_parser.hpp"
 
-namespace mcpgw::detail {
+namespace mcpgw::detail::server {
 
 /// A descriptor that is closed with its last owner.
 class SharedFd {
@@ -98,4 +98,4 @@ class Shard : public std::enable_shared_from_this<Shard> {
   std::atomic<std::int64_t> oldest_idle_{INT64_MAX};  ///< deadline of the connection that is idle longest
 };
 
-}  // namespace mcpgw::detail
+}  // namespace mcpgw::detail::server
