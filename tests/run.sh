@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds, and runs them. The last line is "N passed, N failed".
+#
+#   tests/run.sh              all tiers
+#   tests/run.sh unit e2e     these tiers
+#
+# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, asan, tsan.
+# A prerequisite that is missing fails its tier: nothing is skipped.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+source apps/lib/packages.sh
+jobs=$(nproc)
+logs=build/logs
+passed=0
+failed=0
+built=""
+
+say() { printf '\n== %s\n' "$*"; }
+
+# count TIER PASSED FAILED
+count() {
+  passed=$((passed + $2))
+  failed=$((failed + $3))
+  if [ "$3" -eq 0 ] && [ "$2" -gt 0 ]; then echo "$1: $2 ok"; else echo "$1: $2 ok, $3 FAILED"; fi
+}
+
+# fail TIER LOG WHY: something the tier rests on did not work.
+fail() {
+  echo "$1: $3"
+  tail -n 60 "$2" 2>/dev/null
+  count "$1" 0 1
+}
+
+# build PRESET [TARGET...]
+build() {
+  local preset=$1 log=$logs/build-$1.log
+  shift
+  case " $built " in *" $preset "*) return 0 ;; esac
+  say "build $preset"
+  cmake --preset "$preset" >"$log" 2>&1 || return 1
+  local targets=("$@")
+  if ((${#targets[@]} == 0)); then
+    cmake --build --preset "$preset" -j "$jobs" >>"$log" 2>&1 || return 1
+  else
+    cmake --build --preset "$preset" -j "$jobs" --target "${targets[@]}" >>"$log" 2>&1 || return 1
+  fi
+  built="$built $preset"
+}
+
+# The executables of the tiers that run under the sanitizers.
+sanitized_targets() {
+  ninja -C "build/$1" -t targets all |
+    sed -n 's#^\(tests/\(unit\|inprocess\)/[a-z_0-9]*\): CXX_EXECUTABLE_LINKER.*#\1#p'
+}
+
+# ctest_tier TIER PRESET LABELS: counts the cases from ctest's own report.
+ctest_tier() {
+  local tier=$1 preset=$2 labels=$3 report=$PWD/$logs/$1.xml log=$logs/$1.log
+  rm -f "$report"
+  ctest --test-dir "build/$preset" -L "^($labels)\$" --no-tests=error -j "$jobs" --output-on-failure \
+    --output-junit "$report" >"$log" 2>&1
+  local result=$?
+  if [ ! -s "$report" ]; then fail "$tier" "$log" "ctest ran no test"; return; fi
+  local tests bad
+  tests=$(sed -n 's/^[[:space:]]*tests="\([0-9]*\)".*/\1/p' "$report" | head -1)
+  bad=$(sed -n 's/^[[:space:]]*\(failures\|disabled\|skipped\)="\([0-9]*\)".*/\2/p' "$report" | paste -sd+ | sed 's/^$/0/')
+  bad=$((bad))
+  if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+  if [ "$bad" -ne 0 ]; then grep -E -A40 '\*\*\*(Failed|Exception|Timeout|Not Run)|tests failed' "$log" | tail -n 150; fi
+  count "$tier" $((tests - bad)) "$bad"
+}
+
+run_ctest() {
+  say "$1"
+  build dev || { fail "$1" $logs/build-dev.log "does not build"; return; }
+  ctest_tier "$1" dev "$1"
+}
+
+run_sanitized() {
+  say "$1"
+  cmake --preset "$1" >"$logs/build-$1.log" 2>&1 || { fail "$1" "$logs/build-$1.log" "does not configure"; return; }
+  local targets
+  mapfile -t targets < <(sanitized_targets "$1")
+  ((${#targets[@]})) || { fail "$1" "$logs/build-$1.log" "has no tests"; return; }
+  build "$1" "${targets[@]}" || { fail "$1" "$logs/build-$1.log" "does not build"; return; }
+  # Warnings of httplib's own allocations aside, whatever a sanitizer reports ends the test.
+  ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+    TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 ctest_tier "$1" "$1" "unit|inprocess"
+}
+
+run_package() {
+  say package
+  build dev || { fail package $logs/build-dev.log "does not build"; return; }
+  tests/package/run.sh build/dev >$logs/package.log 2>&1
+  local line
+  line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' $logs/package.log | tail -1)
+  [ -n "$line" ] || { fail package $logs/package.log "ended early"; return; }
+  [[ $line == *", 0 failed" ]] || cat $logs/package.log
+  # shellcheck disable=SC2086
+  set -- $line
+  count package "$1" "$3"
+}
+
+run_e2e() {
+  say e2e
+  build dev || { fail e2e $logs/build-dev.log "does not build"; return; }
+  ensure_node >$logs/e2e.log 2>&1 || { fail e2e $logs/e2e.log "Node.js is missing"; return; }
+  (cd tests/e2e && npm ci --no-audit --no-fund) >>$logs/e2e.log 2>&1 ||
+    { fail e2e $logs/e2e.log "npm packages cannot be installed"; return; }
+  MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
+    node --test --test-reporter=tap tests/e2e/*.test.mjs >$logs/e2e.tap 2>>$logs/e2e.log
+  local result=$? ok bad
+  number() { sed -n "s/^# $1 \([0-9]*\)\$/\1/p" $logs/e2e.tap | tail -1; }
+  ok=$(number pass)
+  bad=$(($(number fail) + $(number cancelled) + $(number skipped) + $(number todo)))
+  if [ -z "$ok" ]; then fail e2e $logs/e2e.tap "ended early"; return; fi
+  if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+  if [ "$bad" -ne 0 ]; then grep -E -A30 '^ *not ok' $logs/e2e.tap | head -n 200; fi
+  count e2e "$ok" "$bad"
+}
+
+mkdir -p $logs
+say "prerequisites"
+if ! install_packages "${build_packages[@]}" "${test_packages[@]}" >$logs/packages.log 2>&1; then
+  cat $logs/packages.log
+  echo "Packages that building and testing need cannot be installed"
+  echo "0 passed, 1 failed"
+  exit 1
+fi
+export CCACHE_DIR=${CCACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ccache}
+
+if (($#)); then
+  tiers=("$@")
+else
+  # Every label that a test has, so that a new tier needs no line here.
+  build dev >/dev/null || true
+  mapfile -t labels < <(ctest --test-dir build/dev --print-labels 2>/dev/null | sed -n 's/^  \([a-z0-9_]*\)$/\1/p')
+  ((${#labels[@]})) || labels=(unit)
+  tiers=("${labels[@]}" package e2e asan tsan)
+fi
+started=$SECONDS
+for tier in "${tiers[@]}"; do
+  case $tier in
+    package) run_package ;;
+    e2e) run_e2e ;;
+    asan | tsan) run_sanitized "$tier" ;;
+    *) run_ctest "$tier" ;;
+  esac
+done
+say "$((SECONDS - started)) s"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
