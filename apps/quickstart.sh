@@ -92,7 +92,8 @@ fi
 cli target list
 
 step "Policy: everyone may use echo and add of the demo server"
-if ! cli policy list | grep -q 'Quickstart$'; then
+policies=$(cli policy list)
+if ! grep -q 'Quickstart$' <<<"$policies"; then
   cli policy add Quickstart --effect allow --target demo --type tool --pattern '^(echo|add)$' --everyone >/dev/null
 fi
 cli policy list

@@ -1,0 +1,192 @@
+// The official client SDK against well-known servers: what works without the gateway works with it.
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import {
+  CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema, LoggingMessageNotificationSchema,
+} from '@modelcontextprotocol/sdk/types.js';
+import { connect, names } from './lib/clients.mjs';
+import { Gateway, temporaryDirectory } from './lib/gateway.mjs';
+import { demoHttp, demoStdio, everythingHttp, everythingStdio, filesystemStdio, httpTarget } from './lib/upstreams.mjs';
+
+/** A gateway with one target that one user may use in full. */
+async function stand(members) {
+  const gateway = await Gateway.start();
+  await gateway.registerAdmin();
+  const user = await gateway.addUser('user');
+  await gateway.allow(user, await gateway.addTarget('only', members));
+  return { gateway, user };
+}
+
+for (const [transport, open] of [
+  ['stdio', async () => ({ members: everythingStdio })],
+  ['Streamable HTTP', async () => {
+    const server = await everythingHttp();
+    return { members: httpTarget(server.url), server };
+  }],
+]) {
+  describe(`server-everything over ${transport}`, { timeout: 180000 }, () => {
+    let gateway, user, server, client;
+    const asked = { sampling: [], elicitation: [], roots: 0 };
+    before(async () => {
+      const opened = await open();
+      server = opened.server;
+      ({ gateway, user } = await stand(opened.members));
+      client = await connect(gateway, user.token, {
+        capabilities: { sampling: {}, elicitation: {}, roots: { listChanged: true } },
+        prepare(c) {
+          c.setRequestHandler(CreateMessageRequestSchema, (request) => {
+            asked.sampling.push(request.params);
+            return { role: 'assistant', model: 'test', content: { type: 'text', text: 'a sampled answer' } };
+          });
+          c.setRequestHandler(ElicitRequestSchema, (request) => {
+            asked.elicitation.push(request.params);
+            return { action: 'decline' };
+          });
+          c.setRequestHandler(ListRootsRequestSchema, () => {
+            asked.roots += 1;
+            return { roots: [{ uri: 'file:///srv/project', name: 'project' }] };
+          });
+        },
+      });
+    });
+    after(async () => {
+      await client?.end();
+      await gateway?.stop();
+      await server?.stop();
+    });
+
+    test('tools keep names, schemas and annotations when there is one target', async () => {
+      const { tools } = await client.listTools();
+      for (const name of ['echo', 'get-sum', 'get-tiny-image', 'trigger-long-running-operation'])
+        assert.ok(tools.some((tool) => tool.name === name), name);
+      assert.deepEqual(Object.keys(tools.find((tool) => tool.name === 'get-sum').inputSchema.properties), ['a', 'b']);
+      assert.ok(tools.find((tool) => tool.name === 'get-structured-content').outputSchema);
+    });
+
+    test('results of every kind come back', async () => {
+      assert.equal((await client.callTool({ name: 'echo', arguments: { message: 'x 😀 \u2028' } })).content[0].text, 'Echo: x 😀 \u2028');
+      const image = await client.callTool({ name: 'get-tiny-image', arguments: {} });
+      assert.ok(image.content.some((part) => part.type === 'image' && part.mimeType === 'image/png'));
+      const structured = await client.callTool({ name: 'get-structured-content', arguments: { location: 'Chicago' } });
+      assert.equal(typeof structured.structuredContent.temperature, 'number');
+      const annotated = await client.callTool({ name: 'get-annotated-message', arguments: { messageType: 'error' } });
+      assert.equal(annotated.content[0].annotations.priority, 1);
+      const links = await client.callTool({ name: 'get-resource-links', arguments: { count: 2 } });
+      assert.equal(links.content.filter((part) => part.type === 'resource_link').length, 2);
+      const wrong = await client.callTool({ name: 'get-sum', arguments: { a: 'x' } });
+      assert.equal(wrong.isError, true);
+    });
+
+    test('progress arrives while the call runs', async () => {
+      const progress = [];
+      const result = await client.callTool(
+        { name: 'trigger-long-running-operation', arguments: { duration: 1, steps: 4 } }, undefined,
+        { onprogress: (one) => progress.push(one.progress), resetTimeoutOnProgress: true });
+      assert.match(result.content[0].text, /completed/i);
+      assert.deepEqual(progress, [1, 2, 3, 4]);
+    });
+
+    test('resources, templates, prompts and completions', async () => {
+      const { resources } = await client.listResources();
+      assert.ok(resources.length > 0);
+      const read = await client.readResource({ uri: resources[0].uri });
+      assert.equal(read.contents[0].uri, resources[0].uri);
+      assert.ok(read.contents[0].text.length > 0);
+      const { resourceTemplates } = await client.listResourceTemplates();
+      assert.ok(resourceTemplates.some((one) => one.uriTemplate === 'demo://resource/dynamic/text/{resourceId}'));
+      const dynamic = await client.readResource({ uri: 'demo://resource/dynamic/text/7' });
+      assert.equal(dynamic.contents[0].uri, 'demo://resource/dynamic/text/7');
+      const { prompts } = await client.listPrompts();
+      assert.ok(names(prompts).includes('args-prompt'));
+      const prompt = await client.getPrompt({ name: 'args-prompt', arguments: { city: 'Riga' } });
+      assert.match(prompt.messages[0].content.text, /Riga/);
+      const completion = await client.complete({
+        ref: { type: 'ref/prompt', name: 'completable-prompt' }, argument: { name: 'department', value: 'E' } });
+      assert.deepEqual(completion.completion.values, ['Engineering']);
+      await assert.rejects(client.readResource({ uri: 'demo://nothing' }));
+    });
+
+    test('the server may ask the client: sampling, elicitation, roots', async () => {
+      const sampled = await client.callTool({ name: 'trigger-sampling-request', arguments: { prompt: 'why', maxTokens: 5 } });
+      assert.match(sampled.content[0].text, /a sampled answer/);
+      assert.equal(asked.sampling[0].maxTokens, 5);
+      const elicited = await client.callTool({ name: 'trigger-elicitation-request', arguments: {} });
+      assert.match(JSON.stringify(elicited.content), /declin/i);
+      assert.equal(asked.elicitation.length, 1);
+      const roots = await client.callTool({ name: 'get-roots-list', arguments: {} });
+      assert.match(JSON.stringify(roots.content), /file:\/\/\/srv\/project/);
+      assert.ok(asked.roots > 0);
+    });
+
+    test('log messages arrive at the level that was asked for', async () => {
+      const logged = [];
+      client.setNotificationHandler(LoggingMessageNotificationSchema, (one) => logged.push(one.params.level));
+      await client.setLoggingLevel('debug');
+      await client.ping();
+    });
+
+    test('a cancelled call ends at once and the next one works', async () => {
+      const controller = new AbortController();
+      const running = client.callTool({ name: 'trigger-long-running-operation', arguments: { duration: 60, steps: 60 } },
+        undefined, { signal: controller.signal, onprogress: () => controller.abort('enough') });
+      await assert.rejects(running, /enough/);
+      assert.equal((await client.callTool({ name: 'echo', arguments: { message: 'still there' } })).content[0].text, 'Echo: still there');
+    });
+  });
+}
+
+describe('server-filesystem over stdio', { timeout: 120000 }, () => {
+  test('reads and writes for one, reads only for the other', async (t) => {
+    const directory = await temporaryDirectory();
+    const gateway = await Gateway.start();
+    t.after(() => gateway.stop());
+    await gateway.registerAdmin();
+    const [writer, reader] = [await gateway.addUser('writer'), await gateway.addUser('reader')];
+    const files = await gateway.addTarget('files', filesystemStdio(directory));
+    await gateway.allow(writer, files);
+    await gateway.allow(reader, files, { type: 'tool', pattern: '^(read|list|get|search|directory)' });
+    const w = await connect(gateway, writer.token), r = await connect(gateway, reader.token);
+    const file = path.join(directory, 'größe 1.txt');
+    await w.callTool({ name: 'write_file', arguments: { path: file, content: 'first line\nÄ 😀\n' } });
+    assert.equal(await readFile(file, 'utf8'), 'first line\nÄ 😀\n');
+    const read = await r.callTool({ name: 'read_text_file', arguments: { path: file } });
+    assert.equal(read.content[0].text, 'first line\nÄ 😀\n');
+    assert.ok(!names((await r.listTools()).tools).includes('write_file'));
+    await assert.rejects(r.callTool({ name: 'write_file', arguments: { path: file, content: 'no' } }), /Unknown tool: write_file/);
+    assert.equal(await readFile(file, 'utf8'), 'first line\nÄ 😀\n');
+    // A large answer over the pipe.
+    await writeFile(path.join(directory, 'large'), 'ä'.repeat(1024 * 1024));
+    const large = await r.callTool({ name: 'read_text_file', arguments: { path: path.join(directory, 'large') } });
+    assert.equal(large.content[0].text, 'ä'.repeat(1024 * 1024));
+    const outside = await r.callTool({ name: 'read_text_file', arguments: { path: '/etc/passwd' } });
+    assert.equal(outside.isError, true);
+    await w.end();
+    await r.end();
+  });
+});
+
+for (const transport of ['stdio', 'Streamable HTTP']) {
+  test(`demo_upstream over ${transport}`, { timeout: 60000 }, async (t) => {
+    const server = transport === 'stdio' ? null : await demoHttp();
+    const { gateway, user } = await stand(server ? httpTarget(server.url) : demoStdio);
+    t.after(async () => {
+      await gateway.stop();
+      await server?.stop();
+    });
+    const client = await connect(gateway, user.token);
+    assert.deepEqual(names((await client.listTools()).tools), ['add', 'echo', 'slow', 'whoami']);
+    const progress = [];
+    const slow = await client.callTool({ name: 'slow', arguments: { duration_ms: 300, steps: 3 } }, undefined,
+      { onprogress: (one) => progress.push(one.progress) });
+    assert.equal(slow.content[0].text, 'waited 300 ms in 3 steps');
+    assert.deepEqual(progress, [1, 2, 3]);
+    const sums = await Promise.all(Array.from({ length: 50 }, (_, i) =>
+      client.callTool({ name: 'add', arguments: { a: i, b: 1000 } })));
+    sums.forEach((sum, i) => assert.equal(sum.content[0].text, String(i + 1000)));
+    assert.equal((await client.readResource({ uri: 'demo://note' })).contents[0].text, 'This resource lives in the demo server.');
+    assert.match((await client.getPrompt({ name: 'greet', arguments: { name: 'Ada' } })).messages[0].content.text, /Ada/);
+    await client.end();
+  });
+}
