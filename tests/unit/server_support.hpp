@@ -179,10 +179,9 @@ template <class T>
 class Mailbox {
  public:
   void put(T value) {
-    {
-      const std::lock_guard lock(mutex_);
-      values_.push_back(std::move(value));
-    }
+    // Notified under the lock: the taker may destroy the mailbox as soon as it has the value.
+    const std::lock_guard lock(mutex_);
+    values_.push_back(std::move(value));
     ready_.notify_all();
   }
   T get() {

@@ -32,6 +32,11 @@ class MemoryStream final : public httplib::Stream {
   void set_read_timeout(time_t, time_t = 0) {}
 
   ssize_t read(char* out, std::size_t size) override {
+    if (size == 1 && left_ != 0) {  // how 0.11 reads lines
+      *out = *at_++;
+      --left_;
+      return 1;
+    }
     const std::size_t take = std::min(size, left_);
     std::memcpy(out, at_, take);
     at_ += take;

@@ -2,7 +2,7 @@
 //
 // httplib reads from memory and never sees a socket or a body. What its versions are known to change or
 // refuse (escapes in header values, empty and long values, ranges, unusual methods) is kept from it and put
-// into the request as received; docs/server.md lists these.
+// into the request as received; docs/server.md lists it.
 #pragma once
 
 #include <memory>
