@@ -1,5 +1,5 @@
 // Configuration: a YAML file, environment variables and command line options become one checked value.
-// docs/server.md is the reference of all keys.
+// docs/configuration.md is the reference of all keys.
 #pragma once
 
 #include <chrono>

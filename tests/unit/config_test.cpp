@@ -522,3 +522,14 @@ TEST_CASE("several first starts at once agree on the secrets") {
     for (const auto& one : seen) CHECK(one == seen[0]);
   }
 }
+
+TEST_CASE("the documentation names every key") {
+  std::ifstream file(MCPGW_SOURCE_DIR "/docs/configuration.md");
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  REQUIRE_FALSE(text.empty());
+  for (const auto& key : config_keys()) {
+    INFO(key);
+    CHECK(text.find("`" + key + "`") != std::string::npos);
+  }
+  CHECK(text.find("`kubernetes.resources`") != std::string::npos);
+}
