@@ -287,6 +287,22 @@ TEST_CASE("an idle connection is closed without a word") {
   CHECK(eventually([&] { return site.server->statistics().connections == 0; }));
 }
 
+TEST_CASE("a blank line behind a body does not begin a request") {
+  HttpServerOptions options;
+  options.request_timeout = std::chrono::milliseconds(30);
+  options.idle_timeout = std::chrono::milliseconds(200);
+  const Site site(echo, options);
+  RawClient client = site.connect();
+  client.send(post("hi") + "\r\n");
+  CHECK(client.read()->body == "hi");
+  CHECK(client.ended());  // idle, not 408
+  RawClient other = site.connect();
+  other.send(post("hi") + "\r\n");
+  CHECK(other.read()->body == "hi");
+  site.server->drain();
+  CHECK(other.ended());
+}
+
 TEST_CASE("a busy connection does not time out") {
   HttpServerOptions options;
   options.idle_timeout = options.request_timeout = std::chrono::milliseconds(30);
@@ -444,6 +460,13 @@ TEST_CASE("starting: addresses, ports and options") {
   auto any = start([](auto& o) { o.host = "0.0.0.0"; });
   REQUIRE(any);
   CHECK((*any)->url().find("http://127.0.0.1:") == 0);
+
+  auto six = start([](auto& o) { o.host = "::1"; });
+  if (six) {
+    CHECK((*six)->url() == "http://[::1]:" + std::to_string((*six)->port()));
+  } else {  // a host without IPv6 says so
+    CHECK((six.error().reason == "address_not_available" || six.error().reason == "no_socket"));
+  }
 
   // The port is free again as soon as stop() returns.
   const int port = (*server)->port();

@@ -42,8 +42,10 @@ class RequestReader {
   Progress feed(std::string_view data, std::size_t& used);
   const FramingError& error() const noexcept { return error_; }
 
-  /// No byte of a request has come yet.
-  bool idle() const noexcept { return stage_ == Stage::head && head_.empty(); }
+  /// No byte of a request has come yet (a blank line before it is none).
+  bool idle() const noexcept {
+    return stage_ == Stage::head && (head_.empty() || (skipped_blank_ && head_.size() == 2));
+  }
   /// Once per request, when its head is complete and its sender waits for "100 Continue" with the body.
   bool take_continue() noexcept;
 

@@ -54,7 +54,7 @@ bool is_ours(std::string_view name) noexcept {
     case 4:
       return iequals(name, "date");
     case 7:
-      return iequals(name, "trailer") || iequals(name, "upgrade");
+      return iequals(name, "trailer");
     case 10:
       return iequals(name, "connection") || iequals(name, "keep-alive");
     case 14:

@@ -161,8 +161,11 @@ void Shard::place(int fd, const AddressBytes& peer) {
 void Shard::adopt(int fd, const AddressBytes& peer, bool make_room) {
   bool refuse = stopped_ || context_->draining.load(std::memory_order_relaxed);
   if (make_room && !refuse) {
-    if (Connection* oldest = lists_[static_cast<std::size_t>(Connection::Wait::idle)].first) {
-      oldest->close();
+    Connection* victim =
+        lists_[static_cast<std::size_t>(Connection::Wait::lingering)].first;  // has its answer
+    if (victim == nullptr) victim = lists_[static_cast<std::size_t>(Connection::Wait::idle)].first;
+    if (victim != nullptr) {
+      victim->close();
     } else {
       refuse = true;
     }
