@@ -1,55 +1,40 @@
-#include <doctest/doctest.h>
-
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
-#include "auth/rate_limiter.hpp"
-#include "mcpgw/authenticator.hpp"
-#include "mcpgw/testing.hpp"
-#include "secrets/jwt.hpp"
+#include "base/text.hpp"
+#include "unit/auth_support.hpp"
 
 using namespace mcpgw;
 using namespace mcpgw::testing;
 using detail::JwtClaims;
-using detail::RateLimiter;
 
 namespace {
 
-const std::string kSecret = "a secret of the test, longer than 32 bytes";
-constexpr const char* kPassword = "correct horse";
+std::string sign(const JwtClaims& claims, const std::string& secret = kJwtSecret) {
+  return *detail::JwtKeys(secret, {}).sign(claims);
+}
 
-struct Fixture {
-  std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>();
-  std::shared_ptr<Repository> repository;
-  AuthenticatorOptions options;
-  std::shared_ptr<Authenticator> auth;
-
-  explicit Fixture(std::function<void(AuthenticatorOptions&)> change = {}) {
-    RepositoryOptions stored;
-    stored.storage = make_memory_storage();
-    stored.keys.current = "0123456789abcdefghijklmnopqrstuv";
-    stored.clock = clock;
-    auto opened = Repository::open(std::move(stored));
-    REQUIRE(opened);
-    repository = *opened;
-    options.repository = repository;
-    options.jwt_secret = kSecret;
-    if (change) change(options);
-    auto made = Authenticator::create(options);
-    REQUIRE(made);
-    auth = *made;
+class Partner : public TokenVerifier {
+ public:
+  std::optional<Result<Principal>> verify(std::string_view token) override {
+    if (!token.starts_with("partner:")) return std::nullopt;
+    if (token == "partner:refused")
+      return Result<Principal>(Error(ErrorCode::unauthenticated, "invalid_token", "No"));
+    Principal out;
+    out.user_id = token.substr(8);
+    out.role = "guest";
+    out.token_id = "something of the partner's";
+    out.token_expires_at = expires_at;
+    return Result<Principal>(out);
   }
-
-  Result<SignedIn> register_as(const char* email) { return auth->register_user(email, kPassword, "", "10.0.0.1"); }
+  std::optional<Time> expires_at;
 };
-
-std::string reason(const Result<Principal>& result) { return result ? "ok" : result.error().reason; }
-std::string reason(const Result<SignedIn>& result) { return result ? "ok" : result.error().reason; }
 
 }  // namespace
 
 TEST_CASE("the first registration makes the admin, later ones users, and their tokens say who they are") {
-  Fixture f;
+  AuthFixture f;
   const auto first = f.register_as(" Root@Example.test ");
   REQUIRE(first);
   CHECK(first->user.role == "admin");
@@ -71,7 +56,7 @@ TEST_CASE("the first registration makes the admin, later ones users, and their t
 
 TEST_CASE("R44: two first registrations at once make one admin") {
   for (int round = 0; round < 5; ++round) {
-    Fixture f;
+    AuthFixture f;
     std::vector<std::thread> threads;
     std::atomic<int> admins{0}, users{0};
     for (int i = 0; i < 4; ++i)
@@ -86,25 +71,28 @@ TEST_CASE("R44: two first registrations at once make one admin") {
 }
 
 TEST_CASE("registration: closed, setup token, weak passwords, rate") {
-  Fixture closed([](auto& o) { o.registration_open = false; });
+  AuthFixture closed([](auto& o) { o.registration_open = false; });
   CHECK(reason(closed.register_as("a@example.test")) == "registration_closed");
-  Fixture setup([](auto& o) {
+  AuthFixture setup([](auto& o) {
     o.registration_open = false;
     o.setup_token = "let me in";
   });
   CHECK(reason(setup.register_as("a@example.test")) == "registration_closed");
-  CHECK(reason(setup.auth->register_user("a@example.test", kPassword, "let me im", "x")) == "registration_closed");
+  CHECK(reason(setup.auth->register_user("a@example.test", kPassword, "let me im", "x")) ==
+        "registration_closed");
   CHECK(reason(setup.auth->register_user("a@example.test", kPassword, "let me in", "x")) == "ok");
-  CHECK(reason(setup.auth->register_user("b@example.test", kPassword, "let me in", "x")) == "registration_closed");
-  Fixture open([](auto& o) { o.setup_token = "let me in"; });
+  CHECK(reason(setup.auth->register_user("b@example.test", kPassword, "let me in", "x")) ==
+        "registration_closed");
+  AuthFixture open([](auto& o) { o.setup_token = "let me in"; });
   CHECK(reason(open.register_as("a@example.test")) == "setup_token_required");
   CHECK(reason(open.auth->register_user("a@example.test", kPassword, "let me in", "x")) == "ok");
   CHECK(reason(open.register_as("b@example.test")) == "ok");
 
-  Fixture f([](auto& o) { o.registrations_per_address = 4; });
+  AuthFixture f([](auto& o) { o.registrations_per_address = 4; });
   CHECK(reason(f.auth->register_user("a@example.test", "1234567", "", "y")) == "weak_password");
   CHECK(reason(f.auth->register_user("a@example.test", std::string(1025, 'x'), "", "y")) == "weak_password");
-  CHECK(reason(f.auth->register_user("a@example.test", "\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4", "", "y")) == "weak_password");
+  CHECK(reason(f.auth->register_user("a@example.test", "\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4", "", "y")) ==
+        "weak_password");
   CHECK(reason(f.auth->register_user("no address", kPassword, "", "y")) == "invalid_request");
   CHECK(reason(f.auth->register_user("a@example.test", kPassword, "", "y")) == "rate_limited");
   CHECK(reason(f.auth->register_user("a@example.test", kPassword, "", "z")) == "ok");
@@ -113,7 +101,7 @@ TEST_CASE("registration: closed, setup token, weak passwords, rate") {
 }
 
 TEST_CASE("login: one answer for whatever is wrong") {
-  Fixture f;
+  AuthFixture f;
   const auto root = f.register_as("root@example.test");
   const auto bob = f.register_as("bob@example.test");
   REQUIRE(root);
@@ -136,7 +124,7 @@ TEST_CASE("login: one answer for whatever is wrong") {
 }
 
 TEST_CASE("R44: failures count per account and address, success clears, the account is not locked out") {
-  Fixture f([](auto& o) {
+  AuthFixture f([](auto& o) {
     o.login_failures_per_pair = 3;
     o.login_failures_per_address = 5;
   });
@@ -157,7 +145,7 @@ TEST_CASE("R44: failures count per account and address, success clears, the acco
 }
 
 TEST_CASE("R7: what counts is the row, the user and the clock, not the token's text") {
-  Fixture f;
+  AuthFixture f;
   const auto root = f.register_as("root@example.test");
   const auto bob = f.register_as("bob@example.test");
   REQUIRE(root);
@@ -172,7 +160,7 @@ TEST_CASE("R7: what counts is the row, the user and the clock, not the token's t
   // A well-signed token whose row belongs to another user.
   JwtClaims forged{"mcpgw", "mcpgw", root->user.id, f.repository->tokens_of(bob->user.id)[0]->jti, 0, 0, {}};
   forged.issued_at = forged.not_before = f.clock->now().time_since_epoch().count() / 1000000;
-  CHECK(reason(f.auth->authenticate_token(detail::sign_jwt(forged, kSecret))) == "invalid_token");
+  CHECK(reason(f.auth->authenticate_token(sign(forged))) == "invalid_token");
 
   UserPatch promote;
   promote.role = "admin";
@@ -194,25 +182,17 @@ TEST_CASE("R7: what counts is the row, the user and the clock, not the token's t
   CHECK(reason(f.auth->authenticate_token(api->token)) == "ok");
   REQUIRE(f.repository->revoke_token(bob->user.id, api->row.id));
   CHECK(reason(f.auth->authenticate_token(api->token)) == "token_revoked");
-  CHECK(f.auth->mint(bob->user.id, "Login", TokenKind::api, {"mcp"}, std::nullopt).error().reason == "reserved_name");
+  CHECK(f.auth->mint(bob->user.id, "Login", TokenKind::api, {"mcp"}, std::nullopt).error().reason ==
+        "reserved_name");
 }
 
 TEST_CASE("secrets rotate by key id, and further issuers are asked for what is not ours") {
-  Fixture f;
+  AuthFixture f;
   const auto root = f.register_as("root@example.test");
   REQUIRE(root);
   AuthenticatorOptions rotated = f.options;
-  rotated.previous_jwt_secrets = {kSecret};
+  rotated.previous_jwt_secrets = {kJwtSecret};
   rotated.jwt_secret = "the next secret, also more than 32 bytes";
-  class Partner : public TokenVerifier {
-   public:
-    std::optional<Result<Principal>> verify(std::string_view token) override {
-      if (!token.starts_with("partner:")) return std::nullopt;
-      Principal out;
-      out.user_id = token.substr(8);
-      return Result<Principal>(out);
-    }
-  };
   rotated.verifiers.push_back(std::make_shared<Partner>());
   const auto auth = *Authenticator::create(rotated);
   CHECK(reason(auth->authenticate_token(root->token)) == "ok");
@@ -225,14 +205,15 @@ TEST_CASE("secrets rotate by key id, and further issuers are asked for what is n
 }
 
 TEST_CASE("a changed password ends the other logins, and with the flag API tokens") {
-  Fixture f;
+  AuthFixture f;
   const auto root = f.register_as("root@example.test");
   const auto second = f.auth->login("root@example.test", kPassword, "a");
   const auto api = f.auth->mint(root->user.id, "api", TokenKind::api, {"api"}, std::nullopt);
   REQUIRE(second);
   REQUIRE(api);
   const auto me = f.auth->authenticate_token(root->token);
-  CHECK(f.auth->change_password(*me, "wrong password", "another horse", false, "a").error().reason == "invalid_credentials");
+  CHECK(f.auth->change_password(*me, "wrong password", "another horse", false, "a").error().reason ==
+        "invalid_credentials");
   CHECK(f.auth->change_password(*me, kPassword, "short", false, "a").error().reason == "weak_password");
   REQUIRE(f.auth->change_password(*me, kPassword, "another horse", false, "a"));
   CHECK(reason(f.auth->authenticate_token(root->token)) == "ok");
@@ -245,7 +226,7 @@ TEST_CASE("a changed password ends the other logins, and with the flag API token
 }
 
 TEST_CASE("an imported bcrypt hash logs in and is replaced") {
-  Fixture f;
+  AuthFixture f;
   User user;
   user.email = "old@example.test";
   user.password_hash = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
@@ -255,12 +236,203 @@ TEST_CASE("an imported bcrypt hash logs in and is replaced") {
   CHECK(reason(f.auth->login("old@example.test", "U*U", "a")) == "ok");
 }
 
-TEST_CASE("the rate limiter's memory is bounded") {
-  RateLimiter limiter(2, std::chrono::seconds(10), 100);
-  for (int i = 0; i < 10000; ++i) limiter.record("n" + std::to_string(i), Duration(0));
-  CHECK(limiter.size() == 100);
-  limiter.record("x", Duration(0));
-  limiter.record("x", Duration(0));
-  CHECK_FALSE(limiter.allowed("x", std::chrono::seconds(9)));
-  CHECK(limiter.allowed("x", std::chrono::seconds(10)));
+TEST_CASE("the header has one form") {
+  AuthFixture f;
+  const auto root = f.register_as("root@example.test");
+  REQUIRE(root);
+  for (const char* scheme : {"Bearer ", "bearer ", "BEARER ", "Bearer   ", " Bearer "})
+    CHECK(reason(f.auth->authenticate(scheme + root->token)) == "ok");
+  CHECK(reason(f.auth->authenticate("Bearer " + root->token + " ")) == "ok");
+  for (const std::string& bad :
+       {std::string(), std::string(" "), root->token, "Bearer" + root->token, "Bearer\t" + root->token,
+        "Token " + root->token, "Bearer " + root->token + ", Bearer x", "Bearer \"" + root->token + "\"",
+        "Bearer " + root->token + " x", std::string("Bearer \xc3\xa4"), std::string("Bearer a\0b", 10),
+        "Bearer Bearer " + root->token})
+    CHECK_MESSAGE(reason(f.auth->authenticate(bad)) == "unauthorized", bad);
+  CHECK(reason(f.auth->authenticate("Bearer " + std::string(30000, 'a'))) == "invalid_token");
+}
+
+TEST_CASE("a token needs its row, its user, and both of them valid") {
+  AuthFixture f;
+  const auto root = f.register_as("root@example.test");
+  const auto bob = f.register_as("bob@example.test");
+  REQUIRE(root);
+  REQUIRE(bob);
+  const auto principal = f.auth->authenticate_token(bob->token);
+  REQUIRE(principal);
+  f.set_enabled(bob->user.id, false);
+  CHECK(reason(f.auth->authenticate_token(bob->token)) == "invalid_token");
+  CHECK_FALSE(f.auth->still_valid(*principal));
+  f.set_enabled(bob->user.id, true);
+  CHECK(reason(f.auth->authenticate_token(bob->token)) == "ok");
+  CHECK(f.auth->still_valid(*principal));
+
+  auto other_row = *principal;
+  other_row.token_id = f.repository->tokens_of(root->user.id)[0]->id;
+  CHECK_FALSE(f.auth->still_valid(other_row));
+  auto more_scopes = *principal;
+  more_scopes.scopes = {"mcp"};
+  CHECK_FALSE(f.auth->still_valid(more_scopes));
+  auto groups = *principal;
+  groups.groups = {"ops"};
+  CHECK_FALSE(f.auth->still_valid(groups));
+
+  REQUIRE(f.repository->delete_user(bob->user.id));
+  CHECK(reason(f.auth->authenticate_token(bob->token)) == "invalid_token");
+  CHECK_FALSE(f.auth->still_valid(*principal));
+
+  // Signed with our secret, but no such row, or none of ours in the text.
+  JwtClaims claims{"mcpgw", "mcpgw", root->user.id, "6f9619ff-8b86-4d01-b42d-00cf4fc964ff", 0, 0, {}};
+  CHECK(reason(f.auth->authenticate_token(sign(claims))) == "invalid_token");
+  claims.token_id = "../tokens";
+  CHECK(reason(f.auth->authenticate_token(sign(claims))) == "invalid_token");
+  // A text that lives longer than its row does not live longer.
+  const auto row = f.repository->tokens_of(root->user.id)[0];
+  claims.token_id = row->jti;
+  CHECK(reason(f.auth->authenticate_token(sign(claims))) == "ok");
+  f.clock->advance(std::chrono::hours(24) - Duration(1));
+  CHECK(reason(f.auth->authenticate_token(sign(claims))) == "ok");
+  f.clock->advance(Duration(1));
+  CHECK(reason(f.auth->authenticate_token(sign(claims))) == "token_expired");
+}
+
+TEST_CASE("the identity has what storage says, and nothing of the token's text") {
+  AuthFixture f;
+  REQUIRE(f.register_as("root@example.test"));
+  const auto bob = f.register_as("bob@example.test");
+  REQUIRE(bob);
+  const auto api = f.auth->mint(bob->user.id, "robot", TokenKind::api, {"mcp"}, std::nullopt);
+  REQUIRE(api);
+  UserPatch patch;
+  patch.role = "viewer";
+  patch.groups = std::vector<std::string>{"b", "a"};
+  REQUIRE(f.repository->update_user(bob->user.id, patch));
+  const auto principal = f.auth->authenticate_token(api->token);
+  REQUIRE(principal);
+  CHECK(principal->email == "bob@example.test");
+  CHECK(principal->role == "viewer");
+  CHECK(principal->groups == std::vector<std::string>{"b", "a"});
+  CHECK(principal->scopes == std::vector<std::string>{"mcp"});
+  CHECK(principal->token_id == api->row.id);
+  CHECK_FALSE(principal->token_expires_at);
+  CHECK(principal->has_scope("mcp"));
+  CHECK_FALSE(principal->has_scope("api"));
+  const auto payload = *detail::from_base64url(detail::split(api->token, '.')[1]);
+  for (const char* absent : {"viewer", "bob", "robot", "scope", "exp", "role", "groups"})
+    CHECK(payload.find(absent) == std::string::npos);
+}
+
+TEST_CASE("minting follows the rules of the row") {
+  AuthFixture f;
+  const auto root = f.register_as("root@example.test");
+  REQUIRE(root);
+  const std::string& id = root->user.id;
+  const auto mint = [&](const char* name, std::vector<std::string> scopes, std::optional<Time> expires_at) {
+    return reason(f.auth->mint(id, name, TokenKind::api, std::move(scopes), expires_at));
+  };
+  CHECK(mint("Default", {"mcp"}, {}) == "reserved_name");
+  CHECK(mint("Login", {"mcp"}, {}) == "reserved_name");
+  CHECK(mint("x", {}, {}) == "invalid_request");
+  CHECK(mint("x", {"admin"}, {}) == "invalid_request");
+  CHECK(mint(std::string(101, 'x').c_str(), {"mcp"}, {}) == "invalid_request");
+  CHECK(mint("x", {"mcp"}, f.clock->now()) == "invalid_request");
+  CHECK(mint("x", {"mcp"}, f.clock->now() + Duration(1)) == "ok");
+  CHECK(reason(f.auth->mint("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "x", TokenKind::api, {"mcp"}, {})) ==
+        "user_not_found");
+  for (int i = 0; i < 99; ++i) CHECK(mint("x", {"mcp"}, {}) == "ok");
+  CHECK(mint("x", {"mcp"}, {}) == "token_limit");
+  CHECK(reason(f.auth->login("root@example.test", kPassword, "a")) == "ok");
+}
+
+TEST_CASE("further verifiers: their tokens, our disabled users") {
+  const auto partner = std::make_shared<Partner>();
+  AuthFixture f([&](auto& o) { o.verifiers = {partner}; });
+  const auto root = f.register_as("root@example.test");
+  const auto bob = f.register_as("bob@example.test");
+  REQUIRE(root);
+  REQUIRE(bob);
+  const auto eve = f.auth->authenticate("Bearer partner:eve");
+  REQUIRE(eve);
+  CHECK(eve->role == "guest");
+  CHECK(eve->token_id.empty());
+  CHECK(f.auth->still_valid(*eve));
+  CHECK(reason(f.auth->authenticate_token("partner:refused")) == "invalid_token");
+  CHECK(reason(f.auth->authenticate_token("partner:")) == "invalid_token");
+  CHECK(reason(f.auth->authenticate_token("else:eve")) == "invalid_token");
+
+  const auto as_bob = f.auth->authenticate_token("partner:" + bob->user.id);
+  REQUIRE(as_bob);
+  f.set_enabled(bob->user.id, false);
+  CHECK_FALSE(f.auth->still_valid(*as_bob));
+  CHECK(reason(f.auth->authenticate_token("partner:" + bob->user.id)) == "invalid_token");
+
+  partner->expires_at = f.clock->now() + std::chrono::seconds(5);
+  const auto brief = f.auth->authenticate_token("partner:eve");
+  REQUIRE(brief);
+  CHECK(f.auth->still_valid(*brief));
+  f.clock->advance(std::chrono::seconds(5));
+  CHECK_FALSE(f.auth->still_valid(*brief));
+  CHECK(reason(f.auth->authenticate_token("partner:eve")) == "token_expired");
+
+  // Without a verifier nobody vouches for an identity that has no row.
+  AuthFixture alone;
+  CHECK_FALSE(alone.auth->still_valid(*eve));
+}
+
+TEST_CASE("options out of range are refused and named") {
+  AuthFixture f;
+  const auto field = [&](const std::function<void(AuthenticatorOptions&)>& change) {
+    AuthenticatorOptions options = f.options;
+    change(options);
+    const auto made = Authenticator::create(options);
+    return made ? std::string("accepted") : made.error().field;
+  };
+  CHECK(field([](auto&) {}) == "accepted");
+  CHECK(field([](auto& o) { o.repository = nullptr; }) == "repository");
+  CHECK(field([](auto& o) { o.jwt_secret = ""; }) == "jwt.secret");
+  CHECK(field([](auto& o) { o.jwt_secret = std::string(31, 'x'); }) == "jwt.secret");
+  CHECK(field([](auto& o) { o.previous_jwt_secrets = {"short"}; }) == "jwt.previous_secrets");
+  CHECK(field([](auto& o) { o.issuer = ""; }) == "jwt.issuer");
+  CHECK(field([](auto& o) { o.audience = ""; }) == "jwt.audience");
+  CHECK(field([](auto& o) { o.login_ttl = std::chrono::seconds(0); }) == "auth.login_ttl");
+  CHECK(field([](auto& o) { o.login_ttl = std::chrono::seconds::max(); }) == "auth.login_ttl");
+  CHECK(field([](auto& o) { o.password_min = 5; }) == "auth.password_min");
+  CHECK(field([](auto& o) { o.password_min = 129; }) == "auth.password_min");
+  CHECK(field([](auto& o) { o.login_failures_per_pair = 0; }) == "auth.rate");
+  CHECK(field([](auto& o) { o.rate_window = std::chrono::seconds(0); }) == "auth.rate");
+  CHECK(field([](auto& o) { o.verifiers = {nullptr}; }) == "verifiers");
+}
+
+TEST_CASE("R78: passwords count in characters and are used whole") {
+  AuthFixture f([](auto& o) { o.password_min = 6; });
+  std::string longest;
+  for (int i = 0; i < 1024; ++i) longest += "\xf0\x9f\x98\x80";  // four bytes each
+  REQUIRE(f.auth->register_user("root@example.test", longest, "", "a"));
+  CHECK(reason(f.auth->login("root@example.test", longest, "a")) == "ok");
+  CHECK(reason(f.auth->login("root@example.test", longest.substr(4), "a")) == "invalid_credentials");
+  CHECK(reason(f.auth->login("root@example.test", longest + "x", "a")) == "invalid_credentials");
+  CHECK(reason(f.auth->login("root@example.test", "", "a")) == "invalid_credentials");
+  CHECK(reason(f.auth->login("root@example.test", std::string(1 << 20, 'x'), "a")) == "invalid_credentials");
+  for (const std::string& weak :
+       {longest + "x", std::string("12345"), std::string("\xff\xfe\xfd\xfc\xfb\xfa\xf9"),
+        std::string("1234567\0"
+                    "9",
+                    9),
+        std::string(1 << 20, 'x')})
+    CHECK(f.auth->hash_password(weak).error().reason == "weak_password");
+  CHECK(f.auth->hash_password("12345").error().message.find("6 to 1024") != std::string::npos);
+  CHECK(f.auth->hash_password("\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4"));
+  for (const char* email : {"", "root", "@", "root@", "root@example.test\n.org", "root@example.test, x"})
+    CHECK(reason(f.auth->login(email, longest, "b")) == "invalid_credentials");
+}
+
+TEST_CASE("what comes back holds no hash") {
+  AuthFixture f;
+  const auto made = f.register_as("root@example.test");
+  const auto login = f.auth->login("root@example.test", kPassword, "a");
+  REQUIRE(made);
+  REQUIRE(login);
+  CHECK(made->user.password_hash.empty());
+  CHECK(login->user.password_hash.empty());
+  CHECK_FALSE(f.repository->user(made->user.id)->password_hash.empty());
 }

@@ -25,7 +25,9 @@ namespace mcpgw {
 class TokenVerifier {
  public:
   virtual ~TokenVerifier() = default;
-  /// nullopt: not one of mine. An error: mine, and refused. Must not block.
+  /// nullopt: not one of mine. An error: mine, and refused. Must neither block nor throw.
+  /// The user id must not be empty. When it is the id of a user in the repository, that user must be enabled;
+  /// role and groups are the verifier's. The identity is valid until `token_expires_at`.
   virtual std::optional<Result<Principal>> verify(std::string_view token) = 0;
 };
 
@@ -54,13 +56,13 @@ struct MintedToken {
   std::string token;  ///< secret: shown this once
 };
 struct SignedIn {
-  User user;
+  User user;          ///< without its password hash
   std::string token;  ///< secret
 };
 
 class Authenticator {
  public:
-  /// invalid_argument when a secret is missing or short.
+  /// invalid_argument with field when a secret is missing or short, or another option out of range.
   static Result<std::shared_ptr<Authenticator>> create(AuthenticatorOptions options);
   ~Authenticator();
   Authenticator(const Authenticator&) = delete;
@@ -81,15 +83,18 @@ class Authenticator {
   Result<SignedIn> register_user(std::string_view email, std::string_view password,
                                  std::string_view setup_token, std::string_view address);
   /// unauthenticated/"invalid_credentials": one answer and the same work for an unknown account, a wrong
-  /// password and a disabled user.
+  /// password and a disabled user. resource_exhausted/"rate_limited"; unavailable/"overloaded".
+  /// `address` is the client's, without a port; of an IPv6 address the /64 counts.
   Result<SignedIn> login(std::string_view email, std::string_view password, std::string_view address);
-  /// permission_denied/"invalid_credentials". Keeps the token that makes the request.
+  /// permission_denied/"invalid_credentials", else as login. In one transaction with the new password, the
+  /// user's other login tokens (and with the flag API tokens) are revoked; the one that asks is kept.
   Status change_password(const Principal& principal, std::string_view old_password,
                          std::string_view new_password, bool revoke_api_tokens, std::string_view address);
-  /// For admins and the CLI: a hash to store. invalid_argument/"weak_password".
+  /// For admins and the CLI: a hash to store. invalid_argument/"weak_password"; unavailable/"overloaded".
   Result<std::string> hash_password(std::string_view password) const;
 
-  /// A signed token with a stored row. invalid_argument/"reserved_name"; conflict/"token_limit".
+  /// A signed token with a stored row. invalid_argument/"reserved_name", or with field "name", "scopes",
+  /// "expires_at"; not_found/"user_not_found"; conflict/"token_limit".
   Result<MintedToken> mint(std::string_view user_id, std::string name, TokenKind kind,
                            std::vector<std::string> scopes, std::optional<Time> expires_at);
 

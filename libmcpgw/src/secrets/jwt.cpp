@@ -1,12 +1,30 @@
 #include "secrets/jwt.hpp"
 
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+#include <limits>
+
 #include "base/text.hpp"
 #include "json/json.hpp"
 
 namespace mcpgw::detail {
 namespace {
 
-constexpr std::size_t kMaxToken = 4096;
+constexpr std::size_t kMaxToken = 4096;  // ours have about 400 bytes
+constexpr std::size_t kMacBytes = 32;
+constexpr std::size_t kMaxDepth = 4;
+
+struct MacDeleter {
+  void operator()(EVP_MAC* mac) const { EVP_MAC_free(mac); }
+  void operator()(EVP_MAC_CTX* context) const { EVP_MAC_CTX_free(context); }
+};
+using MacContext = std::unique_ptr<EVP_MAC_CTX, MacDeleter>;
+
+const unsigned char* bytes(std::string_view text) {
+  return reinterpret_cast<const unsigned char*>(text.data());
+}
 
 Error invalid() { return {ErrorCode::unauthenticated, "invalid_token", "The token is not valid"}; }
 
@@ -21,83 +39,144 @@ std::optional<Parts> split_token(std::string_view token) {
   if (token.size() > kMaxToken) return std::nullopt;
   const auto first = token.find('.');
   const auto second = first == std::string_view::npos ? first : token.find('.', first + 1);
-  if (second == std::string_view::npos || token.find('.', second + 1) != std::string_view::npos) return std::nullopt;
+  if (second == std::string_view::npos || token.find('.', second + 1) != std::string_view::npos)
+    return std::nullopt;
   return Parts{token.substr(0, first), token.substr(first + 1, second - first - 1), token.substr(second + 1),
                token.substr(0, second)};
 }
 
-/// The secret that the header names; nullptr when it names none of ours, or is not exactly the form we make.
-const std::string* secret_of(const Parts& parts, const std::vector<std::string>& secrets) {
-  const auto text = from_base64url(parts.header);
-  const auto header = text ? parse_json(*text, 4) : std::nullopt;
-  if (!header || !header->is_object()) return nullptr;
-  const auto alg = header->find("alg"), typ = header->find("typ"), kid = header->find("kid");
-  if (alg == header->end() || *alg != "HS256" || header->contains("crit")) return nullptr;
-  if (typ != header->end() && *typ != "JWT") return nullptr;
-  if (kid == header->end() || !kid->is_string()) return nullptr;
-  for (const std::string& secret : secrets)
-    if (jwt_key_id(secret) == kid->get_ref<const std::string&>()) return &secret;
-  return nullptr;
+/// One strictly encoded JSON object.
+std::optional<Json> decode_object(std::string_view part) {
+  const auto text = from_base64url(part);
+  auto value = text ? parse_json(*text, kMaxDepth) : std::nullopt;
+  if (!value || !value->is_object()) return std::nullopt;
+  return value;
 }
 
-std::optional<std::int64_t> seconds(const Json& claims, const char* name) {
+std::optional<std::int64_t> seconds_member(const Json& claims, const char* name) {
   const auto it = claims.find(name);
   if (it == claims.end() || !it->is_number_integer()) return std::nullopt;
+  if (it->is_number_unsigned() && it->get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max())
+    return std::nullopt;
   return it->get<std::int64_t>();
 }
 
-std::string text(const Json& claims, const char* name) {
-  const auto it = claims.find(name);
-  return it != claims.end() && it->is_string() ? it->get<std::string>() : std::string();
+/// Empty when it is absent or no string.
+std::string text_member(const Json& object, const char* name) {
+  const auto it = object.find(name);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+bool header_permitted(const Json& header) {
+  const auto typ = header.find("typ");
+  return text_member(header, "alg") == "HS256" && (typ == header.end() || *typ == "JWT") &&
+         !header.contains("crit");
+}
+
+Result<JwtClaims> read_claims(std::string_view payload_part, const JwtExpectation& expected) {
+  const auto payload = decode_object(payload_part);
+  if (!payload) return invalid();
+  JwtClaims out;
+  out.issuer = text_member(*payload, "iss");
+  out.audience = text_member(*payload, "aud");
+  out.subject = text_member(*payload, "sub");
+  out.token_id = text_member(*payload, "jti");
+  const auto issued_at = seconds_member(*payload, "iat");
+  const auto not_before = seconds_member(*payload, "nbf");
+  out.expires_at = seconds_member(*payload, "exp");
+  if (out.issuer != expected.issuer || out.audience != expected.audience) return invalid();
+  if (out.subject.empty() || out.token_id.empty() || !issued_at || !not_before) return invalid();
+  if (payload->contains("exp") && !out.expires_at) return invalid();
+  out.issued_at = *issued_at;
+  out.not_before = *not_before;
+  if (out.not_before > expected.now + expected.leeway) return invalid();
+  if (out.expires_at && *out.expires_at <= expected.now - expected.leeway)
+    return Error(ErrorCode::unauthenticated, "token_expired", "The token has expired");
+  return out;
 }
 
 }  // namespace
+
+/// A secret with what is computed from it once: its id, its header and its keyed hash state.
+class JwtKeys::Key {
+ public:
+  explicit Key(std::string_view secret)
+      : id(jwt_key_id(secret)),
+        header(base64url(dump_json(Json{{"alg", "HS256"}, {"typ", "JWT"}, {"kid", id}}))) {
+    const std::unique_ptr<EVP_MAC, MacDeleter> algorithm(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
+    MacContext context(algorithm ? EVP_MAC_CTX_new(algorithm.get()) : nullptr);
+    char digest[] = "SHA256";
+    const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                                     OSSL_PARAM_construct_end()};
+    if (context && EVP_MAC_init(context.get(), bytes(secret), secret.size(), parameters) == 1)
+      keyed_ = std::move(context);
+  }
+
+  /// nullopt when the crypto library refuses, so that a failure is never taken for a signature.
+  std::optional<std::string> mac(std::string_view text) const {
+    const MacContext context(keyed_ ? EVP_MAC_CTX_dup(keyed_.get()) : nullptr);
+    std::string out(kMacBytes, '\0');
+    std::size_t size = 0;
+    if (!context || EVP_MAC_update(context.get(), bytes(text), text.size()) != 1 ||
+        EVP_MAC_final(context.get(), reinterpret_cast<unsigned char*>(out.data()), &size, out.size()) != 1 ||
+        size != kMacBytes)
+      return std::nullopt;
+    return out;
+  }
+
+  const std::string id;
+  const std::string header;  ///< as it stands in a token of ours
+
+ private:
+  MacContext keyed_;  ///< only ever copied from
+};
 
 std::string jwt_key_id(std::string_view secret) {
   return to_hex(sha256("mcpgw-jwt-kid" + std::string(1, '\0') + std::string(secret))).substr(0, 16);
 }
 
-std::string sign_jwt(const JwtClaims& claims, std::string_view secret) {
-  const Json header{{"alg", "HS256"}, {"typ", "JWT"}, {"kid", jwt_key_id(secret)}};
-  Json payload{{"iss", claims.issuer},    {"aud", claims.audience},    {"sub", claims.subject},
-               {"jti", claims.token_id},  {"iat", claims.issued_at},   {"nbf", claims.not_before}};
+JwtKeys::JwtKeys(const std::string& current, const std::vector<std::string>& previous) {
+  keys_.push_back(std::make_unique<Key>(current));
+  for (const std::string& secret : previous) keys_.push_back(std::make_unique<Key>(secret));
+}
+
+JwtKeys::~JwtKeys() = default;
+
+const JwtKeys::Key* JwtKeys::find(std::string_view key_id) const {
+  for (const auto& key : keys_)
+    if (key->id == key_id) return key.get();
+  return nullptr;
+}
+
+Result<std::string> JwtKeys::sign(const JwtClaims& claims) const {
+  Json payload{{"iss", claims.issuer},   {"aud", claims.audience},  {"sub", claims.subject},
+               {"jti", claims.token_id}, {"iat", claims.issued_at}, {"nbf", claims.not_before}};
   if (claims.expires_at) payload["exp"] = *claims.expires_at;
-  const std::string signed_text = base64url(dump_json(header)) + "." + base64url(dump_json(payload));
-  return signed_text + "." + base64url(hmac_sha256(secret, signed_text));
+  const Key& key = *keys_.front();
+  const std::string signed_text = key.header + "." + base64url(dump_json(payload));
+  const auto mac = key.mac(signed_text);
+  if (!mac) return Error(ErrorCode::internal, "internal", "The token could not be signed");
+  return signed_text + "." + base64url(*mac);
 }
 
-bool recognises_jwt(std::string_view token, const std::vector<std::string>& secrets) {
+std::optional<Result<JwtClaims>> JwtKeys::verify(std::string_view token,
+                                                 const JwtExpectation& expectation) const {
   const auto parts = split_token(token);
-  return parts && secret_of(*parts, secrets) != nullptr;
-}
-
-Result<JwtClaims> verify_jwt(std::string_view token, const std::vector<std::string>& secrets, std::string_view issuer,
-                             std::string_view audience, std::int64_t now, std::int64_t leeway) {
-  const auto parts = split_token(token);
-  if (!parts) return invalid();
-  const std::string* secret = secret_of(*parts, secrets);
+  if (!parts) return std::nullopt;
+  const Key* key = nullptr;
+  for (const auto& candidate : keys_)
+    if (parts->header == candidate->header) key = candidate.get();
+  if (key == nullptr) {
+    // Not the header that we write: it may still be an equivalent one.
+    const auto header = decode_object(parts->header);
+    key = header ? find(text_member(*header, "kid")) : nullptr;
+    if (key == nullptr) return std::nullopt;
+    if (!header_permitted(*header)) return Result<JwtClaims>(invalid());
+  }
   const auto signature = from_base64url(parts->signature);
-  if (secret == nullptr || !signature) return invalid();
-  if (!equal_constant_time(*signature, hmac_sha256(*secret, parts->signed_text))) return invalid();
-  const auto payload_text = from_base64url(parts->payload);
-  const auto payload = payload_text ? parse_json(*payload_text, 4) : std::nullopt;
-  if (!payload || !payload->is_object()) return invalid();
-  JwtClaims out;
-  out.issuer = text(*payload, "iss");
-  out.audience = text(*payload, "aud");
-  out.subject = text(*payload, "sub");
-  out.token_id = text(*payload, "jti");
-  const auto issued = seconds(*payload, "iat"), not_before = seconds(*payload, "nbf"), expires = seconds(*payload, "exp");
-  if (out.issuer != issuer || out.audience != audience || out.subject.empty() || out.token_id.empty() || !issued ||
-      !not_before || (payload->contains("exp") && !expires))
-    return invalid();
-  out.issued_at = *issued;
-  out.not_before = *not_before;
-  out.expires_at = expires;
-  if (*not_before > now + leeway) return invalid();
-  if (expires && *expires <= now - leeway)
-    return Error(ErrorCode::unauthenticated, "token_expired", "The token has expired");
-  return out;
+  const auto mac = key->mac(parts->signed_text);
+  if (!signature || !mac || !equal_constant_time(*signature, *mac)) return Result<JwtClaims>(invalid());
+  return read_claims(parts->payload, expectation);
 }
 
 }  // namespace mcpgw::detail

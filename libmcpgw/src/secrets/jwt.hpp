@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,21 +17,42 @@ struct JwtClaims {
   std::string audience;
   std::string subject;
   std::string token_id;
-  std::int64_t issued_at = 0;   ///< seconds since the epoch, as all times here
+  std::int64_t issued_at = 0;  ///< seconds since the epoch, as all times here
   std::int64_t not_before = 0;
   std::optional<std::int64_t> expires_at;
 };
 
+/// What a token must say besides being signed.
+struct JwtExpectation {
+  std::string_view issuer;
+  std::string_view audience;
+  std::int64_t now = 0;
+  std::int64_t leeway = 0;  ///< seconds that clocks may differ
+};
+
 /// Key id of a secret: the first 16 hex digits of the SHA-256 of "mcpgw-jwt-kid" NUL secret.
 std::string jwt_key_id(std::string_view secret);
-std::string sign_jwt(const JwtClaims& claims, std::string_view secret);
 
-/// Whether the text has the form of a JWT whose header names one of these secrets' key ids.
-bool recognises_jwt(std::string_view token, const std::vector<std::string>& secrets);
-/// Checks form, alg, kid, signature (constant time), iss, aud, nbf and exp with `leeway` seconds.
-/// unauthenticated/"invalid_token" or "token_expired".
-Result<JwtClaims> verify_jwt(std::string_view token, const std::vector<std::string>& secrets,
-                             std::string_view issuer, std::string_view audience, std::int64_t now,
-                             std::int64_t leeway);
+/// The secrets that sign and verify, prepared once. Immutable; safe from any thread.
+class JwtKeys {
+ public:
+  /// `current` signs; all verify.
+  JwtKeys(const std::string& current, const std::vector<std::string>& previous);
+  ~JwtKeys();
+  JwtKeys(const JwtKeys&) = delete;
+  JwtKeys& operator=(const JwtKeys&) = delete;
+
+  /// internal when the crypto library refuses.
+  Result<std::string> sign(const JwtClaims& claims) const;
+  /// nullopt: not a token of these keys, by form and key id. Else checks alg, typ, crit, signature (constant
+  /// time), iss, aud, nbf and exp: unauthenticated/"invalid_token" or "token_expired".
+  std::optional<Result<JwtClaims>> verify(std::string_view token, const JwtExpectation& expectation) const;
+
+ private:
+  class Key;
+  const Key* find(std::string_view key_id) const;
+
+  std::vector<std::unique_ptr<Key>> keys_;  ///< the signing one first
+};
 
 }  // namespace mcpgw::detail

@@ -15,11 +15,12 @@ namespace mcpgw::detail {
 /// Safe from any thread.
 class Sealer {
  public:
-  /// invalid_argument when a key is not 32 bytes long.
+  /// invalid_argument when a key is not 32 bytes long. A null `random` is the system's.
   static Result<std::shared_ptr<Sealer>> create(const EncryptionKeys& keys, std::shared_ptr<Random> random);
   virtual ~Sealer() = default;
 
-  /// "v1.<key id>.<base64url of nonce, ciphertext, tag>".
+  /// "v1.<key id>.<base64url of nonce, ciphertext, tag>". As with Random, a crypto library that cannot
+  /// encrypt ends the process. `plain` and `identity` have at most 64 MiB.
   virtual std::string seal(std::string_view plain, std::string_view identity) const = 0;
   /// data_loss/"credential_unavailable": unknown key, damaged value, other identity.
   virtual Result<std::string> open(std::string_view sealed, std::string_view identity) const = 0;

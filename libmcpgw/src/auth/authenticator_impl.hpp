@@ -1,0 +1,49 @@
+// What the authenticator's files share.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "auth/hash_gate.hpp"
+#include "auth/login_limits.hpp"
+#include "auth/rate_limiter.hpp"
+#include "mcpgw/authenticator.hpp"
+#include "secrets/jwt.hpp"
+
+namespace mcpgw {
+
+class Authenticator::Impl {
+ public:
+  explicit Impl(AuthenticatorOptions o);
+
+  Repository& repository() const { return *options.repository; }
+  Time now() const { return repository().clock().now(); }
+  Duration monotonic() const { return repository().clock().monotonic(); }
+
+  // --- passwords (accounts.cpp) ---
+  Status check_policy(std::string_view password, const char* field = "password") const;
+  /// Whether it is the password of `hash`, under the gate and the limits of login. resource_exhausted,
+  /// unavailable. Empty `hash`: the same work, and no.
+  Result<bool> verify(std::string_view password, const std::string& hash, std::string_view account,
+                      std::string_view address);
+  /// Under the gate; the policy is checked by the caller.
+  Result<std::string> hash(std::string_view password);
+
+  // --- tokens (authenticator.cpp) ---
+  Result<std::string> sign(const ApiToken& row) const;
+  Result<MintedToken> mint(ApiToken row);
+  /// The row of a token made by login or registration.
+  ApiToken login_row(const char* name) const;
+  /// Of an identity that a further verifier vouches for.
+  Result<Principal> accept_external(Principal principal) const;
+
+  const AuthenticatorOptions options;  ///< its secrets are cleared: they are in `keys`
+  const detail::JwtKeys keys;
+  detail::HashGate gate;
+  detail::LoginLimits limits;
+  detail::RateLimiter registrations;
+};
+
+}  // namespace mcpgw

@@ -1,0 +1,36 @@
+// LoginLimits: failed passwords, counted per account and address, per address, and per account.
+#pragma once
+
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "auth/rate_limiter.hpp"
+#include "mcpgw/clock.hpp"
+
+namespace mcpgw::detail {
+
+/// What an address counts as: an IPv4 address itself (also when written as an IPv6 one), of an IPv6 address
+/// the /64, because whoever has one address has all of its network. Other texts count as they are.
+std::string rate_address(std::string_view address);
+
+/// Safe from any thread.
+class LoginLimits {
+ public:
+  LoginLimits(int per_pair, int per_address, int per_account, Duration window)
+      : pairs_(per_pair, window), addresses_(per_address, window), accounts_(per_account, window) {}
+
+  /// Whether an attempt may be made.
+  bool allowed(std::string_view account, std::string_view address, Duration now);
+  /// Call with the outcome before it is told. False: others reached the limit while this password was being
+  /// checked, so the outcome must not be told; guesses made in parallel gain nothing.
+  bool settle(std::string_view account, std::string_view address, bool right, Duration now);
+
+ private:
+  bool allowed_locked(const std::string& account, const std::string& from, Duration now);
+
+  std::mutex mutex_;  // makes look and count one step over all three
+  RateLimiter pairs_, addresses_, accounts_;
+};
+
+}  // namespace mcpgw::detail
