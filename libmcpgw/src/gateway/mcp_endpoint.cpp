@@ -5,6 +5,7 @@
 #include "base/text.hpp"
 #include "gateway/statistics.hpp"
 #include "json/raw.hpp"
+#include "json/redact.hpp"
 #include "mcpgw/version.hpp"
 
 namespace mcpgw::detail {
@@ -102,6 +103,22 @@ void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const Requ
   core_->statistics->record("_gateway", meta.principal.user_id, status, Duration(0));
   core_->audit->add(std::move(row));
   responder->send(std::move(response));
+}
+
+std::string McpEndpoint::audited_body(const std::string& body, const std::string& method,
+                                      const Connection* connection) const {
+  const AuditOptions& audit = core_->options.audit;
+  if (audit.body == AuditBody::none) return {};
+  RedactRules rules;
+  rules.by_name = audit.body == AuditBody::redacted;
+  rules.max_bytes = audit.body_max;
+  rules.method = method;
+  if (connection != nullptr) {
+    const Binding& binding = connection->binding();
+    if (!binding.credential.empty()) rules.secrets.push_back(binding.credential);
+    for (const auto& [key, value] : binding.env) rules.secrets.push_back(value);
+  }
+  return redact_body(body, rules);
 }
 
 Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
@@ -225,7 +242,7 @@ Task<void> McpEndpoint::answer(Call call) {
   const int status = row.response_status;
   const std::string target = row.target_name.empty() ? "_gateway" : row.target_name;
   if (call->method != "ping" || core_->options.audit.include_ping) {
-    row.request_body = call->body;
+    row.request_body = audited_body(call->body, call->method, call->connection.get());
     if (core_->audit->sync()) {
       if (!co_await core_->audit->write(std::move(row)))
         text = make_error(call->id, rpc::kInternalError, "The audit log cannot be written: nothing is answered",
@@ -314,7 +331,7 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope, std::
     const Duration took = core_->clock->monotonic() - started;
     row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
     row.bytes_out = static_cast<std::int64_t>(text.size());
-    row.request_body = request.body;
+    row.request_body = audited_body(request.body, "initialize", nullptr);
     core_->statistics->record("_gateway", meta.principal.user_id, row.response_status, took);
     core_->audit->add(std::move(row));
     std::make_shared<PostReply>(*Loop::current(), responder, accepts, std::move(headers))->finish(200, text);

@@ -68,6 +68,8 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   std::string unknown_item(ClientCall& call, ListKind kind, std::string_view name, const char* error_code, int status);
   std::string upstream_failure(ClientCall& call, const Target& target, const Error& error);
   AuditRecord audit_row(const RequestMeta& meta, const HttpRequest& request, const Session* session) const;
+  /// What the audit log keeps of a message, by the configured rule.
+  std::string audited_body(const std::string& body, const std::string& method, const Connection* connection) const;
   void refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta, const HttpRequest& request,
               const Session* session, int status, int code, std::string_view message, std::string_view id,
               const char* error_code, std::string_view data = {});

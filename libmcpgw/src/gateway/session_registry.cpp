@@ -203,7 +203,7 @@ void SessionRegistry::sweep(SteadyTime now) {
       end(session, "expired");
     } else if (now - session->last_active() < std::chrono::seconds(2) && session->save_due()) {
       (void)core->runtime->post_blocking(
-          [core, record = session->record()] { (void)core->repository->save_session(record); });
+          [core, record = session->record()] { (void)core->repository->update_session(record); });
     }
   }
 }

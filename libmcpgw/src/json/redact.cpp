@@ -1,0 +1,83 @@
+#include "json/redact.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "base/text.hpp"
+#include "json/json.hpp"
+#include "json/raw.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+constexpr std::size_t kDepth = 256;
+constexpr std::string_view kRedacted = "[redacted]";
+constexpr std::array<std::string_view, 10> kNames = {"password", "passwd",        "secret",     "token",       "api_key",
+                                                     "apikey",   "authorization", "credential", "private_key", "cookie"};
+
+/// A progress token names a call, it opens nothing.
+bool harmless(std::string_view name) { return name == "progresstoken"; }
+
+bool contains_icase(std::string_view text, std::string_view word) {
+  return std::search(text.begin(), text.end(), word.begin(), word.end(), [](char a, char b) {
+           if (a >= 'A' && a <= 'Z') a = static_cast<char>(a - 'A' + 'a');
+           return (a == '-' ? '_' : a) == b;
+         }) != text.end();
+}
+
+bool hide(std::string& text, const std::vector<std::string>& secrets) {
+  bool found = false;
+  for (const std::string& secret : secrets) {
+    if (secret.size() < 4) {
+      if (!secret.empty() && text == secret) return text = kRedacted, true;
+      continue;
+    }
+    for (std::size_t at = 0; (at = text.find(secret, at)) != std::string::npos; at += kRedacted.size()) {
+      text.replace(at, secret.size(), kRedacted);
+      found = true;
+    }
+  }
+  return found;
+}
+
+void redact(OrderedJson& value, const RedactRules& rules) {
+  if (value.is_string()) {
+    hide(value.get_ref<std::string&>(), rules.secrets);
+  } else if (value.is_array()) {
+    for (OrderedJson& element : value) redact(element, rules);
+  } else if (value.is_object()) {
+    for (auto it = value.begin(); it != value.end(); ++it) {
+      const bool named = std::find(rules.secret_names.begin(), rules.secret_names.end(), it.key()) !=
+                         rules.secret_names.end();
+      if (named || (rules.by_name && is_secret_name(it.key()) && !it.value().is_boolean())) it.value() = kRedacted;
+      else redact(it.value(), rules);
+    }
+  }
+}
+
+}  // namespace
+
+bool is_secret_name(std::string_view name) {
+  const std::string lower = to_lower(name);
+  return !harmless(lower) && std::any_of(kNames.begin(), kNames.end(),
+                                         [&](std::string_view word) { return contains_icase(name, word); });
+}
+
+std::string redact_body(std::string_view body, const RedactRules& rules) {
+  const auto first = body.find_first_not_of(" \t\r\n");
+  if (first == std::string_view::npos || body[first] != '{') return {};
+  if (body.size() > rules.max_bytes)
+    return R"({"truncated":true,"bytes":)" + std::to_string(body.size()) + R"(,"method":)" + raw::quote(rules.method) + "}";
+  // Most bodies hold nothing of the kind, and nothing that hides it (escapes): they are kept as they are.
+  bool suspicious = body.find('\\') != std::string_view::npos;
+  for (std::size_t i = 0; !suspicious && rules.by_name && i < kNames.size(); ++i) suspicious = contains_icase(body, kNames[i]);
+  for (const std::string& name : rules.secret_names) suspicious |= body.find(name) != std::string_view::npos;
+  for (const std::string& secret : rules.secrets) suspicious |= !secret.empty() && body.find(secret) != std::string_view::npos;
+  if (!suspicious) return std::string(body);
+  auto json = parse_ordered_json(body, kDepth);
+  if (!json || !json->is_object()) return {};
+  redact(*json, rules);
+  return dump_json(*json);
+}
+
+}  // namespace mcpgw::detail
