@@ -63,7 +63,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   AuditRecord audit;
   Duration started{};
   /// Target of the running upstream request, for messages that come with it.
-  std::shared_ptr<Connection> connection;
+  std::shared_ptr<UpstreamConnection> connection;
 
   /// What a server sends while it works on this call goes to this client.
   void on_server_message(ServerMessage message) override;

@@ -19,15 +19,15 @@ std::size_t index(ListKind kind) { return static_cast<std::size_t>(kind); }
 
 }  // namespace
 
-Connection::Connection(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding)
+UpstreamConnection::UpstreamConnection(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding)
     : core_(std::move(core)),
       binding_(std::move(binding)),
       created_(steady_clock::now()),
       idle_since_(ticks(created_)) {}
 
-UpstreamEvents Connection::events() {
+UpstreamEvents UpstreamConnection::events() {
   UpstreamEvents out;
-  const std::weak_ptr<Connection> weak = weak_from_this();
+  const std::weak_ptr<UpstreamConnection> weak = weak_from_this();
   out.on_message = [weak](ServerMessage message) {
     if (auto self = weak.lock()) self->on_message(message);
   };
@@ -44,7 +44,7 @@ UpstreamEvents Connection::events() {
   return out;
 }
 
-Task<Result<std::shared_ptr<const Listing>>> Connection::listing(ListKind kind, SteadyTime deadline, bool fresh) {
+Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::listing(ListKind kind, SteadyTime deadline, bool fresh) {
   if (!upstream_->facts().offers(list_capability(kind))) {
     static const auto empty = std::make_shared<const Listing>();
     co_return empty;
@@ -72,7 +72,7 @@ Task<Result<std::shared_ptr<const Listing>>> Connection::listing(ListKind kind, 
     }
     if (load_now) {
       // Detached: others wait for it, and the caller's deadline must not end it for them.
-      Loop::current()->spawn([](std::shared_ptr<Connection> self, ListKind what,
+      Loop::current()->spawn([](std::shared_ptr<UpstreamConnection> self, ListKind what,
                                 std::shared_ptr<AsyncEvent> loaded) -> Task<void> {
         std::uint64_t generation;
         {
@@ -96,12 +96,12 @@ Task<Result<std::shared_ptr<const Listing>>> Connection::listing(ListKind kind, 
   }
 }
 
-std::shared_ptr<const Listing> Connection::known_listing(ListKind kind) const {
+std::shared_ptr<const Listing> UpstreamConnection::known_listing(ListKind kind) const {
   const std::lock_guard lock(mutex_);
   return caches_[index(kind)].listing;
 }
 
-Task<Result<std::shared_ptr<const Listing>>> Connection::load(ListKind kind) {
+Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind kind) {
   auto out = std::make_shared<Listing>();
   std::optional<std::string> cursor;
   std::set<std::string> seen;
@@ -132,7 +132,7 @@ Task<Result<std::shared_ptr<const Listing>>> Connection::load(ListKind kind) {
   co_return std::shared_ptr<const Listing>(std::move(out));
 }
 
-void Connection::attach(const std::shared_ptr<ConnectionListener>& listener) {
+void UpstreamConnection::attach(const std::shared_ptr<ConnectionListener>& listener) {
   const std::lock_guard lock(mutex_);
   for (const auto& known : listeners_)
     if (known.lock() == listener) return;
@@ -140,7 +140,7 @@ void Connection::attach(const std::shared_ptr<ConnectionListener>& listener) {
   listeners_.push_back(listener);
 }
 
-void Connection::detach(const ConnectionListener* listener) {
+void UpstreamConnection::detach(const ConnectionListener* listener) {
   const std::lock_guard lock(mutex_);
   std::erase_if(listeners_, [&](const auto& known) {
     const auto alive = known.lock();
@@ -148,14 +148,14 @@ void Connection::detach(const ConnectionListener* listener) {
   });
 }
 
-bool Connection::attached() const {
+bool UpstreamConnection::attached() const {
   const std::lock_guard lock(mutex_);
   for (const auto& known : listeners_)
     if (!known.expired()) return true;
   return false;
 }
 
-void Connection::on_message(const ServerMessage& message) {
+void UpstreamConnection::on_message(const ServerMessage& message) {
   std::optional<ListKind> changed;
   if (message.method == "notifications/tools/list_changed") changed = ListKind::tools;
   if (message.method == "notifications/prompts/list_changed") changed = ListKind::prompts;
@@ -188,7 +188,7 @@ void Connection::on_message(const ServerMessage& message) {
   for (const auto& listener : listeners) listener->on_connection_message(self, message);
 }
 
-void Connection::on_lost(const Error& error) {
+void UpstreamConnection::on_lost(const Error& error) {
   std::vector<std::shared_ptr<ConnectionListener>> listeners;
   {
     const std::lock_guard lock(mutex_);
@@ -201,11 +201,11 @@ void Connection::on_lost(const Error& error) {
   for (const auto& listener : listeners) listener->on_connection_lost(self);
 }
 
-Connection::Use::Use(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {
+UpstreamConnection::Use::Use(std::shared_ptr<UpstreamConnection> connection) : connection_(std::move(connection)) {
   connection_->in_flight_.fetch_add(1, std::memory_order_relaxed);
 }
 
-Connection::Use::~Use() {
+UpstreamConnection::Use::~Use() {
   if (!connection_) return;
   connection_->idle_since_.store(ticks(steady_clock::now()), std::memory_order_relaxed);
   if (connection_->in_flight_.fetch_sub(1, std::memory_order_acq_rel) == 1 &&
@@ -213,21 +213,21 @@ Connection::Use::~Use() {
     connection_->close();
 }
 
-SteadyTime Connection::idle_since() const noexcept {
+SteadyTime UpstreamConnection::idle_since() const noexcept {
   return SteadyTime(steady_clock::duration(idle_since_.load(std::memory_order_relaxed)));
 }
 
-void Connection::retire(SteadyTime deadline) {
+void UpstreamConnection::retire(SteadyTime deadline) {
   close_at_.store(ticks(deadline), std::memory_order_relaxed);
   retired_.store(true, std::memory_order_release);
   if (in_flight_.load(std::memory_order_acquire) == 0) close();
 }
 
-bool Connection::overdue(SteadyTime now) const {
+bool UpstreamConnection::overdue(SteadyTime now) const {
   return retired_.load(std::memory_order_acquire) && ticks(now) >= close_at_.load(std::memory_order_relaxed);
 }
 
-void Connection::close() {
+void UpstreamConnection::close() {
   if (upstream_) upstream_->close();
 }
 

@@ -113,7 +113,7 @@ Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& pri
   return std::shared_ptr<const Binding>(std::move(out));
 }
 
-Task<Result<std::shared_ptr<Connection>>> ConnectionPool::acquire(std::shared_ptr<const Binding> binding,
+Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(std::shared_ptr<const Binding> binding,
                                                                   SteadyTime deadline) {
   const auto core = core_.lock();
   if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
@@ -151,7 +151,7 @@ Task<void> ConnectionPool::open(std::shared_ptr<Core> core, std::shared_ptr<cons
   } else {
     report(*binding->target, binding->key, result.error(), result.error().message, nullptr);
   }
-  std::shared_ptr<Connection> unwanted;
+  std::shared_ptr<UpstreamConnection> unwanted;
   {
     const std::lock_guard lock(mutex_);
     Slot& slot = slots_[binding->key];
@@ -180,25 +180,26 @@ Task<void> ConnectionPool::open(std::shared_ptr<Core> core, std::shared_ptr<cons
   opened->set();
 }
 
-Task<Result<std::shared_ptr<Connection>>> ConnectionPool::connect(std::shared_ptr<Core> core,
+Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::shared_ptr<Core> core,
                                                                   std::shared_ptr<const Binding> binding) {
   const Target& target = *binding->target;
   const SteadyTime deadline = steady_clock::now() + kOpenTimeout;
   Loop& home = *Loop::current();
-  auto connection = std::make_shared<Connection>(core, binding);
+  auto connection = std::make_shared<UpstreamConnection>(core, binding);
   auto& workers = core->runtime->impl().workers();
-  const auto finish = [&connection](Result<std::shared_ptr<Upstream>> upstream) -> Result<std::shared_ptr<Connection>> {
+  const auto finish = [&connection](Result<std::shared_ptr<Upstream>> upstream) -> Result<std::shared_ptr<UpstreamConnection>> {
     if (!upstream) return upstream.error();
     connection->upstream_ = std::move(*upstream);
     return connection;
   };
 
   if (core->options.connect_upstream) {
-    auto channel = co_await run_blocking(workers, [core, binding]() -> Result<std::shared_ptr<MessageChannel>> {
+    auto ask = [core, binding]() -> Result<std::shared_ptr<MessageChannel>> {
       return core->options.connect_upstream(
           {*binding->target, binding->subject.starts_with("user:") ? binding->user_id : std::string(), binding->env,
            binding->credential});
-    });
+    };
+    auto channel = co_await run_blocking(workers, ask);
     if (!channel) co_return Error(ErrorCode::unavailable, "overloaded", "Too many connections are being opened");
     if (!*channel) co_return channel->error();
     if (**channel) {
@@ -240,7 +241,8 @@ Task<Result<std::shared_ptr<Connection>>> ConnectionPool::connect(std::shared_pt
       const auto events = connection->events();
       options.on_log = events.on_log;
       options.farewells = core->farewells;
-      auto channel = co_await run_blocking(workers, [&home, options]() { return open_stdio_channel(home, options); });
+      auto start = [&home, options]() { return open_stdio_channel(home, options); };
+      auto channel = co_await run_blocking(workers, start);
       if (!channel) co_return Error(ErrorCode::unavailable, "overloaded", "Too many processes are being started");
       if (!*channel) co_return channel->error();
       auto upstream = co_await open_channel_upstream(**channel, binding->client, events, deadline);
@@ -281,13 +283,13 @@ Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const Core& core
 }
 
 Status ConnectionPool::reserve_process(const Core& core, const Binding& binding) {
-  std::vector<std::shared_ptr<Connection>> evicted;
+  std::vector<std::shared_ptr<UpstreamConnection>> evicted;
   {
     const std::lock_guard lock(mutex_);
     const auto make_room = [&](std::size_t limit, const std::function<bool(const Binding&)>& counts) {
       for (;;) {
         std::size_t live = 0;
-        std::shared_ptr<Connection> oldest;
+        std::shared_ptr<UpstreamConnection> oldest;
         for (const auto& [key, slot] : slots_) {
           const Binding* other = slot.connection ? &slot.connection->binding() : slot.binding.get();
           if (other == nullptr || other == &binding || !other->target->is_process() || !counts(*other)) continue;
@@ -316,7 +318,7 @@ Status ConnectionPool::reserve_process(const Core& core, const Binding& binding)
 void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, int* count) {
   const auto core = core_.lock();
   const auto drain = core ? core->options.upstream.drain : milliseconds(0);
-  std::vector<std::shared_ptr<Connection>> found;
+  std::vector<std::shared_ptr<UpstreamConnection>> found;
   {
     const std::lock_guard lock(mutex_);
     for (auto it = slots_.begin(); it != slots_.end();) {
@@ -389,14 +391,14 @@ void ConnectionPool::close_user(const std::string& user_id) {
   retire([subject = "user:" + user_id](const Binding& binding) { return binding.subject == subject; });
 }
 
-void ConnectionPool::released(const std::shared_ptr<Connection>& connection) {
+void ConnectionPool::released(const std::shared_ptr<UpstreamConnection>& connection) {
   if (connection->target().is_process() && connection->binding().session_id.empty()) return;
   if (connection->attached()) return;
   forget(connection);
   connection->retire(steady_clock::now() + std::chrono::seconds(30));
 }
 
-void ConnectionPool::forget(const std::shared_ptr<Connection>& connection) {
+void ConnectionPool::forget(const std::shared_ptr<UpstreamConnection>& connection) {
   const std::lock_guard lock(mutex_);
   const auto it = slots_.find(connection->binding().key);
   if (it != slots_.end() && it->second.connection == connection) it->second.connection = nullptr;
@@ -406,7 +408,7 @@ void ConnectionPool::forget(const std::shared_ptr<Connection>& connection) {
 void ConnectionPool::sweep(SteadyTime now) {
   const auto core = core_.lock();
   if (!core) return;
-  std::vector<std::shared_ptr<Connection>> ended, overdue;
+  std::vector<std::shared_ptr<UpstreamConnection>> ended, overdue;
   {
     const std::lock_guard lock(mutex_);
     std::erase_if(retired_, [&](const auto& connection) {
@@ -438,7 +440,7 @@ void ConnectionPool::sweep(SteadyTime now) {
 }
 
 void ConnectionPool::close_all() {
-  std::vector<std::shared_ptr<Connection>> all;
+  std::vector<std::shared_ptr<UpstreamConnection>> all;
   {
     const std::lock_guard lock(mutex_);
     closed_ = true;

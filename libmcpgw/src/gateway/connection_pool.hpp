@@ -25,15 +25,15 @@
 
 namespace mcpgw::detail {
 
-class Connection;
+class UpstreamConnection;
 
 /// Who hears what a server sends outside calls.
 class ConnectionListener {
  public:
   virtual ~ConnectionListener() = default;
   /// From any thread; must not block.
-  virtual void on_connection_message(const std::shared_ptr<Connection>& connection, const ServerMessage& message) = 0;
-  virtual void on_connection_lost(const std::shared_ptr<Connection>& connection) = 0;
+  virtual void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection, const ServerMessage& message) = 0;
+  virtual void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) = 0;
 };
 
 /// Everything one principal's connection to one target is made with. Holds secrets.
@@ -51,9 +51,9 @@ struct Binding {
 };
 
 /// One initialised upstream connection. Safe from any thread.
-class Connection : public std::enable_shared_from_this<Connection> {
+class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnection> {
  public:
-  Connection(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding);
+  UpstreamConnection(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding);
 
   const Binding& binding() const noexcept { return *binding_; }
   const Target& target() const noexcept { return *binding_->target; }
@@ -74,14 +74,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Counts a running call while it exists.
   class Use {
    public:
-    explicit Use(std::shared_ptr<Connection> connection);
+    explicit Use(std::shared_ptr<UpstreamConnection> connection);
     ~Use();
     Use(Use&&) = default;
     Use(const Use&) = delete;
     Use& operator=(const Use&) = delete;
 
    private:
-    std::shared_ptr<Connection> connection_;
+    std::shared_ptr<UpstreamConnection> connection_;
   };
   std::size_t in_flight() const noexcept { return in_flight_.load(std::memory_order_relaxed); }
   SteadyTime idle_since() const noexcept;
@@ -132,7 +132,7 @@ class ConnectionPool {
 
   /// The connection for a binding, opened when there is none. Errors: those of Upstream, "transport_disabled",
   /// "kubernetes_disabled", "instance_limit".
-  Task<Result<std::shared_ptr<Connection>>> acquire(std::shared_ptr<const Binding> binding, SteadyTime deadline);
+  Task<Result<std::shared_ptr<UpstreamConnection>>> acquire(std::shared_ptr<const Binding> binding, SteadyTime deadline);
 
   /// After changes in storage: connections whose values are no longer the current ones are retired.
   void on_change(const RepositoryChange& change);
@@ -141,8 +141,8 @@ class ConnectionPool {
   /// Retires the connections that belong to one user alone.
   void close_user(const std::string& user_id);
   /// A listener has gone: HTTP sessions nobody uses any more are closed.
-  void released(const std::shared_ptr<Connection>& connection);
-  void forget(const std::shared_ptr<Connection>& connection);
+  void released(const std::shared_ptr<UpstreamConnection>& connection);
+  void forget(const std::shared_ptr<UpstreamConnection>& connection);
   /// Idle and overdue connections. Called about once a second.
   void sweep(SteadyTime now);
   void close_all();
@@ -155,7 +155,7 @@ class ConnectionPool {
 
  private:
   struct Slot {
-    std::shared_ptr<Connection> connection;
+    std::shared_ptr<UpstreamConnection> connection;
     std::shared_ptr<AsyncEvent> opening;
     std::shared_ptr<const Binding> binding;
     std::optional<Error> error;
@@ -171,7 +171,7 @@ class ConnectionPool {
 
   Task<void> open(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding,
                   std::shared_ptr<AsyncEvent> opened);
-  Task<Result<std::shared_ptr<Connection>>> connect(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding);
+  Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding);
   Result<std::shared_ptr<HttpClient>> http_client(const Core& core, const Target& target);
   Status reserve_process(const Core& core, const Binding& binding);
   void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr);
@@ -179,7 +179,7 @@ class ConnectionPool {
   const std::weak_ptr<Core> core_;
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, Slot> slots_;
-  std::vector<std::shared_ptr<Connection>> retired_;
+  std::vector<std::shared_ptr<UpstreamConnection>> retired_;
   std::map<std::string, Health> health_;  // by target id
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
   bool closed_ = false;

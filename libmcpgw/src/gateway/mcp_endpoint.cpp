@@ -106,7 +106,7 @@ void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const Requ
 }
 
 std::string McpEndpoint::audited_body(const std::string& body, const std::string& method,
-                                      const Connection* connection) const {
+                                      const UpstreamConnection* connection) const {
   const AuditOptions& audit = core_->options.audit;
   if (audit.body == AuditBody::none) return {};
   RedactRules rules;

@@ -57,7 +57,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   /// Connections and lists of all targets of the view, in its order, as far as they are there by the deadline.
   struct Gathered {
     std::shared_ptr<const Target> target;
-    std::shared_ptr<Connection> connection;
+    std::shared_ptr<UpstreamConnection> connection;
     std::shared_ptr<const Listing> listing;
   };
   Task<std::vector<Gathered>> gather(std::shared_ptr<Session> session, Principal principal,
@@ -69,7 +69,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   std::string upstream_failure(ClientCall& call, const Target& target, const Error& error);
   AuditRecord audit_row(const RequestMeta& meta, const HttpRequest& request, const Session* session) const;
   /// What the audit log keeps of a message, by the configured rule.
-  std::string audited_body(const std::string& body, const std::string& method, const Connection* connection) const;
+  std::string audited_body(const std::string& body, const std::string& method, const UpstreamConnection* connection) const;
   void refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta, const HttpRequest& request,
               const Session* session, int status, int code, std::string_view message, std::string_view id,
               const char* error_code, std::string_view data = {});

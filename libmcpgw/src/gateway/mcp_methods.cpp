@@ -386,7 +386,7 @@ Task<std::string> McpEndpoint::forward(Call call, Route route, ResourceType type
   for (int attempt = 0;; ++attempt) {
     auto connection = co_await call->session->connection(call->principal, route.target, connect_by);
     if (!connection) co_return upstream_failure(*call, target, connection.error());
-    const Connection::Use use(*connection);
+    const UpstreamConnection::Use use(*connection);
     call->connection = *connection;
     UpstreamCall request;
     request.method = call->method;

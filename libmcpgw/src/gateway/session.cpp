@@ -91,7 +91,7 @@ std::shared_ptr<const Session::View> Session::view(const Principal& principal) {
   return out;
 }
 
-Task<Result<std::shared_ptr<Connection>>> Session::connection(const Principal& principal,
+Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(const Principal& principal,
                                                               const std::shared_ptr<const Target>& target,
                                                               SteadyTime deadline) {
   const std::uint64_t generation = core_->repository->credential_generation();
@@ -113,7 +113,7 @@ Task<Result<std::shared_ptr<Connection>>> Session::connection(const Principal& p
   }
   auto acquired = co_await core_->pool->acquire(binding, deadline);
   if (!acquired) co_return acquired.error();
-  std::shared_ptr<Connection> old;
+  std::shared_ptr<UpstreamConnection> old;
   {
     const std::lock_guard lock(mutex_);
     if (closed()) co_return Error(ErrorCode::cancelled, "cancelled", "The session was closed");
@@ -131,15 +131,15 @@ Task<Result<std::shared_ptr<Connection>>> Session::connection(const Principal& p
   co_return *acquired;
 }
 
-std::vector<std::shared_ptr<Connection>> Session::connections() const {
-  std::vector<std::shared_ptr<Connection>> out;
+std::vector<std::shared_ptr<UpstreamConnection>> Session::connections() const {
+  std::vector<std::shared_ptr<UpstreamConnection>> out;
   const std::lock_guard lock(mutex_);
   for (const auto& [target_id, bound] : bound_)
     if (bound.connection) out.push_back(bound.connection);
   return out;
 }
 
-void Session::drop(const std::shared_ptr<Connection>& connection) {
+void Session::drop(const std::shared_ptr<UpstreamConnection>& connection) {
   connection->detach(this);
   const std::lock_guard lock(mutex_);
   const auto it = bound_.find(connection->target().id);
@@ -341,7 +341,7 @@ void Session::close() {
 
 // --- what servers say --------------------------------------------------------------------------------
 
-void Session::on_connection_message(const std::shared_ptr<Connection>& connection, const ServerMessage& message) {
+void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& connection, const ServerMessage& message) {
   const auto user = core_->repository->user(user_id());
   if (!user || !user->enabled) return;
   Principal principal;
@@ -384,7 +384,7 @@ void Session::on_connection_message(const std::shared_ptr<Connection>& connectio
     send(make_notification(message.method, {}));
 }
 
-void Session::on_connection_lost(const std::shared_ptr<Connection>& connection) { drop(connection); }
+void Session::on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) { drop(connection); }
 
 void Session::remember_list(ListKind kind, std::string fingerprint) {
   const std::lock_guard lock(mutex_);
@@ -394,7 +394,7 @@ void Session::remember_list(ListKind kind, std::string fingerprint) {
 std::string Session::fingerprint(const Principal& principal, ListKind kind) {
   std::string text;
   const auto seen = view(principal);
-  std::map<std::string, std::shared_ptr<Connection>> open;
+  std::map<std::string, std::shared_ptr<UpstreamConnection>> open;
   for (const auto& one : connections()) open[one->target().id] = one;
   for (const auto& target : seen->targets) {
     text += target->id + (seen->prefixed(*target) ? "+" : "-") + target->slug + '\n';

@@ -57,13 +57,13 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   };
   std::shared_ptr<const View> view(const Principal& principal);
   /// The session's connection to a target for this principal, opened when needed.
-  Task<Result<std::shared_ptr<Connection>>> connection(const Principal& principal,
+  Task<Result<std::shared_ptr<UpstreamConnection>>> connection(const Principal& principal,
                                                        const std::shared_ptr<const Target>& target,
                                                        SteadyTime deadline);
   /// Connections that are open now.
-  std::vector<std::shared_ptr<Connection>> connections() const;
+  std::vector<std::shared_ptr<UpstreamConnection>> connections() const;
   /// Drops a connection that turned out to be dead.
-  void drop(const std::shared_ptr<Connection>& connection);
+  void drop(const std::shared_ptr<UpstreamConnection>& connection);
 
   // --- requests of the client that are running -----------------------------------------------------
   /// False when a request with this id is running already.
@@ -100,8 +100,8 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void close();
   bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
-  void on_connection_message(const std::shared_ptr<Connection>& connection, const ServerMessage& message) override;
-  void on_connection_lost(const std::shared_ptr<Connection>& connection) override;
+  void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection, const ServerMessage& message) override;
+  void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) override;
 
   /// Tells the client that lists of these kinds changed, if its own view did: at most once for what has happened
   /// since it last listed.
@@ -115,7 +115,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
     std::uint64_t generation = 0;
     std::string identity;  ///< role and groups it was resolved for
     std::shared_ptr<const Binding> binding;
-    std::shared_ptr<Connection> connection;
+    std::shared_ptr<UpstreamConnection> connection;
   };
   struct Asked {
     std::weak_ptr<Upstream> upstream;

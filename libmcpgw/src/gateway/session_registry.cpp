@@ -65,8 +65,8 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& 
   if (oldest) end(oldest, "expired");
 
   // Stored before it is announced, so that a restart right after this still knows it.
-  auto stored = co_await run_blocking(core->runtime->impl().workers(),
-                                      [core, record] { return core->repository->save_session(record); });
+  auto save = [core, record] { return core->repository->save_session(record); };
+  auto stored = co_await run_blocking(core->runtime->impl().workers(), save);
   if (!stored || !*stored)
     co_return stored ? stored->error() : Error(ErrorCode::unavailable, "overloaded", "The gateway is overloaded");
   {
@@ -86,8 +86,8 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
       co_return it->second->user_id() == principal.user_id && !it->second->closed() ? it->second
                                                                                      : std::shared_ptr<Session>();
   }
-  auto loaded = co_await run_blocking(core->runtime->impl().workers(),
-                                      [core, id] { return core->repository->load_session(id); });
+  auto load = [core, id] { return core->repository->load_session(id); };
+  auto loaded = co_await run_blocking(core->runtime->impl().workers(), load);
   if (!loaded) co_return Error(ErrorCode::unavailable, "overloaded", "The gateway is overloaded");
   if (!*loaded) co_return loaded->error();
   if (!**loaded || (**loaded)->user_id != principal.user_id ||

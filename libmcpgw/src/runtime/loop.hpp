@@ -43,7 +43,10 @@ using TcpSocket = asio::basic_stream_socket<asio::ip::tcp, Executor>;
 using TcpAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, Executor>;
 using SteadyTime = std::chrono::steady_clock::time_point;
 
-/// One thread that runs an io_context.
+class WorkerPool;
+
+/// One thread that runs an io_context. SIGPIPE is blocked in it: a pipe whose reader has gone is an error of the
+/// write and nothing else.
 class Loop {
  public:
   explicit Loop(std::size_t index);
@@ -74,12 +77,18 @@ class Loop {
   /// Starts a coroutine on this loop. Exceptions that leave it are logged to stderr and end nothing else.
   void spawn(Task<void> task);
 
+  /// One thread that starts child processes, made when first needed. The kernel ends a child together with the
+  /// thread that started it (PR_SET_PDEATHSIG), so that has to be one that lives as long as the loop.
+  WorkerPool& spawner();
+
   void stop_and_join();
 
  private:
   asio::io_context io_{1};
   asio::executor_work_guard<Executor> guard_;
   std::size_t index_;
+  std::mutex spawner_mutex_;
+  std::unique_ptr<WorkerPool> spawner_;  // guarded by the mutex
   std::thread thread_;
 };
 
@@ -131,22 +140,23 @@ class Runtime::Impl {
 namespace mcpgw::detail {
 
 /// Runs `work` on `pool` and resumes on the current loop with its result; nullopt when the pool refuses it.
-/// `work` must not throw.
+/// `work` must not throw; it is moved from. It is a reference to a named variable because g++ 12 destroys a closure
+/// twice that is made inside a co_await expression.
 template <class F>
-Task<std::optional<std::invoke_result_t<F>>> run_blocking(WorkerPool& pool, F work) {
+Task<std::optional<std::invoke_result_t<F>>> run_blocking(WorkerPool& pool, F& work) {
   using R = std::invoke_result_t<F>;
   const Executor executor = co_await asio::this_coro::executor;
-  co_return co_await asio::async_initiate<const UseTask, void(std::optional<R>)>(
-      [&pool, executor](auto handler, F job) {
-        auto shared = std::make_shared<decltype(handler)>(std::move(handler));
-        auto guard = std::make_shared<asio::executor_work_guard<Executor>>(executor);
-        const bool taken = pool.post([shared, guard, executor, job = std::move(job)]() mutable {
-          auto result = std::make_shared<std::optional<R>>(job());
-          asio::post(executor, [shared, guard, result] { std::move (*shared)(std::move(*result)); });
-        });
-        if (!taken) asio::post(executor, [shared, guard] { std::move (*shared)(std::optional<R>{}); });
-      },
-      use_task, std::move(work));
+  auto job = std::make_shared<F>(std::move(work));
+  auto initiate = [&pool, &executor, &job](auto handler) {
+    auto shared = std::make_shared<decltype(handler)>(std::move(handler));
+    auto guard = std::make_shared<asio::executor_work_guard<Executor>>(executor);
+    const bool taken = pool.post([shared, guard, executor, job] {
+      auto result = std::make_shared<std::optional<R>>((*job)());
+      asio::post(executor, [shared, guard, result] { std::move (*shared)(std::move(*result)); });
+    });
+    if (!taken) asio::post(executor, [shared, guard] { std::move (*shared)(std::optional<R>{}); });
+  };
+  co_return co_await asio::async_initiate<const UseTask, void(std::optional<R>)>(initiate, use_task);
 }
 
 /// Suspends for `duration`.
