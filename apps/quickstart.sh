@@ -94,7 +94,9 @@ cli target list
 step "Policy: everyone may use echo and add of the demo server"
 policies=$(cli policy list)
 if ! grep -q 'Quickstart$' <<<"$policies"; then
-  cli policy add Quickstart --effect allow --target demo --type tool --pattern '^(echo|add)$' --everyone >/dev/null
+  target=$(cli target show demo | json id)
+  call POST /api/policies '{"name":"Quickstart","target_id":"'"$target"'","resource_type":"tool",
+    "resource_pattern":"^(echo|add)$","effect":"allow","subjects":[{"subject_type":"everyone"}]}' >/dev/null
 fi
 cli policy list
 
@@ -109,7 +111,7 @@ mcp() {  # mcp BODY [HEADER...]: one JSON-RPC message; prints the answer's heade
 initialize='{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"quickstart","version":"1"}}}'
 answer=$([ -z "$token" ] || mcp "$initialize")
 if [[ $answer != *'"serverInfo"'* ]]; then
-  token=$(cli token create "$email" --name quickstart)
+  token=$(call POST /api/auth/tokens '{"name":"quickstart","scopes":["mcp"]}' | json token)
   printf '%s' "$token" >"$token_file"
   answer=$(mcp "$initialize")
 fi

@@ -1,4 +1,4 @@
-// mcpgw target: the MCP servers behind the gateway. A gateway that runs on the same storage follows at once.
+// mcpgw target: the MCP servers behind the gateway. A gateway that runs on the same storage follows within moments.
 #include "cli.hpp"
 #include "words.hpp"
 

@@ -201,7 +201,11 @@ describe('the command line works on the storage of a running gateway', { timeout
     const admin = await json(['user', 'add', 'root@example.test', '--admin'], `${PASSWORD}\n`);
     assert.equal(admin.role, 'admin');
     await cli(['user', 'add', 'ann@example.test', '--groups', 'staff,ops'], `${PASSWORD}\n`);
-    const login = await gateway.ask('POST', '/api/auth/login', { email: 'ann@example.test', password: PASSWORD }, null);
+    // What another process writes is seen within moments.
+    const login = (await eventually('the running gateway to know the user', async () => {
+      const answer = await gateway.api('POST', '/api/auth/login', { email: 'ann@example.test', password: PASSWORD }, null);
+      return answer.status === 200 ? answer : null;
+    })).body;
     assert.deepEqual(login.user.groups, ['staff', 'ops']);
     await cli(['target', 'add', 'demo', '--url', demo.url]);
     await cli(['policy', 'add', 'staff adds', '--effect', 'allow', '--target', 'demo', '--type', 'tool', '--pattern', '^add$',

@@ -171,15 +171,17 @@ describe('two users', { timeout: 240000 }, () => {
   test('audit rows tell who did what, and no secret is anywhere', async () => {
     const a = await connect(gateway, alice.token);
     await a.callTool({ name: 'web_echo', arguments: { text: 'for the audit' } });
+    await assert.rejects(a.callTool({ name: 'everything_echo', arguments: { message: 'no' } }), /Unknown tool/);
+    // A target out of reach is never asked, so nothing is known of its items.
     await assert.rejects(a.callTool({ name: 'files_read_text_file', arguments: { path: '/x' } }), /Unknown tool/);
     await assert.rejects(a.callTool({ name: 'web_nothing', arguments: {} }), /Unknown tool/);
     await a.end();
     const rows = (query) => gateway.ask('GET', `/api/logs?limit=200&kind=mcp&user_id=${alice.user.id}${query}`);
     const denied = await eventually('the audit row of a denied call', async () =>
-      (await rows('&decision=deny')).find((row) => row.target_name === 'files'));
+      (await rows('&decision=deny')).find((row) => row.target_name === 'everything'));
     assert.equal(denied.response_status, 403);
     assert.equal(denied.error_code, 'denied');
-    assert.equal(denied.tool, 'read_text_file');
+    assert.equal(denied.tool, 'echo');
     assert.equal(denied.user_email, 'alice@example.test');
     const allowed = (await rows('&decision=allow&target=web')).find((row) => row.tool === 'echo');
     assert.equal(allowed.response_status, 200);
