@@ -45,10 +45,10 @@ class PostReply : public std::enable_shared_from_this<PostReply> {
 
 class ClientCall : public CallObserver, public std::enable_shared_from_this<ClientCall> {
  public:
-  ClientCall(std::shared_ptr<Core> c, std::shared_ptr<Session> s, Principal p)
+  ClientCall(std::shared_ptr<GatewayCore> c, std::shared_ptr<Session> s, Principal p)
       : core(std::move(c)), session(std::move(s)), principal(std::move(p)), handle(std::make_shared<CallHandle>()) {}
 
-  const std::shared_ptr<Core> core;
+  const std::shared_ptr<GatewayCore> core;
   const std::shared_ptr<Session> session;
   const Principal principal;
   const std::shared_ptr<CallHandle> handle;

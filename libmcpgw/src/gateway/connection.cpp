@@ -19,7 +19,7 @@ std::size_t index(ListKind kind) { return static_cast<std::size_t>(kind); }
 
 }  // namespace
 
-UpstreamConnection::UpstreamConnection(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding)
+UpstreamConnection::UpstreamConnection(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding)
     : core_(std::move(core)),
       binding_(std::move(binding)),
       created_(steady_clock::now()),

@@ -26,7 +26,7 @@ void add(std::string& out, std::string_view part) {
   out += part;
 }
 
-std::vector<std::string> process_environment(const Core& core, const Binding& binding) {
+std::vector<std::string> process_environment(const GatewayCore& core, const Binding& binding) {
   std::map<std::string, std::string> env;
   const auto inherit = [&](const std::string& name) {
     if (const char* value = std::getenv(name.c_str())) env[name] = value;
@@ -143,7 +143,7 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(std::s
   }
 }
 
-Task<void> ConnectionPool::open(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding,
+Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                                 std::shared_ptr<AsyncEvent> opened) {
   auto result = co_await connect(core, binding);
   if (result) {
@@ -180,7 +180,7 @@ Task<void> ConnectionPool::open(std::shared_ptr<Core> core, std::shared_ptr<cons
   opened->set();
 }
 
-Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::shared_ptr<Core> core,
+Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::shared_ptr<GatewayCore> core,
                                                                   std::shared_ptr<const Binding> binding) {
   const Target& target = *binding->target;
   const SteadyTime deadline = steady_clock::now() + kOpenTimeout;
@@ -256,7 +256,7 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::s
   co_return disabled("transport_disabled", "The transport is not known");
 }
 
-Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const Core& core, const Target& target) {
+Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const GatewayCore& core, const Target& target) {
   {
     const std::lock_guard lock(mutex_);
     const auto it = clients_.find(target.id);
@@ -282,7 +282,7 @@ Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const Core& core
   return *client;
 }
 
-Status ConnectionPool::reserve_process(const Core& core, const Binding& binding) {
+Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& binding) {
   std::vector<std::shared_ptr<UpstreamConnection>> evicted;
   {
     const std::lock_guard lock(mutex_);

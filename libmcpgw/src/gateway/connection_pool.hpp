@@ -53,7 +53,7 @@ struct Binding {
 /// One initialised upstream connection. Safe from any thread.
 class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnection> {
  public:
-  UpstreamConnection(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding);
+  UpstreamConnection(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding);
 
   const Binding& binding() const noexcept { return *binding_; }
   const Target& target() const noexcept { return *binding_->target; }
@@ -106,7 +106,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   void on_lost(const Error& error);
   Task<Result<std::shared_ptr<const Listing>>> load(ListKind kind);
 
-  const std::shared_ptr<Core> core_;
+  const std::shared_ptr<GatewayCore> core_;
   const std::shared_ptr<const Binding> binding_;
   const SteadyTime created_;
   std::shared_ptr<Upstream> upstream_;  // set once, before the connection is shared
@@ -124,7 +124,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
 /// Safe from any thread.
 class ConnectionPool {
  public:
-  explicit ConnectionPool(std::weak_ptr<Core> core) : core_(std::move(core)) {}
+  explicit ConnectionPool(std::weak_ptr<GatewayCore> core) : core_(std::move(core)) {}
 
   /// Resolves credential and environment. data_loss/"credential_unavailable".
   Result<std::shared_ptr<const Binding>> bind(const Principal& principal, const std::shared_ptr<const Target>& target,
@@ -169,14 +169,14 @@ class ConnectionPool {
     Time since{};
   };
 
-  Task<void> open(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding,
+  Task<void> open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                   std::shared_ptr<AsyncEvent> opened);
-  Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<Core> core, std::shared_ptr<const Binding> binding);
-  Result<std::shared_ptr<HttpClient>> http_client(const Core& core, const Target& target);
-  Status reserve_process(const Core& core, const Binding& binding);
+  Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding);
+  Result<std::shared_ptr<HttpClient>> http_client(const GatewayCore& core, const Target& target);
+  Status reserve_process(const GatewayCore& core, const Binding& binding);
   void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr);
 
-  const std::weak_ptr<Core> core_;
+  const std::weak_ptr<GatewayCore> core_;
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, Slot> slots_;
   std::vector<std::shared_ptr<UpstreamConnection>> retired_;

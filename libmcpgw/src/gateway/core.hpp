@@ -1,4 +1,4 @@
-// Core: what the parts of a gateway share. One per Gateway, kept alive by everything that still runs.
+// GatewayCore: what the parts of a gateway share. One per Gateway, kept alive by everything that still runs.
 #pragma once
 
 #include <atomic>
@@ -14,9 +14,9 @@ class ConnectionPool;
 class SessionRegistry;
 class Statistics;
 
-struct Core {
+struct GatewayCore {
   /// `shared` is only pointed to: what runs on its loops must not keep them from ending. The Gateway owns it.
-  Core(GatewayOptions o, const std::shared_ptr<Runtime>& shared)
+  GatewayCore(GatewayOptions o, const std::shared_ptr<Runtime>& shared)
       : options(std::move(o)), runtime(std::shared_ptr<void>(), shared.get()) {}
 
   // Set once by Gateway::create, in this order.

@@ -67,7 +67,7 @@ bool origin_matches(std::string_view pattern, std::string_view origin) {
 /// Adds what every answer carries, counts what is in flight, and writes the access log line.
 class Front::Reply : public Responder, public std::enable_shared_from_this<Front::Reply> {
  public:
-  Reply(std::shared_ptr<Core> core, std::shared_ptr<Responder> inner) : core_(std::move(core)), inner_(std::move(inner)) {}
+  Reply(std::shared_ptr<GatewayCore> core, std::shared_ptr<Responder> inner) : core_(std::move(core)), inner_(std::move(inner)) {}
 
   ~Reply() override {
     if (!answered_) {
@@ -147,12 +147,12 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
     core_->options.log({LogLevel::info, "access", "request", std::move(fields)});
   }
 
-  const std::shared_ptr<Core> core_;
+  const std::shared_ptr<GatewayCore> core_;
   const std::shared_ptr<Responder> inner_;
   std::atomic<bool> answered_{false};
 };
 
-Front::Front(std::shared_ptr<Core> core, std::unique_ptr<AdminApi> admin)
+Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
     : core_(std::move(core)), admin_(std::move(admin)), endpoint_(std::make_shared<McpEndpoint>(core_)) {}
 
 void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {

@@ -14,7 +14,7 @@ namespace mcpgw::detail {
 /// Safe from any thread.
 class Front : public std::enable_shared_from_this<Front> {
  public:
-  Front(std::shared_ptr<Core> core, std::unique_ptr<AdminApi> admin);
+  Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin);
 
   void handle(HttpRequest request, std::shared_ptr<Responder> responder);
 
@@ -30,7 +30,7 @@ class Front : public std::enable_shared_from_this<Front> {
   /// Whether a browser page of this origin may talk to /mcp (docs/server.md, "Origins").
   bool origin_allowed(const HttpRequest& request) const;
 
-  const std::shared_ptr<Core> core_;
+  const std::shared_ptr<GatewayCore> core_;
   const std::unique_ptr<AdminApi> admin_;
   const std::shared_ptr<McpEndpoint> endpoint_;
 };

@@ -25,7 +25,7 @@ constexpr auto kPurgeEvery = std::chrono::hours(1);
 constexpr auto kKeepEndedTokens = std::chrono::hours(24 * 30);
 
 /// Once a second: ends what is idle or overdue. Lives as long as the core is wanted.
-Task<void> housekeeping(std::weak_ptr<Core> weak, std::shared_ptr<std::atomic<bool>> stop) {
+Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::atomic<bool>> stop) {
   auto last_keep_alive = steady_clock::now();
   auto last_purge = steady_clock::time_point::min();
   while (!stop->load()) {
@@ -122,7 +122,7 @@ class BlockingResponder final : public Responder {
 class Gateway::Impl {
  public:
   std::shared_ptr<Runtime> runtime;  // first: destroyed last
-  std::shared_ptr<Core> core;
+  std::shared_ptr<GatewayCore> core;
   std::unique_ptr<GatewayLiveState> live;
   std::shared_ptr<Front> front;
   std::uint64_t listener = 0;
@@ -147,7 +147,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   invent(options.jwt_secret);
   invent(options.encryption.current);
 
-  auto core = std::make_shared<Core>(std::move(options), runtime);
+  auto core = std::make_shared<GatewayCore>(std::move(options), runtime);
   core->clock = core->options.clock;
   core->random = core->options.random;
   core->audit_sink = core->options.audit_sink;
@@ -247,7 +247,7 @@ void Gateway::close(milliseconds grace) {
   const std::lock_guard lock(impl_->close_mutex);
   if (impl_->closed) return;
   impl_->closed = true;
-  Core& core = *impl_->core;
+  GatewayCore& core = *impl_->core;
   core.draining.store(true, std::memory_order_release);
   const auto deadline = steady_clock::now() + grace;
   while (core.in_flight.load() > 0 && steady_clock::now() < deadline)

@@ -38,7 +38,7 @@ std::string target_json(const std::string& id_json, const std::string& name, con
          R"(,"in_flight":0})";
 }
 
-Task<void> run_test(std::shared_ptr<Core> core, Principal principal, std::shared_ptr<const Target> target,
+Task<void> run_test(std::shared_ptr<GatewayCore> core, Principal principal, std::shared_ptr<const Target> target,
                     std::shared_ptr<TargetTest> out) {
   const SteadyTime deadline = steady_clock::now() + std::chrono::seconds(30);
   auto step_started = steady_clock::now();

@@ -8,7 +8,7 @@ namespace mcpgw::detail {
 
 class GatewayLiveState final : public LiveState {
  public:
-  explicit GatewayLiveState(std::weak_ptr<Core> core) : core_(std::move(core)) {}
+  explicit GatewayLiveState(std::weak_ptr<GatewayCore> core) : core_(std::move(core)) {}
 
   int recycle(const std::string& user_id) override;
   Result<int> restart_instances(const std::string& target_id) override;
@@ -18,7 +18,7 @@ class GatewayLiveState final : public LiveState {
   void audit(AuditRecord record) override;
 
  private:
-  const std::weak_ptr<Core> core_;
+  const std::weak_ptr<GatewayCore> core_;
 };
 
 }  // namespace mcpgw::detail

@@ -21,7 +21,7 @@ struct RequestMeta {
 /// Safe from any thread; runs on loops.
 class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
  public:
-  explicit McpEndpoint(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+  explicit McpEndpoint(std::shared_ptr<GatewayCore> core) : core_(std::move(core)) {}
 
   /// Answers a request to /mcp whose origin, load and token have been checked.
   Task<void> handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
@@ -49,10 +49,10 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<std::string> complete(Call call);
   Task<std::string> set_level(Call call);
   /// Judges, sends to the target, and answers. `params` is what the upstream gets.
-  Task<std::string> forward(Call call, Route route, ResourceType type, std::string params);
+  Task<std::string> forward(Call call, ItemRoute route, ResourceType type, std::string params);
 
-  Task<std::optional<Route>> find_item(Call call, ListKind kind, std::string name);
-  Task<std::optional<Route>> find_resource(Call call, ListKind kind, std::string uri);
+  Task<std::optional<ItemRoute>> find_item(Call call, ListKind kind, std::string name);
+  Task<std::optional<ItemRoute>> find_resource(Call call, ListKind kind, std::string uri);
 
   /// Connections and lists of all targets of the view, in its order, as far as they are there by the deadline.
   struct Gathered {
@@ -74,7 +74,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
               const Session* session, int status, int code, std::string_view message, std::string_view id,
               const char* error_code, std::string_view data = {});
 
-  const std::shared_ptr<Core> core_;
+  const std::shared_ptr<GatewayCore> core_;
 };
 
 /// The JSON error of everything that is no JSON-RPC message.

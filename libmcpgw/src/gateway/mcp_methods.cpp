@@ -224,7 +224,7 @@ Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
   co_return make_result(call->id, result);
 }
 
-Task<std::optional<Route>> McpEndpoint::find_item(Call call, ListKind kind, std::string name) {
+Task<std::optional<ItemRoute>> McpEndpoint::find_item(Call call, ListKind kind, std::string name) {
   const auto view = call->session->view(call->principal);
   const SteadyTime deadline = steady_clock::now() + core_->options.upstream.list_timeout;
   // A name that is not in the list kept may be a new one: the lists are asked for once more.
@@ -238,17 +238,17 @@ Task<std::optional<Route>> McpEndpoint::find_item(Call call, ListKind kind, std:
       auto connection = co_await call->session->connection(call->principal, target, deadline);
       if (!connection) {
         // The name can only be this target's: tell what is wrong with it rather than that the name is unknown.
-        if (prefixed || view->targets.size() == 1) co_return Route{target, name, std::string(), prefixed};
+        if (prefixed || view->targets.size() == 1) co_return ItemRoute{target, name, std::string(), prefixed};
         continue;
       }
       auto listing = co_await (*connection)->listing(kind, deadline, fresh);
       if (!listing) {
-        if (prefixed || view->targets.size() == 1) co_return Route{target, name, std::string(), prefixed};
+        if (prefixed || view->targets.size() == 1) co_return ItemRoute{target, name, std::string(), prefixed};
         continue;
       }
       const auto& names = prefixed ? (*listing)->by_exported : (*listing)->by_name;
       if (const auto it = names.find(name); it != names.end())
-        co_return Route{target, name, (*listing)->items[it->second].name, prefixed};
+        co_return ItemRoute{target, name, (*listing)->items[it->second].name, prefixed};
     }
   }
   co_return std::nullopt;
@@ -281,22 +281,22 @@ Task<std::string> McpEndpoint::call_item(Call call, ListKind kind) {
   co_return co_await forward(call, std::move(*route), policy_type(kind), std::move(params));
 }
 
-Task<std::optional<Route>> McpEndpoint::find_resource(Call call, ListKind kind, std::string uri) {
+Task<std::optional<ItemRoute>> McpEndpoint::find_resource(Call call, ListKind kind, std::string uri) {
   const auto view = call->session->view(call->principal);
   if (view->targets.size() == 1 && !view->prefixed(*view->targets.front()))
-    co_return Route{view->targets.front(), uri, uri, false};
+    co_return ItemRoute{view->targets.front(), uri, uri, false};
   if (const auto imported = import_uri(uri)) {
     for (const auto& target : view->targets)
-      if (target->slug == imported->slug && view->prefixed(*target)) co_return Route{target, uri, imported->uri, true};
+      if (target->slug == imported->slug && view->prefixed(*target)) co_return ItemRoute{target, uri, imported->uri, true};
     co_return std::nullopt;
   }
   // Without a prefix it is served when exactly one target lists it.
   const auto gathered = co_await gather(call->session, call->principal, view, kind, false);
-  std::optional<Route> found;
+  std::optional<ItemRoute> found;
   for (const Gathered& one : gathered) {
     if (!one.listing || !one.listing->by_name.contains(uri)) continue;
     if (found) co_return std::nullopt;
-    found = Route{one.target, uri, uri, view->prefixed(*one.target)};
+    found = ItemRoute{one.target, uri, uri, view->prefixed(*one.target)};
   }
   co_return found;
 }
@@ -326,7 +326,7 @@ Task<std::string> McpEndpoint::complete(Call call) {
   const auto name = raw::string_value(raw::find(ref, member));
   if (!name) co_return invalid_params(*call, "params.ref must name a prompt or a resource template");
   call->audit.tool = name->substr(0, 2000);
-  std::optional<Route> route;
+  std::optional<ItemRoute> route;
   const ListKind kind = prompt ? ListKind::prompts : ListKind::templates;
   if (prompt) route = co_await find_item(call, kind, *name);
   else route = co_await find_resource(call, kind, *name);
@@ -363,7 +363,7 @@ Task<std::string> McpEndpoint::set_level(Call call) {
   co_return make_result(call->id, "{}");
 }
 
-Task<std::string> McpEndpoint::forward(Call call, Route route, ResourceType type, std::string params) {
+Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType type, std::string params) {
   const Target& target = *route.target;
   const ListKind kind = type == ResourceType::tool     ? ListKind::tools
                         : type == ResourceType::prompt ? ListKind::prompts

@@ -24,7 +24,7 @@ void gauge(std::string& out, const char* name, const char* help, std::uint64_t v
 
 }  // namespace
 
-std::string render_metrics(const Core& core) {
+std::string render_metrics(const GatewayCore& core) {
   std::string out;
   out += "# HELP mcpgw_build_info The running build.\n# TYPE mcpgw_build_info gauge\n";
   out += std::string("mcpgw_build_info{version=\"") + version() + "\",commit=\"" + escape(commit()) + "\"} 1\n";

@@ -8,6 +8,6 @@
 namespace mcpgw::detail {
 
 /// Label sets are bounded: names come from configuration, never from clients.
-std::string render_metrics(const Core& core);
+std::string render_metrics(const GatewayCore& core);
 
 }  // namespace mcpgw::detail

@@ -32,7 +32,7 @@ std::string carried_capabilities(std::string_view capabilities) {
 
 }  // namespace
 
-Session::Session(std::shared_ptr<Core> core, SessionRecord record)
+Session::Session(std::shared_ptr<GatewayCore> core, SessionRecord record)
     : core_(std::move(core)), last_active_(now_ticks()), record_(std::move(record)), last_saved_(now_ticks()) {
   client_.protocol_version = legacy_versions().front();
   client_.capabilities = carried_capabilities(raw::find(record_.initialize_params, "capabilities"));

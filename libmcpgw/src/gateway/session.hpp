@@ -20,7 +20,7 @@
 namespace mcpgw::detail {
 
 /// Where a name of a client leads.
-struct Route {
+struct ItemRoute {
   std::shared_ptr<const Target> target;
   std::string asked;     ///< name or URI as the client gave it
   std::string original;  ///< as the target knows it; empty when the target could not be asked
@@ -30,7 +30,7 @@ struct Route {
 /// Safe from any thread.
 class Session : public ConnectionListener, public std::enable_shared_from_this<Session> {
  public:
-  Session(std::shared_ptr<Core> core, SessionRecord record);
+  Session(std::shared_ptr<GatewayCore> core, SessionRecord record);
   ~Session() override;
 
   const std::string& id() const noexcept { return record_.id; }
@@ -129,7 +129,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
 
   void send_locked(std::string message);
 
-  const std::shared_ptr<Core> core_;
+  const std::shared_ptr<GatewayCore> core_;
   ClientFacts client_;       // set once
   std::string client_name_;  // set once
   std::atomic<std::int64_t> last_active_;
@@ -157,7 +157,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
 /// All sessions of this process, and the way to those that another process made. Safe from any thread.
 class SessionRegistry {
  public:
-  explicit SessionRegistry(std::weak_ptr<Core> core) : core_(std::move(core)) {}
+  explicit SessionRegistry(std::weak_ptr<GatewayCore> core) : core_(std::move(core)) {}
 
   /// Makes and stores one. resource_exhausted/"rate_limited" when the user has too many busy ones.
   Task<Result<std::shared_ptr<Session>>> create(const Principal& principal, std::string version,
@@ -180,7 +180,7 @@ class SessionRegistry {
   void close_all();
 
  private:
-  const std::weak_ptr<Core> core_;
+  const std::weak_ptr<GatewayCore> core_;
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, std::shared_ptr<Session>> sessions_;
   bool announcing_ = false;

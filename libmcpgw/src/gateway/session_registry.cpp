@@ -16,7 +16,7 @@ std::string make_session_id(Random& random) {
   return base64url(bytes);
 }
 
-void audit_session(const Core& core, const Session& session, const char* event) {
+void audit_session(const GatewayCore& core, const Session& session, const char* event) {
   AuditRecord row;
   row.kind = "session";
   row.method = event;
@@ -29,7 +29,7 @@ void audit_session(const Core& core, const Session& session, const char* event) 
 }
 
 /// Storage calls block: they are made on a worker, and nobody waits for these.
-void forget_later(const std::shared_ptr<Core>& core, const std::string& id) {
+void forget_later(const std::shared_ptr<GatewayCore>& core, const std::string& id) {
   if (!core->runtime->post_blocking([core, id] { (void)core->repository->delete_session(id); }))
     core->log(LogLevel::warn, "gateway", "a stored session could not be removed now: it will expire");
 }
@@ -181,7 +181,7 @@ void SessionRegistry::schedule_announcements() {
   // A short delay gathers what belongs together: one announcement for an edit of several rows.
   Loop& loop = core->runtime->impl().any_loop();
   loop.post([weak = core_, &loop] {
-    loop.spawn([](std::weak_ptr<Core> held) -> Task<void> {
+    loop.spawn([](std::weak_ptr<GatewayCore> held) -> Task<void> {
       co_await sleep_for(kAnnounceDelay);
       const auto alive = held.lock();
       if (!alive || !alive->sessions) co_return;
