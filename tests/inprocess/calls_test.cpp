@@ -15,7 +15,8 @@ TEST_CASE("a call goes through: user, policy, upstream, audit row") {
   CHECK(reply.text() == R"(git {"a":1})");
 
   const auto rows = gw.audit_rows();
-  const auto row = std::find_if(rows.begin(), rows.end(), [](const AuditRecord& r) { return r.method == "tools/call"; });
+  const auto row =
+      std::find_if(rows.begin(), rows.end(), [](const AuditRecord& r) { return r.method == "tools/call"; });
   REQUIRE(row != rows.end());
   CHECK(row->kind == "mcp");
   CHECK(row->target_name == "git");
@@ -101,7 +102,13 @@ TEST_CASE("R42: long and odd names are made safe, stay distinct and stable") {
   auto x = std::make_shared<FakeUpstream>();
   const auto named = [](const auto& call) { return FakeUpstream::text(call.name); };
   const std::string longest(70, 't');
-  const Strings originals{longest, "read-file", "read_file", "gr\xc3\xb6\xc3\x9f" "e", "a.b", "a/b"};
+  const Strings originals{longest,
+                          "read-file",
+                          "read_file",
+                          "gr\xc3\xb6\xc3\x9f"
+                          "e",
+                          "a.b",
+                          "a/b"};
   for (const std::string& name : originals) x->add_tool(name, named);
   gw.add_upstream("x", x);
   gw.add_upstream("y", echo_upstream("y"));
@@ -113,7 +120,9 @@ TEST_CASE("R42: long and odd names are made safe, stay distinct and stable") {
   for (std::size_t i = 0; i < originals.size(); ++i) {
     const std::string& name = names[i];
     CHECK(name.size() <= 64);
-    CHECK(std::all_of(name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-'; }));
+    CHECK(std::all_of(name.begin(), name.end(), [](char c) {
+      return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-';
+    }));
     CHECK(gw.as("alice").call_tool(name).text() == originals[i]);
   }
 }
@@ -126,8 +135,10 @@ TEST_CASE("R23, R97: arguments and results keep their bytes") {
       "\xe2\x80\xa8\xf0\x9f\x98\x80"
       R"(","esc":"\u2028\/"},"unknown":[[[[{"deep":null}]]]],"_meta":{"x/y":1}})";
   git->add_tool("raw", [result](const auto&) { return result; });
-  git->add_raw_tool("schema", R"({"name":"schema","title":"T","inputSchema":{"type":"object","x":1.0},"icons":[{"src":"a"}],"zz":1})",
-                    [](const auto&) { return std::string("{}"); });
+  git->add_raw_tool(
+      "schema",
+      R"({"name":"schema","title":"T","inputSchema":{"type":"object","x":1.0},"icons":[{"src":"a"}],"zz":1})",
+      [](const auto&) { return std::string("{}"); });
   gw.add_upstream("git", git);
   gw.allow("alice", "git");
   McpClient& alice = gw.as("alice");
@@ -139,8 +150,10 @@ TEST_CASE("R23, R97: arguments and results keep their bytes") {
   const auto calls = git->received("tools/call");
   REQUIRE(calls.size() == 1);
   CHECK(std::string(detail::raw::find(calls[0], "params", "arguments")) == arguments);
-  CHECK(alice.request("tools/list").result().find(
-            R"("title":"T","inputSchema":{"type":"object","x":1.0},"icons":[{"src":"a"}],"zz":1)") != std::string::npos);
+  CHECK(alice.request("tools/list")
+            .result()
+            .find(R"("title":"T","inputSchema":{"type":"object","x":1.0},"icons":[{"src":"a"}],"zz":1)") !=
+        std::string::npos);
 }
 
 TEST_CASE("R3: ids come back as they were sent and never reach the upstream") {
@@ -158,7 +171,8 @@ TEST_CASE("R3: ids come back as they were sent and never reach the upstream") {
     CHECK(reply.ok());
   }
   Strings ids;
-  for (const std::string& message : git->received("tools/call")) ids.emplace_back(detail::raw::find(message, "id"));
+  for (const std::string& message : git->received("tools/call"))
+    ids.emplace_back(detail::raw::find(message, "id"));
   CHECK(std::set<std::string>(ids.begin(), ids.end()).size() == 6);
   CHECK_FALSE(contains(ids, "9007199254740993"));
 }
@@ -204,7 +218,8 @@ TEST_CASE("resources: prefix only with several targets, and reversible") {
   CHECK(alice.list_resources() == Strings{"mcpgw+a:" + uri, "mcpgw+b:mem://x"});
   for (const std::string& asked : {"mcpgw+a:" + uri, "MCPGW+a:" + uri}) {
     const McpReply reply = alice.request("resources/read", R"({"uri":)" + detail::raw::quote(asked) + "}");
-    CHECK(reply.result() == R"({"contents":[{"uri":)" + detail::raw::quote("mcpgw+a:" + uri) + R"(,"text":"hello"}]})");
+    CHECK(reply.result() ==
+          R"({"contents":[{"uri":)" + detail::raw::quote("mcpgw+a:" + uri) + R"(,"text":"hello"}]})");
   }
   // Without the prefix it is served while one target lists it.
   CHECK(alice.request("resources/read", R"({"uri":"mem://x"})").ok());
@@ -223,10 +238,12 @@ TEST_CASE("prompts, completion, ping, log level") {
   CHECK(alice.list_prompts() == Strings{"greet"});
   CHECK(alice.request("prompts/get", R"({"name":"greet"})").result() == R"({"messages":[]})");
   CHECK(alice.request("prompts/get", R"({"name":"no"})").error_message() == "Unknown prompt: no");
-  CHECK(alice.request("completion/complete",
-                      R"({"ref":{"type":"ref/prompt","name":"greet"},"argument":{"name":"n","value":"v"}})")
+  CHECK(alice
+            .request("completion/complete",
+                     R"({"ref":{"type":"ref/prompt","name":"greet"},"argument":{"name":"n","value":"v"}})")
             .result() == R"({"completion":{"values":["one","two"]}})");
-  CHECK(alice.request("completion/complete", R"({"ref":{"type":"ref/prompt","name":"no"}})").error_code() == -32602);
+  CHECK(alice.request("completion/complete", R"({"ref":{"type":"ref/prompt","name":"no"}})").error_code() ==
+        -32602);
   CHECK(alice.request("ping").result() == "{}");
   CHECK(alice.request("logging/setLevel", R"({"level":"warning"})").result() == "{}");
   CHECK(alice.request("logging/setLevel", R"({"level":"loud"})").error_code() == -32602);
@@ -243,7 +260,8 @@ TEST_CASE("R24: a cursor that is not ours is refused") {
 TEST_CASE("long lists come in pages, each item once") {
   InProcessGateway gw(options());
   auto a = std::make_shared<FakeUpstream>();
-  for (int i = 0; i < 2500; ++i) a->add_tool("t" + std::to_string(i), [](const auto&) { return std::string("{}"); });
+  for (int i = 0; i < 2500; ++i)
+    a->add_tool("t" + std::to_string(i), [](const auto&) { return std::string("{}"); });
   gw.add_upstream("a", a);
   gw.allow("alice", "a");
   std::set<std::string> seen;

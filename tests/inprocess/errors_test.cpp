@@ -15,7 +15,8 @@ struct Case {
 
 std::string deep(int levels) {
   return R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":)" +
-         std::string(static_cast<std::size_t>(levels), '[') + std::string(static_cast<std::size_t>(levels), ']') + "}}";
+         std::string(static_cast<std::size_t>(levels), '[') +
+         std::string(static_cast<std::size_t>(levels), ']') + "}}";
 }
 
 }  // namespace
@@ -33,8 +34,11 @@ TEST_CASE("R50: malformed messages get the stated status and code") {
       {"two values", "{} {}", 400, -32700, "null"},
       {"bad UTF-8", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}", 400, -32700, "null"},
       {"duplicate member", R"({"jsonrpc":"2.0","id":1,"id":2,"method":"ping"})", 400, -32700, "null"},
-      {"duplicate member, escaped", R"({"jsonrpc":"2.0","id":1,"method":"ping","m\u0065thod":"tools/call"})", 400, -32700, "null"},
-      {"duplicate name in params", R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"echo"}})", 400, -32700, "null"},
+      {"duplicate member, escaped", R"({"jsonrpc":"2.0","id":1,"method":"ping","m\u0065thod":"tools/call"})",
+       400, -32700, "null"},
+      {"duplicate name in params",
+       R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"echo"}})", 400, -32700,
+       "null"},
       {"nested too deep", deep(200), 400, -32700, "null"},
       {"array", "[]", 400, -32600, ""},
       {"batch where it is not allowed", R"([{"jsonrpc":"2.0","id":1,"method":"ping"}])", 400, -32600, ""},
@@ -49,12 +53,16 @@ TEST_CASE("R50: malformed messages get the stated status and code") {
       {"id object", R"({"jsonrpc":"2.0","id":{},"method":"ping"})", 400, -32600, ""},
       {"params string", R"({"jsonrpc":"2.0","id":1,"method":"ping","params":"x"})", 400, -32600, "1"},
       {"unknown method", R"({"jsonrpc":"2.0","id":"m","method":"no/such"})", 200, -32601, "\"m\""},
-      {"method of another server", R"({"jsonrpc":"2.0","id":1,"method":"server/discover"})", 200, -32601, "1"},
+      {"method of another server", R"({"jsonrpc":"2.0","id":1,"method":"server/discover"})", 200, -32601,
+       "1"},
       {"name missing", R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}})", 200, -32602, "1"},
       {"params missing", R"({"jsonrpc":"2.0","id":1,"method":"tools/call"})", 200, -32602, "1"},
       {"params array", R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]})", 200, -32602, "1"},
-      {"name no string", R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":1}})", 200, -32602, "1"},
-      {"arguments no object", R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":[]}})", 200, -32602, "1"},
+      {"name no string", R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":1}})", 200, -32602,
+       "1"},
+      {"arguments no object",
+       R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":[]}})", 200,
+       -32602, "1"},
       {"uri missing", R"({"jsonrpc":"2.0","id":1,"method":"resources/read","params":{}})", 200, -32602, "1"},
   };
   for (const Case& one : cases) {
@@ -74,10 +82,12 @@ TEST_CASE("notifications never get a body") {
   McpClient& alice = gw.as("alice");
   alice.initialize();
   const HttpHeaders session{{"Mcp-Session-Id", alice.session_id()}};
-  for (const char* body : {R"({"jsonrpc":"2.0","method":"notifications/initialized"})",
-                           R"({"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":99}})",
-                           R"({"jsonrpc":"2.0","method":"notifications/unheard-of"})",
-                           R"({"jsonrpc":"2.0","id":12345,"result":{}})", R"({"jsonrpc":"2.0","id":"x","error":{"code":1,"message":""}})"}) {
+  for (const char* body :
+       {R"({"jsonrpc":"2.0","method":"notifications/initialized"})",
+        R"({"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":99}})",
+        R"({"jsonrpc":"2.0","method":"notifications/unheard-of"})",
+        R"({"jsonrpc":"2.0","id":12345,"result":{}})",
+        R"({"jsonrpc":"2.0","id":"x","error":{"code":1,"message":""}})"}) {
     const McpReply reply = alice.raw(body, session);
     CHECK(reply.http_status == 202);
     CHECK(reply.body.empty());
@@ -123,7 +133,8 @@ TEST_CASE("before the body is looked at: token, scope, origin, size, type, accep
   opts.gateway.limits.mcp_body = 10000;
   InProcessGateway gw(std::move(opts));
   McpClient& alice = gw.as("alice");
-  const auto send = [&](HttpHeaders headers, std::string body = R"({"jsonrpc":"2.0","id":1,"method":"ping"})") {
+  const auto send = [&](HttpHeaders headers,
+                        std::string body = R"({"jsonrpc":"2.0","id":1,"method":"ping"})") {
     HttpRequest request;
     request.method = "POST";
     request.target = "/mcp";
@@ -147,7 +158,8 @@ TEST_CASE("before the body is looked at: token, scope, origin, size, type, accep
   query.target = "/mcp?token=" + alice.token();
   CHECK(gw.send(std::move(query)).status == 401);
 
-  auto narrow = gw.gateway().authenticator()->mint(alice.user_id(), "narrow", TokenKind::api, {"api"}, std::nullopt);
+  auto narrow =
+      gw.gateway().authenticator()->mint(alice.user_id(), "narrow", TokenKind::api, {"api"}, std::nullopt);
   REQUIRE(narrow);
   CHECK(send({{"Authorization", "Bearer " + narrow->token}}).status == 403);
 
@@ -197,14 +209,18 @@ TEST_CASE("paths, methods and revisions") {
 
   // R41: the version that the client asks for when it is spoken, else the newest.
   for (const char* version : {"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"})
-    CHECK(alice.initialize(version).result().find(std::string("\"protocolVersion\":\"") + version) != std::string::npos);
-  CHECK(alice.initialize("1999-01-01").result().find(R"("protocolVersion":"2025-11-25")") != std::string::npos);
-  const McpReply unsupported = alice.raw(R"({"jsonrpc":"2.0","id":5,"method":"ping"})",
-                                         {{"Mcp-Session-Id", alice.session_id()}, {"MCP-Protocol-Version", "v999"}});
+    CHECK(alice.initialize(version).result().find(std::string("\"protocolVersion\":\"") + version) !=
+          std::string::npos);
+  CHECK(alice.initialize("1999-01-01").result().find(R"("protocolVersion":"2025-11-25")") !=
+        std::string::npos);
+  const McpReply unsupported =
+      alice.raw(R"({"jsonrpc":"2.0","id":5,"method":"ping"})",
+                {{"Mcp-Session-Id", alice.session_id()}, {"MCP-Protocol-Version", "v999"}});
   CHECK(unsupported.http_status == 400);
   CHECK(unsupported.error_code() == -32022);
   CHECK(unsupported.body.find(R"("requested":"v999")") != std::string::npos);
-  CHECK(alice.raw(R"({"jsonrpc":"2.0","id":1,"method":"initialize","params":{"capabilities":{}}})").error_code() == -32602);
+  CHECK(alice.raw(R"({"jsonrpc":"2.0","id":1,"method":"initialize","params":{"capabilities":{}}})")
+            .error_code() == -32602);
 }
 
 TEST_CASE("batches of 2025-03-26") {

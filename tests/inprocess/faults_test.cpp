@@ -8,7 +8,8 @@ using Strings = std::vector<std::string>;
 
 namespace {
 std::string code_of(const McpReply& reply) {
-  return detail::raw::string_value(detail::raw::find(detail::raw::find(reply.body, "error", "data"), "code")).value_or("");
+  return detail::raw::string_value(detail::raw::find(detail::raw::find(reply.body, "error", "data"), "code"))
+      .value_or("");
 }
 }  // namespace
 
@@ -73,7 +74,9 @@ TEST_CASE("R17: a hung target costs the others nothing but the list deadline") {
 TEST_CASE("R51: an upstream's JSON-RPC error keeps code, message and data; isError is a result") {
   InProcessGateway gw(options());
   auto git = std::make_shared<FakeUpstream>();
-  git->add_tool("error", [](const auto&) -> std::string { throw FakeUpstream::FakeError{-31999, "its own words"}; });
+  git->add_tool("error", [](const auto&) -> std::string {
+    throw FakeUpstream::FakeError{-31999, "its own words"};
+  });
   git->add_tool("is_error", [](const auto&) { return std::string(R"({"content":[],"isError":true})"); });
   gw.add_upstream("git", git);
   gw.allow("alice", "git");
@@ -95,10 +98,12 @@ TEST_CASE("R22: a client's cancellation ends the upstream's work under the upstr
   const HttpHeaders session{{"Mcp-Session-Id", alice.session_id()}};
   McpReply reply;
   std::thread caller([&] {
-    reply = alice.raw(R"({"jsonrpc":"2.0","id":"long-one","method":"tools/call","params":{"name":"echo"}})", session);
+    reply = alice.raw(R"({"jsonrpc":"2.0","id":"long-one","method":"tools/call","params":{"name":"echo"}})",
+                      session);
   });
   while (git->received("tools/call").empty()) std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  alice.raw(R"({"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"long-one"}})", session);
+  alice.raw(R"({"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"long-one"}})",
+            session);
   caller.join();
   CHECK(code_of(reply) == "cancelled");
   const auto cancelled = git->received("notifications/cancelled");
@@ -117,13 +122,15 @@ TEST_CASE("R56: a credential that cannot be opened refuses the call and sends no
   {
     InProcessGateway gw(std::move(first));
     target = gw.add_upstream(http_target("crm"), echo_upstream("crm"));
-    REQUIRE(gw.gateway().repository()->set_target_token(target, {Scope::everyone, ""}, "sealed with the first key"));
+    REQUIRE(gw.gateway().repository()->set_target_token(target, {Scope::everyone, ""},
+                                                        "sealed with the first key"));
   }
   InProcessOptions second = options();
   second.gateway.storage = storage;
   second.gateway.encryption.current = std::string(32, 'z');
   int connections = 0;
-  second.gateway.connect_upstream = [&](const UpstreamParameters&) -> Result<std::shared_ptr<MessageChannel>> {
+  second.gateway.connect_upstream =
+      [&](const UpstreamParameters&) -> Result<std::shared_ptr<MessageChannel>> {
     ++connections;
     return Error(ErrorCode::unavailable, "upstream_unreachable", "none");
   };

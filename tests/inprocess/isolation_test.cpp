@@ -63,7 +63,8 @@ TEST_CASE("R4: a shared process gets default values only, a personal one its use
   gw.allow("bob", "");
   auto& repository = *gw.gateway().repository();
   for (const std::string& id : {shared_id, personal_id}) {
-    REQUIRE(repository.set_env(id, {Scope::user, gw.as("alice").user_id()}, {{"AUTH_TOKEN", "alice-secret", {}}}));
+    REQUIRE(repository.set_env(id, {Scope::user, gw.as("alice").user_id()},
+                               {{"AUTH_TOKEN", "alice-secret", {}}}));
     REQUIRE(repository.set_env(id, {Scope::everyone, ""}, {{"AUTH_TOKEN", "common-secret", {}}}));
   }
   CHECK(gw.as("alice").call_tool("shared_whoami").text() == "common-secret");
@@ -143,8 +144,10 @@ TEST_CASE("R91: no secret of a target comes back, in answers or in the audit log
   crm->add_tool("fail", [](const auto&) -> std::string { throw FakeUpstream::FakeError{-32000, "no"}; });
   const std::string target = gw.add_upstream(http_target("crm"), crm);
   gw.allow("alice", "crm");
-  REQUIRE(gw.gateway().repository()->set_target_token(target, {Scope::everyone, ""}, "canary-4711-credential"));
-  const McpReply reply = gw.as("alice").call_tool("fail", R"({"password":"canary-4712-password","keep":"visible"})");
+  REQUIRE(
+      gw.gateway().repository()->set_target_token(target, {Scope::everyone, ""}, "canary-4711-credential"));
+  const McpReply reply =
+      gw.as("alice").call_tool("fail", R"({"password":"canary-4712-password","keep":"visible"})");
   CHECK(reply.error_code() == -32000);
   CHECK(reply.error_message() == "no");
   CHECK(reply.body.find("canary") == std::string::npos);

@@ -22,8 +22,10 @@ TEST_CASE("two gateways in one process, ended in any order") {
     request.target = "/mcp";
     request.headers = {{"Authorization", "Bearer " + a->as("alice").token()}};
     CHECK(b->send(std::move(request)).status == 401);
-    if (first_goes_first) a.reset();
-    else b.reset();
+    if (first_goes_first)
+      a.reset();
+    else
+      b.reset();
     if (a) CHECK(a->as("alice").call_tool("echo").ok());
     if (b) CHECK(b->as("alice").call_tool("echo").ok());
   }
@@ -65,7 +67,9 @@ TEST_CASE("R30: a session goes on after a restart, with full lists") {
   }
   InProcessOptions opts = options();
   opts.gateway = base;
-  opts.gateway.connect_upstream = [git](const UpstreamParameters& parameters) { return git->connect(parameters); };
+  opts.gateway.connect_upstream = [git](const UpstreamParameters& parameters) {
+    return git->connect(parameters);
+  };
   InProcessGateway gw(std::move(opts));
   const auto post = [&](const std::string& body) {
     HttpRequest request;
@@ -78,8 +82,8 @@ TEST_CASE("R30: a session goes on after a restart, with full lists") {
   const HttpResponse list = post(R"({"jsonrpc":"2.0","id":1,"method":"tools/list"})");
   CHECK(list.status == 200);
   CHECK(list.body.find("\"echo\"") != std::string::npos);
-  CHECK(post(R"({"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{}}})").body.find("git {}") !=
-        std::string::npos);
+  CHECK(post(R"({"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{}}})")
+            .body.find("git {}") != std::string::npos);
 }
 
 TEST_CASE("R40: closing lets running calls finish and refuses new ones") {
@@ -139,11 +143,12 @@ TEST_CASE("the same through REST: target, policy, call, log") {
   CHECK(alice.api("POST", "/api/targets", R"({"name":"x"})").status == 403);
   const HttpResponse targets = admin.api("GET", "/api/targets");
   CHECK(targets.status == 200);
-  const auto id = detail::raw::string_value(detail::raw::find(detail::raw::elements(targets.body).front(), "id"));
+  const auto id =
+      detail::raw::string_value(detail::raw::find(detail::raw::elements(targets.body).front(), "id"));
   REQUIRE(id);
-  const HttpResponse policy = admin.api(
-      "POST", "/api/policies",
-      R"({"name":"p","effect":"allow","target_id":")" + *id + R"(","subjects":[{"subject_type":"everyone"}]})");
+  const HttpResponse policy = admin.api("POST", "/api/policies",
+                                        R"({"name":"p","effect":"allow","target_id":")" + *id +
+                                            R"(","subjects":[{"subject_type":"everyone"}]})");
   CHECK(policy.status == 201);
   CHECK(alice.call_tool("echo").ok());
   gw.audit_rows();

@@ -23,11 +23,14 @@ inline InProcessOptions options() {
 
 inline std::shared_ptr<FakeUpstream> echo_upstream(const std::string& name) {
   auto out = std::make_shared<FakeUpstream>();
-  out->add_tool("echo", [name](const FakeUpstream::Call& call) { return FakeUpstream::text(name + " " + call.arguments); });
+  out->add_tool("echo", [name](const FakeUpstream::Call& call) {
+    return FakeUpstream::text(name + " " + call.arguments);
+  });
   return out;
 }
 
-/// A target of HTTP kind, so that every scope of credentials applies; the test's channel stands in for the network.
+/// A target of HTTP kind, so that every scope of credentials applies; the test's channel stands in for the
+/// network.
 inline Target http_target(const std::string& name) {
   Target out;
   out.name = name;

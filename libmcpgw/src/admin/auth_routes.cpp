@@ -10,10 +10,12 @@ namespace {
 
 using T = Field::Type;
 
-const Schema kRegister = {{"email", T::string, true}, {"password", T::string, true}, {"setup_token", T::string}};
+const Schema kRegister = {
+    {"email", T::string, true}, {"password", T::string, true}, {"setup_token", T::string}};
 const Schema kLogin = {{"email", T::string, true}, {"password", T::string, true}};
 const Schema kCreateToken = {{"name", T::string}, {"scopes", T::strings}, {"expires_at", T::string}};
-const Schema kPassword = {{"old_password", T::string, true}, {"new_password", T::string, true}, {"revoke_api_tokens", T::boolean}};
+const Schema kPassword = {
+    {"old_password", T::string, true}, {"new_password", T::string, true}, {"revoke_api_tokens", T::boolean}};
 
 HttpResponse signed_in(Call& call, int status, const Result<SignedIn>& result) {
   call.audit.user_email = to_lower(trim(call.text("email"))).substr(0, 254);
@@ -34,7 +36,8 @@ HttpResponse register_user(Call& call) {
 
 HttpResponse login(Call& call) {
   HttpResponse out = signed_in(
-      call, 200, call.api.authenticator->login(call.text("email"), call.text("password"), call.request.remote_address));
+      call, 200,
+      call.api.authenticator->login(call.text("email"), call.text("password"), call.request.remote_address));
   if (out.status == 401) out.headers.emplace_back("WWW-Authenticate", R"(Bearer realm="mcpgw")");
   return out;
 }
@@ -49,7 +52,8 @@ HttpResponse own_tokens(Call& call) {
   const Time now = call.api.repository->clock().now();
   std::vector<Json> out;
   for (const auto& token : call.api.repository->tokens_of(call.principal.user_id))
-    if (!token->revoked_at && (!token->expires_at || *token->expires_at > now)) out.push_back(token_view(*token));
+    if (!token->revoked_at && (!token->expires_at || *token->expires_at > now))
+      out.push_back(token_view(*token));
   return list_response(call, std::move(out));
 }
 
@@ -61,16 +65,18 @@ HttpResponse create_token(Call& call) {
       return failure(400, "invalid_request", "scopes may hold mcp and api", "scopes");
     // A token mints no scope that it lacks itself.
     if (!call.principal.has_scope(scope))
-      return failure(403, "insufficient_scope", "The token that asks does not have this scope itself", "scopes");
+      return failure(403, "insufficient_scope", "The token that asks does not have this scope itself",
+                     "scopes");
   }
   std::optional<Time> expires_at;
   if (const auto text = call.text_if("expires_at")) {
     expires_at = parse_time(*text);
     if (!expires_at || *expires_at <= call.api.repository->clock().now())
-      return failure(400, "invalid_request", "expires_at must be a time in the future (RFC 3339)", "expires_at");
+      return failure(400, "invalid_request", "expires_at must be a time in the future (RFC 3339)",
+                     "expires_at");
   }
-  auto minted = call.api.authenticator->mint(call.principal.user_id, call.text("name"), TokenKind::api, std::move(scopes),
-                                             expires_at);
+  auto minted = call.api.authenticator->mint(call.principal.user_id, call.text("name"), TokenKind::api,
+                                             std::move(scopes), expires_at);
   if (!minted) return failure(minted.error());
   return json_response(201, {{"api_token", token_view(minted->row)}, {"token", minted->token}});
 }
@@ -83,15 +89,16 @@ HttpResponse revoke_token(Call& call) {
 }
 
 HttpResponse logout(Call& call) {
-  if (auto status = call.api.repository->revoke_token(call.principal.user_id, call.principal.token_id); !status)
+  if (auto status = call.api.repository->revoke_token(call.principal.user_id, call.principal.token_id);
+      !status)
     return failure(status.error());
   return no_content();
 }
 
 HttpResponse change_password(Call& call) {
   const bool all = call.has("revoke_api_tokens") && call.body["revoke_api_tokens"].get<bool>();
-  auto status = call.api.authenticator->change_password(call.principal, call.text("old_password"),
-                                                        call.text("new_password"), all, call.request.remote_address);
+  auto status = call.api.authenticator->change_password(
+      call.principal, call.text("old_password"), call.text("new_password"), all, call.request.remote_address);
   return status ? no_content() : failure(status.error());
 }
 

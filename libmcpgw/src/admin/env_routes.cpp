@@ -29,11 +29,15 @@ ScopeRef scope_of(const Call& call, Scope kind) {
 /// Whether a scope is one of the caller's own: what others than admins may look at.
 bool applies(const Principal& principal, const ScopeRef& scope) {
   switch (scope.scope) {
-    case Scope::everyone: return true;
-    case Scope::role: return scope.value == principal.role;
+    case Scope::everyone:
+      return true;
+    case Scope::role:
+      return scope.value == principal.role;
     case Scope::group:
-      return std::find(principal.groups.begin(), principal.groups.end(), scope.value) != principal.groups.end();
-    case Scope::user: return scope.value == principal.user_id;
+      return std::find(principal.groups.begin(), principal.groups.end(), scope.value) !=
+             principal.groups.end();
+    case Scope::user:
+      return scope.value == principal.user_id;
   }
   return false;
 }
@@ -55,8 +59,11 @@ Found find(Call& call, Scope kind, bool writing) {
   if (!found.target) return {nullptr, {}, std::move(found.refusal)};
   // The routes of the other scopes admit writers by the table: only "user" is open to its owner.
   if (!admin && !applies(call.principal, out.scope))
-    return {nullptr, {}, failure(403, "forbidden", writing ? "You may change your own entries only"
-                                                           : "You may look at the scopes that apply to you only")};
+    return {nullptr,
+            {},
+            failure(403, "forbidden",
+                    writing ? "You may change your own entries only"
+                            : "You may look at the scopes that apply to you only")};
   if (kind == Scope::user && !call.api.repository->user(out.scope.value))
     return {nullptr, {}, failure(404, "user_not_found", "User not found")};
   out.target = std::move(found.target);
@@ -69,8 +76,8 @@ Json rows_json(const std::vector<EnvRow>& rows, const Target& target) {
   return out;
 }
 
-/// What a plain user may set for themselves: nothing that redirects other scopes' credentials or decides which code
-/// a process runs.
+/// What a plain user may set for themselves: nothing that redirects other scopes' credentials or decides
+/// which code a process runs.
 bool key_permitted(const Call& call, const Target& target, const std::string& key) {
   if (call.principal.is_admin()) return true;
   if (!target.is_process()) return key != "BASE_URL" && key != "AUTH_HEADER";
@@ -103,7 +110,8 @@ HttpResponse resolve(Call& call) {
   if (!found.target) return found.refusal;
   const EnvResolver resolver(call.api.repository);
   std::vector<Json> out;
-  for (const ResolvedSource& source : resolver.sources(call.principal, *found.target)) out.push_back(scoped_source(source));
+  for (const ResolvedSource& source : resolver.sources(call.principal, *found.target))
+    out.push_back(scoped_source(source));
   return list_response(call, std::move(out));
 }
 
@@ -143,14 +151,17 @@ HttpResponse write_many(Call& call, Scope kind) {
     return failure(400, "invalid_request", "configs may hold at most 500 entries", "configs");
   std::vector<Repository::EnvWrite> writes;
   for (const auto& [key, value] : configs.items()) {
-    if (!value.is_string()) return failure(400, "invalid_request", "Values of configs must be strings", "configs");
+    if (!value.is_string())
+      return failure(400, "invalid_request", "Values of configs must be strings", "configs");
     if (!key_permitted(call, *found.target, key)) return not_permitted();
     writes.push_back({key, value.get<std::string>(), {}});
   }
   if (!writes.empty()) {
-    if (auto rows = call.api.repository->set_env(found.target->id, found.scope, writes); !rows) return failure(rows.error());
+    if (auto rows = call.api.repository->set_env(found.target->id, found.scope, writes); !rows)
+      return failure(rows.error());
   }
-  return json_response(200, rows_json(call.api.repository->env_rows(found.target->id, found.scope), *found.target));
+  return json_response(
+      200, rows_json(call.api.repository->env_rows(found.target->id, found.scope), *found.target));
 }
 
 HttpResponse remove(Call& call, Scope kind) {
@@ -162,10 +173,14 @@ HttpResponse remove(Call& call, Scope kind) {
 
 template <Scope kScope>
 void add_scope(std::vector<Route>& out, const char* path, const char* key_path, Who writer) {
-  out.push_back({"GET", path, Who::user, Audited::no, nullptr, [](Call& call) { return read(call, kScope); }});
-  out.push_back({"POST", path, writer, Audited::admin, &kOne, [](Call& call) { return write_one(call, kScope); }});
-  out.push_back({"PUT", path, writer, Audited::admin, &kMany, [](Call& call) { return write_many(call, kScope); }});
-  out.push_back({"DELETE", key_path, writer, Audited::admin, nullptr, [](Call& call) { return remove(call, kScope); }});
+  out.push_back(
+      {"GET", path, Who::user, Audited::no, nullptr, [](Call& call) { return read(call, kScope); }});
+  out.push_back(
+      {"POST", path, writer, Audited::admin, &kOne, [](Call& call) { return write_one(call, kScope); }});
+  out.push_back(
+      {"PUT", path, writer, Audited::admin, &kMany, [](Call& call) { return write_many(call, kScope); }});
+  out.push_back(
+      {"DELETE", key_path, writer, Audited::admin, nullptr, [](Call& call) { return remove(call, kScope); }});
 }
 
 }  // namespace
@@ -175,13 +190,14 @@ std::vector<Route> env_routes() {
       {"GET", "/api/targets/{id}/env", Who::user, Audited::no, nullptr, all},
       {"GET", "/api/targets/{id}/env/resolve", Who::user, Audited::no, nullptr, resolve},
   };
-  add_scope<Scope::everyone>(out, "/api/targets/{id}/env/default", "/api/targets/{id}/env/default/{key}", Who::admin);
-  add_scope<Scope::role>(out, "/api/targets/{id}/env/role/{scopeValue}", "/api/targets/{id}/env/role/{scopeValue}/{key}",
-                         Who::admin);
+  add_scope<Scope::everyone>(out, "/api/targets/{id}/env/default", "/api/targets/{id}/env/default/{key}",
+                             Who::admin);
+  add_scope<Scope::role>(out, "/api/targets/{id}/env/role/{scopeValue}",
+                         "/api/targets/{id}/env/role/{scopeValue}/{key}", Who::admin);
   add_scope<Scope::group>(out, "/api/targets/{id}/env/group/{scopeValue}",
                           "/api/targets/{id}/env/group/{scopeValue}/{key}", Who::admin);
-  add_scope<Scope::user>(out, "/api/targets/{id}/env/user/{scopeValue}", "/api/targets/{id}/env/user/{scopeValue}/{key}",
-                         Who::user);
+  add_scope<Scope::user>(out, "/api/targets/{id}/env/user/{scopeValue}",
+                         "/api/targets/{id}/env/user/{scopeValue}/{key}", Who::user);
   return out;
 }
 

@@ -12,7 +12,8 @@ constexpr std::int64_t kMaxLimit = 1000;
 /// What a cursor is bound to: the filter it was made with, and whose rows.
 std::string digest_of(const Call& call) {
   std::string text = call.principal.is_admin() ? "*" : call.principal.user_id;
-  for (const char* name : {"user_id", "target", "method", "status", "decision", "kind", "since", "until", "q"})
+  for (const char* name :
+       {"user_id", "target", "method", "status", "decision", "kind", "since", "until", "q"})
     text += std::string("\n") + name + "=" + query_value(call.request.query(), name).value_or("");
   return to_hex(sha256(text)).substr(0, 16);
 }
@@ -63,7 +64,8 @@ HttpResponse logs(Call& call) {
   }
   word("target", filter.target_name);
   if (filter.target_name && is_uuid(*filter.target_name))
-    if (const auto target = call.api.repository->target(*filter.target_name)) filter.target_name = target->name;
+    if (const auto target = call.api.repository->target(*filter.target_name))
+      filter.target_name = target->name;
   word("method", filter.method);
   word("status", filter.status);
   if (filter.status && *filter.status != "ok" && *filter.status != "error") {
@@ -73,7 +75,8 @@ HttpResponse logs(Call& call) {
   word("decision", filter.decision);
   if (filter.decision && *filter.decision != "allow" && *filter.decision != "deny") return bad("decision");
   word("kind", filter.kind);
-  if (filter.kind && *filter.kind != "mcp" && *filter.kind != "session" && *filter.kind != "admin" && *filter.kind != "auth")
+  if (filter.kind && *filter.kind != "mcp" && *filter.kind != "session" && *filter.kind != "admin" &&
+      *filter.kind != "auth")
     return bad("kind");
   word("q", filter.text);
   for (const auto& [name, out] : {std::pair("since", &filter.since), std::pair("until", &filter.until)}) {
@@ -94,9 +97,12 @@ HttpResponse logs(Call& call) {
   out.headers.emplace_back("X-Total-Count", std::to_string(page->total));
   if (page->next > 0) {
     std::string link = "/api/logs?limit=" + std::to_string(query.limit);
-    for (const char* name : {"user_id", "target", "method", "status", "decision", "kind", "since", "until", "q"})
-      if (const auto value = query_value(text, name)) link += std::string("&") + name + "=" + percent_encode(*value);
-    out.headers.emplace_back("Link", "<" + link + "&cursor=" + make_cursor(call, page->next) + ">; rel=\"next\"");
+    for (const char* name :
+         {"user_id", "target", "method", "status", "decision", "kind", "since", "until", "q"})
+      if (const auto value = query_value(text, name))
+        link += std::string("&") + name + "=" + percent_encode(*value);
+    out.headers.emplace_back("Link",
+                             "<" + link + "&cursor=" + make_cursor(call, page->next) + ">; rel=\"next\"");
   }
   return out;
 }

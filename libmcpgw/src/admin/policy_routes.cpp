@@ -11,23 +11,22 @@ namespace {
 
 using T = Field::Type;
 
-const Schema kPolicy = {{"name", T::string},
-                        {"description", T::string},
-                        {"target_id", T::string},
-                        {"resource_type", T::string},
-                        {"resource_pattern", T::string},
-                        {"effect", T::string},
-                        {"priority", T::integer},
-                        {"enabled", T::boolean},
-                        {"subjects", T::objects}};
+const Schema kPolicy = {
+    {"name", T::string},          {"description", T::string},      {"target_id", T::string},
+    {"resource_type", T::string}, {"resource_pattern", T::string}, {"effect", T::string},
+    {"priority", T::integer},     {"enabled", T::boolean},         {"subjects", T::objects}};
 const Schema kCreate = [] {
   Schema out = kPolicy;
   for (Field& field : out)
-    if (std::string_view(field.name) == "name" || std::string_view(field.name) == "effect") field.required = true;
+    if (std::string_view(field.name) == "name" || std::string_view(field.name) == "effect")
+      field.required = true;
   return out;
 }();
 const Schema kSubject = {{"subject_type", T::string, true}, {"subject_value", T::string}};
-const Schema kEvaluate = {{"user_id", T::string}, {"target_id", T::string, true}, {"resource_type", T::string, true}, {"name", T::string}};
+const Schema kEvaluate = {{"user_id", T::string},
+                          {"target_id", T::string, true},
+                          {"resource_type", T::string, true},
+                          {"name", T::string}};
 
 HttpResponse unknown() { return failure(404, "policy_not_found", "Policy not found"); }
 
@@ -36,7 +35,8 @@ std::optional<HttpResponse> put_word(const Call& call, const char* name, Enum& o
   const auto text = call.text_if(name);
   if (!text) return std::nullopt;
   const auto value = parse_text<Enum>(*text);
-  if (!value) return failure(400, "invalid_request", std::string(name) + " is not one of the permitted words", name);
+  if (!value)
+    return failure(400, "invalid_request", std::string(name) + " is not one of the permitted words", name);
   out = *value;
   return std::nullopt;
 }
@@ -47,7 +47,8 @@ std::optional<HttpResponse> read_subject(const Json& body, Subject& out, const c
   const auto word = type != body.end() && type->is_string()
                         ? parse_text<SubjectType>(type->get_ref<const std::string&>())
                         : std::nullopt;
-  if (!word) return failure(400, "invalid_request", "subject_type must be user, role, group or everyone", field);
+  if (!word)
+    return failure(400, "invalid_request", "subject_type must be user, role, group or everyone", field);
   out.type = *word;
   if (value != body.end() && !value->is_null()) {
     if (!value->is_string() || value->get_ref<const std::string&>().find('\0') != std::string::npos)
@@ -61,10 +62,13 @@ std::optional<HttpResponse> merge(Call& call, Policy& policy) {
   const Json& body = call.body;
   // Conditions on arguments do not exist: nobody shall think that such a rule is in force.
   if (body.contains("arguments"))
-    return failure(400, "invalid_request", "arguments is reserved: conditions on arguments are not evaluated", "arguments");
+    return failure(400, "invalid_request", "arguments is reserved: conditions on arguments are not evaluated",
+                   "arguments");
   const auto text = [&](const char* name, std::string& out, bool null_clears) {
-    if (auto value = call.text_if(name)) out = std::move(*value);
-    else if (null_clears && body.contains(name) && body[name].is_null()) out.clear();
+    if (auto value = call.text_if(name))
+      out = std::move(*value);
+    else if (null_clears && body.contains(name) && body[name].is_null())
+      out.clear();
   };
   text("name", policy.name, false);
   text("description", policy.description, false);
@@ -74,9 +78,10 @@ std::optional<HttpResponse> merge(Call& call, Policy& policy) {
   if (auto bad = put_word(call, "effect", policy.effect)) return bad;
   if (call.has("enabled")) policy.enabled = body["enabled"].get<bool>();
   if (call.has("priority")) {
-    const auto value = body["priority"].is_number_unsigned() && body["priority"].get<std::uint64_t>() > INT64_MAX
-                           ? INT64_MAX
-                           : body["priority"].get<std::int64_t>();
+    const auto value =
+        body["priority"].is_number_unsigned() && body["priority"].get<std::uint64_t>() > INT64_MAX
+            ? INT64_MAX
+            : body["priority"].get<std::int64_t>();
     if (value < -1000000 || value > 1000000)
       return failure(400, "invalid_request", "priority is out of range", "priority");
     policy.priority = static_cast<int>(value);
@@ -97,7 +102,8 @@ HttpResponse list(Call& call) {
   if (call.principal.is_admin()) {
     for (const auto& policy : call.api.repository->policies()) out.push_back(policy_view(*policy));
   } else {
-    for (const Policy& policy : call.api.policy_engine->visible_policies(call.principal)) out.push_back(policy_view(policy));
+    for (const Policy& policy : call.api.policy_engine->visible_policies(call.principal))
+      out.push_back(policy_view(policy));
   }
   return list_response(call, std::move(out));
 }
@@ -142,7 +148,8 @@ HttpResponse remove(Call& call) {
   if (!stored) return unknown();
   const auto version = if_match(call, stored->version);
   if (!version) return failure(version.error());
-  if (auto status = call.api.repository->delete_policy(stored->id, *version); !status) return failure(status.error());
+  if (auto status = call.api.repository->delete_policy(stored->id, *version); !status)
+    return failure(status.error());
   return no_content();
 }
 
@@ -164,7 +171,9 @@ HttpResponse remove_subject(Call& call) {
 
 HttpResponse evaluate(Call& call) {
   const auto type = parse_text<ResourceType>(call.text("resource_type"));
-  if (!type) return failure(400, "invalid_request", "resource_type is not one of the permitted words", "resource_type");
+  if (!type)
+    return failure(400, "invalid_request", "resource_type is not one of the permitted words",
+                   "resource_type");
   if (*type != ResourceType::all && !call.has("name"))
     return failure(400, "invalid_request", "name is required unless resource_type is all", "name");
   Principal principal = call.principal;
@@ -185,7 +194,8 @@ HttpResponse evaluate(Call& call) {
     // A plain user learns nothing of policies that are not theirs, nor whether the target exists.
     const auto visible = call.api.policy_engine->visible_policies(call.principal);
     const auto seen = [&](const std::string& id) {
-      return std::any_of(visible.begin(), visible.end(), [&](const Policy& policy) { return policy.id == id; });
+      return std::any_of(visible.begin(), visible.end(),
+                         [&](const Policy& policy) { return policy.id == id; });
     };
     if (!call.api.policy_engine->reaches(call.principal, target_id)) {
       out = Explanation();
@@ -211,7 +221,8 @@ std::vector<Route> policy_routes() {
       {"PUT", "/api/policies/{id}", Who::admin, Audited::admin, &kPolicy, update},
       {"DELETE", "/api/policies/{id}", Who::admin, Audited::admin, nullptr, remove},
       {"POST", "/api/policies/{id}/subjects", Who::admin, Audited::admin, &kSubject, add_subject},
-      {"DELETE", "/api/policies/{id}/subjects/{subjectId}", Who::admin, Audited::admin, nullptr, remove_subject},
+      {"DELETE", "/api/policies/{id}/subjects/{subjectId}", Who::admin, Audited::admin, nullptr,
+       remove_subject},
   };
 }
 

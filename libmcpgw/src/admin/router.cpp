@@ -15,19 +15,30 @@ constexpr std::size_t kMaxPage = 1000;
 
 int status_of(const Error& error) {
   switch (error.code) {
-    case ErrorCode::invalid_argument: return 400;
-    case ErrorCode::unauthenticated: return 401;
-    case ErrorCode::permission_denied: return 403;
-    case ErrorCode::not_found: return 404;
-    case ErrorCode::conflict: return 409;
-    case ErrorCode::precondition_failed: return 412;
-    case ErrorCode::resource_exhausted: return 429;
-    case ErrorCode::unsupported: return 400;
-    case ErrorCode::unavailable: return 503;
-    case ErrorCode::deadline_exceeded: return 504;
+    case ErrorCode::invalid_argument:
+      return 400;
+    case ErrorCode::unauthenticated:
+      return 401;
+    case ErrorCode::permission_denied:
+      return 403;
+    case ErrorCode::not_found:
+      return 404;
+    case ErrorCode::conflict:
+      return 409;
+    case ErrorCode::precondition_failed:
+      return 412;
+    case ErrorCode::resource_exhausted:
+      return 429;
+    case ErrorCode::unsupported:
+      return 400;
+    case ErrorCode::unavailable:
+      return 503;
+    case ErrorCode::deadline_exceeded:
+      return 504;
     case ErrorCode::cancelled:
     case ErrorCode::data_loss:
-    case ErrorCode::internal: return 500;
+    case ErrorCode::internal:
+      return 500;
   }
   return 500;
 }
@@ -37,24 +48,36 @@ bool has_type(const Json& value, Field::Type type) {
     return value.is_array() && std::all_of(value.begin(), value.end(), check);
   };
   switch (type) {
-    case Field::Type::string: return value.is_string();
-    case Field::Type::boolean: return value.is_boolean();
-    case Field::Type::integer: return value.is_number_integer();
-    case Field::Type::strings: return all([](const Json& one) { return one.is_string(); });
-    case Field::Type::object: return value.is_object();
-    case Field::Type::objects: return all([](const Json& one) { return one.is_object(); });
+    case Field::Type::string:
+      return value.is_string();
+    case Field::Type::boolean:
+      return value.is_boolean();
+    case Field::Type::integer:
+      return value.is_number_integer();
+    case Field::Type::strings:
+      return all([](const Json& one) { return one.is_string(); });
+    case Field::Type::object:
+      return value.is_object();
+    case Field::Type::objects:
+      return all([](const Json& one) { return one.is_object(); });
   }
   return false;
 }
 
 const char* name_of(Field::Type type) {
   switch (type) {
-    case Field::Type::string: return "a string";
-    case Field::Type::boolean: return "true or false";
-    case Field::Type::integer: return "an integer";
-    case Field::Type::strings: return "an array of strings";
-    case Field::Type::object: return "an object";
-    case Field::Type::objects: return "an array of objects";
+    case Field::Type::string:
+      return "a string";
+    case Field::Type::boolean:
+      return "true or false";
+    case Field::Type::integer:
+      return "an integer";
+    case Field::Type::strings:
+      return "an array of strings";
+    case Field::Type::object:
+      return "an object";
+    case Field::Type::objects:
+      return "an array of objects";
   }
   return "";
 }
@@ -73,7 +96,8 @@ std::optional<HttpResponse> check_body(const Schema& schema, const Json& body) {
       return failure(400, "invalid_request", std::string(field.name) + " is required", field.name);
     }
     if (!has_type(*it, field.type))
-      return failure(400, "invalid_request", std::string(field.name) + " must be " + name_of(field.type), field.name);
+      return failure(400, "invalid_request", std::string(field.name) + " must be " + name_of(field.type),
+                     field.name);
     if (has_nul(*it))
       return failure(400, "invalid_request", std::string(field.name) + " must not contain NUL", field.name);
   }
@@ -152,7 +176,8 @@ HttpResponse failure(int status, std::string reason, std::string message, std::s
   Json body{{"error", std::move(message)}, {"code", std::move(reason)}};
   if (!field.empty()) body["field"] = std::move(field);
   HttpResponse out = json_response(status, body);
-  if (status == 429) out.headers.emplace_back("Retry-After", std::to_string(Authenticator::kRetryAfterSeconds));
+  if (status == 429)
+    out.headers.emplace_back("Retry-After", std::to_string(Authenticator::kRetryAfterSeconds));
   if (status == 503) out.headers.emplace_back("Retry-After", "5");
   return out;
 }
@@ -185,14 +210,15 @@ HttpResponse list_response(const Call& call, std::vector<Json> items) {
   if (auto bad = number("offset", 0, 1000000000, offset)) return *bad;
   const std::size_t total = items.size();
   const std::size_t from = std::min<std::size_t>(static_cast<std::size_t>(offset.value_or(0)), total);
-  const std::size_t count =
-      std::min({limit ? static_cast<std::size_t>(*limit) : call.api.list_max, call.api.list_max, total - from});
+  const std::size_t count = std::min(
+      {limit ? static_cast<std::size_t>(*limit) : call.api.list_max, call.api.list_max, total - from});
   Json page = Json::array();
   for (std::size_t i = from; i < from + count; ++i) page.push_back(std::move(items[i]));
   HttpResponse out = json_response(200, page);
   out.headers.emplace_back("X-Total-Count", std::to_string(total));
   if (from + count < total)
-    out.headers.emplace_back("Link", "<" + std::string(call.request.path()) + "?limit=" + std::to_string(count) +
+    out.headers.emplace_back("Link", "<" + std::string(call.request.path()) +
+                                         "?limit=" + std::to_string(count) +
                                          "&offset=" + std::to_string(from + count) + ">; rel=\"next\"");
   return out;
 }
@@ -215,8 +241,8 @@ std::optional<HttpResponse> check_id(std::string_view value) {
 const std::vector<Route>& route_table() {
   static const std::vector<Route> table = [] {
     std::vector<Route> out;
-    for (const auto& group : {auth_routes(), user_routes(), target_routes(), token_routes(), policy_routes(), env_routes(),
-                              log_routes()})
+    for (const auto& group : {auth_routes(), user_routes(), target_routes(), token_routes(), policy_routes(),
+                              env_routes(), log_routes()})
       out.insert(out.end(), group.begin(), group.end());
     std::stable_sort(out.begin(), out.end(), more_literal);
     return out;
@@ -293,7 +319,8 @@ class AdminApi::Impl {
     if (!call.principal.token_id.empty()) options.repository->touch_token(call.principal.token_id);
     if (!call.principal.has_scope("api")) {
       HttpResponse out = failure(403, "insufficient_scope", "The token does not have the scope api");
-      out.headers.emplace_back("WWW-Authenticate", R"(Bearer realm="mcpgw", error="insufficient_scope", scope="api")");
+      out.headers.emplace_back("WWW-Authenticate",
+                               R"(Bearer realm="mcpgw", error="insufficient_scope", scope="api")");
       return out;
     }
     if (route.who == Who::admin && !call.principal.is_admin())
@@ -307,9 +334,10 @@ class AdminApi::Impl {
       return failure(413, "body_too_large", "The request body is too large");
     if (request.method == "GET" || request.method == "HEAD") return std::nullopt;
     if (request.body.empty()) {
-      const bool needed = route.schema != nullptr &&
-                          (request.method == "PUT" || std::any_of(route.schema->begin(), route.schema->end(),
-                                                                  [](const Field& field) { return field.required; }));
+      const bool needed =
+          route.schema != nullptr &&
+          (request.method == "PUT" || std::any_of(route.schema->begin(), route.schema->end(),
+                                                  [](const Field& field) { return field.required; }));
       if (!needed) return std::nullopt;
       return failure(400, "invalid_json", "A JSON object is required as the body");
     }
@@ -370,7 +398,8 @@ HttpResponse AdminApi::handle(const HttpRequest& request, const std::string& req
 
 bool AdminApi::hashes_password(std::string_view method, std::string_view path) noexcept {
   if (method == "POST")
-    return path == "/api/auth/login" || path == "/api/auth/register" || path == "/api/auth/password" || path == "/api/users";
+    return path == "/api/auth/login" || path == "/api/auth/register" || path == "/api/auth/password" ||
+           path == "/api/users";
   return method == "PUT" && path.starts_with("/api/users/");
 }
 
@@ -378,7 +407,9 @@ std::vector<AdminApi::RouteInfo> AdminApi::routes() {
   std::vector<RouteInfo> out;
   for (const Route& route : route_table())
     out.push_back({route.method, route.path,
-                   route.who == Who::everyone ? "public" : route.who == Who::user ? "user" : "admin"});
+                   route.who == Who::everyone ? "public"
+                   : route.who == Who::user   ? "user"
+                                              : "admin"});
   return out;
 }
 

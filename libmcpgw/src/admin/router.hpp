@@ -1,5 +1,5 @@
-// The route table of the REST API: method, path, who may, what the body looks like, what answers. A route cannot be
-// written without saying who may use it.
+// The route table of the REST API: method, path, who may, what the body looks like, what answers. A route
+// cannot be written without saying who may use it.
 #pragma once
 
 #include <optional>
@@ -34,9 +34,9 @@ enum class Audited { no, admin, auth };
 struct Call {
   const AdminApiOptions& api;
   const HttpRequest& request;
-  Principal principal;              ///< empty for Who::everyone
-  std::vector<std::string> path;    ///< decoded values of {placeholders}, in order
-  Json body;                        ///< an object; members have the types of the schema
+  Principal principal;            ///< empty for Who::everyone
+  std::vector<std::string> path;  ///< decoded values of {placeholders}, in order
+  Json body;                      ///< an object; members have the types of the schema
   AuditRecord audit;
   std::vector<std::string> secret_names;  ///< members of this body that hold secrets by their place
 

@@ -46,7 +46,8 @@ std::optional<HttpResponse> put_word(const Call& call, const char* name, Enum& o
   const auto text = call.text_if(name);
   if (!text) return std::nullopt;
   const auto value = parse_text<Enum>(*text);
-  if (!value) return failure(400, "invalid_request", std::string(name) + " is not one of the permitted words", name);
+  if (!value)
+    return failure(400, "invalid_request", std::string(name) + " is not one of the permitted words", name);
   out = *value;
   return std::nullopt;
 }
@@ -62,14 +63,16 @@ std::optional<HttpResponse> put_tls(Call& call, Target& target) {
   const auto text = [&](const char* name, std::string& out) {
     const auto member = it->find(name);
     if (member == it->end() || member->is_null()) return true;
-    if (!member->is_string() || member->get_ref<const std::string&>().find('\0') != std::string::npos) return false;
+    if (!member->is_string() || member->get_ref<const std::string&>().find('\0') != std::string::npos)
+      return false;
     out = member->get<std::string>();
     return true;
   };
   if (!text("ca", tls.ca) || !text("client_cert", tls.client_cert) || !text("client_key", tls.client_key))
     return failure(400, "invalid_request", "Members of tls must be PEM texts", "tls");
   if (const auto verify = it->find("verify"); verify != it->end() && !verify->is_null()) {
-    if (!verify->is_boolean()) return failure(400, "invalid_request", "tls.verify must be true or false", "tls");
+    if (!verify->is_boolean())
+      return failure(400, "invalid_request", "tls.verify must be true or false", "tls");
     tls.verify = verify->get<bool>();
   }
   target.tls = std::move(tls);
@@ -92,7 +95,8 @@ std::optional<HttpResponse> merge(Call& call, Target& target) {
     if (body[name].is_number_unsigned() && body[name].get<std::uint64_t>() > INT64_MAX)
       return failure(400, "invalid_request", std::string(name) + " is out of range", name);
     const auto value = body[name].get<std::int64_t>();
-    if (value < low || value > high) return failure(400, "invalid_request", std::string(name) + " is out of range", name);
+    if (value < low || value > high)
+      return failure(400, "invalid_request", std::string(name) + " is out of range", name);
     out = static_cast<std::decay_t<decltype(out)>>(value);
     return std::nullopt;
   };
@@ -107,7 +111,8 @@ std::optional<HttpResponse> merge(Call& call, Target& target) {
   list("forward_headers", target.forward_headers);
   list("user_env_keys", target.user_env_keys);
   if (call.has("enabled")) target.enabled = body["enabled"].get<bool>();
-  if (call.has("allow_private_network")) target.allow_private_network = body["allow_private_network"].get<bool>();
+  if (call.has("allow_private_network"))
+    target.allow_private_network = body["allow_private_network"].get<bool>();
   if (auto bad = put_word(call, "transport_type", target.transport_type)) return bad;
   if (auto bad = put_word(call, "statefulness", target.statefulness)) return bad;
   if (auto bad = put_word(call, "isolation_boundary", target.isolation_boundary)) return bad;
@@ -192,8 +197,9 @@ HttpResponse restart(Call& call) {
     return failure(400, "kubernetes_disabled", "Kubernetes targets are switched off");
   auto count = call.api.live->restart_instances(found.target->id);
   if (!count) return failure(502, "upstream_error", "The instances could not be restarted");
-  return json_response(200, {{"deleted", *count},
-                             {"message", std::to_string(*count) + " instance(s) will be replaced by the next call"}});
+  return json_response(
+      200, {{"deleted", *count},
+            {"message", std::to_string(*count) + " instance(s) will be replaced by the next call"}});
 }
 
 HttpResponse test(Call& call) {
@@ -212,16 +218,19 @@ HttpResponse test(Call& call) {
   if (!result) return failure(result.error());
   Json steps = Json::array();
   for (const TargetTest::Step& step : result->steps)
-    steps.push_back({{"name", step.name}, {"ok", step.ok}, {"duration_ms", step.duration_ms}, {"detail", step.detail}});
+    steps.push_back(
+        {{"name", step.name}, {"ok", step.ok}, {"duration_ms", step.duration_ms}, {"detail", step.detail}});
   const auto info = parse_json(result->server_info);
-  return json_response(200, {{"ok", result->ok},
-                             {"steps", std::move(steps)},
-                             {"era", result->era.empty() ? Json(nullptr) : Json(result->era)},
-                             {"protocol_version", result->protocol_version.empty() ? Json(nullptr) : Json(result->protocol_version)},
-                             {"server_info", info ? *info : Json(nullptr)},
-                             {"tools", result->tools},
-                             {"resources", result->resources},
-                             {"prompts", result->prompts}});
+  return json_response(200,
+                       {{"ok", result->ok},
+                        {"steps", std::move(steps)},
+                        {"era", result->era.empty() ? Json(nullptr) : Json(result->era)},
+                        {"protocol_version",
+                         result->protocol_version.empty() ? Json(nullptr) : Json(result->protocol_version)},
+                        {"server_info", info ? *info : Json(nullptr)},
+                        {"tools", result->tools},
+                        {"resources", result->resources},
+                        {"prompts", result->prompts}});
 }
 
 }  // namespace
@@ -234,7 +243,8 @@ FoundTarget find_target(Call& call) {
   if (auto bad = check_id(call.path[0])) return {nullptr, *bad};
   auto target = call.api.repository->target(call.path[0]);
   // What one may not see is told like what does not exist.
-  if (!target || !may_see_target(call, *target)) return {nullptr, failure(404, "target_not_found", "Target not found")};
+  if (!target || !may_see_target(call, *target))
+    return {nullptr, failure(404, "target_not_found", "Target not found")};
   call.audit.target_name = target->name;
   return {std::move(target), {}};
 }

@@ -21,9 +21,11 @@ HttpResponse write(Call& call, const ScopeRef& scope) {
   auto status = call.api.repository->set_target_token(found.target->id, scope, call.text("token"));
   if (!status) return failure(status.error());
   const bool usable = scope_usable(*found.target, scope.scope);
-  return json_response(200, {{"message", usable ? "The token is stored"
-                                                : "The token is stored, but the target's isolation keeps this scope from being used"},
-                             {"usable", usable}});
+  return json_response(
+      200, {{"message",
+             usable ? "The token is stored"
+                    : "The token is stored, but the target's isolation keeps this scope from being used"},
+            {"usable", usable}});
 }
 
 HttpResponse remove(Call& call, const ScopeRef& scope, bool missing_is_fine = false) {
@@ -42,7 +44,9 @@ HttpResponse overview(Call& call) {
   for (const TargetToken& token : call.api.repository->target_tokens(found.target->id)) {
     Json row{{"created_at", format_time(token.created_at)}, {"updated_at", format_time(token.updated_at)}};
     switch (token.scope.scope) {
-      case Scope::everyone: has_default = true; break;
+      case Scope::everyone:
+        has_default = true;
+        break;
       case Scope::role:
         row["role"] = token.scope.value;
         roles.emplace_back(token.scope.value, std::move(row));
@@ -79,7 +83,8 @@ HttpResponse overview(Call& call) {
 HttpResponse own(Call& call) {
   const auto found = find_target(call);
   if (!found.target) return found.refusal;
-  const auto token = call.api.repository->target_token(found.target->id, {Scope::user, call.principal.user_id});
+  const auto token =
+      call.api.repository->target_token(found.target->id, {Scope::user, call.principal.user_id});
   if (!token) return json_response(200, {{"has_token", false}});
   return json_response(200, {{"has_token", true},
                              {"created_at", format_time(token->created_at)},

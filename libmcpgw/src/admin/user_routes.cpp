@@ -7,7 +7,8 @@ namespace {
 
 using T = Field::Type;
 
-const Schema kCreate = {{"email", T::string, true}, {"password", T::string, true}, {"role", T::string}, {"groups", T::strings}};
+const Schema kCreate = {
+    {"email", T::string, true}, {"password", T::string, true}, {"role", T::string}, {"groups", T::strings}};
 const Schema kUpdate = {{"role", T::string},
                         {"groups", T::strings},
                         {"enabled", T::boolean},
@@ -71,7 +72,8 @@ HttpResponse remove(Call& call) {
   if (!user) return unknown();
   const auto version = if_match(call, user->version);
   if (!version) return failure(version.error());
-  if (auto status = call.api.repository->delete_user(user->id, *version); !status) return failure(status.error());
+  if (auto status = call.api.repository->delete_user(user->id, *version); !status)
+    return failure(status.error());
   call.api.live->recycle(user->id);
   return no_content();
 }

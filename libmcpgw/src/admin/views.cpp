@@ -71,7 +71,9 @@ Json target_view(const Target& target, const TargetStatus* status) {
     if (!target.tls->client_key.empty()) tls["has_client_key"] = true;
     out["tls"] = std::move(tls);
   }
-  const auto optional = [](const std::optional<std::string>& text) { return text ? Json(*text) : Json(nullptr); };
+  const auto optional = [](const std::optional<std::string>& text) {
+    return text ? Json(*text) : Json(nullptr);
+  };
   out["status"] = {{"state", status->state},
                    {"era", optional(status->era)},
                    {"protocol_version", optional(status->protocol_version)},
@@ -144,7 +146,8 @@ Json log_view(const AuditRecord& record) {
   put_if(out, "client_name", record.client_name);
   put_if(out, "trace_id", record.trace_id);
   if (!record.request_body.empty()) {
-    if (auto body = parse_json(record.request_body, 256); body && body->is_object()) out["request_body"] = std::move(*body);
+    if (auto body = parse_json(record.request_body, 256); body && body->is_object())
+      out["request_body"] = std::move(*body);
   }
   return out;
 }

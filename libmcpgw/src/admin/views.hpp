@@ -1,5 +1,5 @@
-// Stored objects as the REST API shows them: which members, which are left out when empty, which may be null, and
-// what a plain user does not see. No view holds a secret.
+// Stored objects as the REST API shows them: which members, which are left out when empty, which may be null,
+// and what a plain user does not see. No view holds a secret.
 #pragma once
 
 #include "json/json.hpp"

@@ -47,45 +47,62 @@ std::string map_array(std::string_view array, F&& each) {
 
 std::string_view list_method(ListKind kind) {
   switch (kind) {
-    case ListKind::tools: return "tools/list";
-    case ListKind::resources: return "resources/list";
-    case ListKind::templates: return "resources/templates/list";
-    case ListKind::prompts: return "prompts/list";
+    case ListKind::tools:
+      return "tools/list";
+    case ListKind::resources:
+      return "resources/list";
+    case ListKind::templates:
+      return "resources/templates/list";
+    case ListKind::prompts:
+      return "prompts/list";
   }
   return "";
 }
 
 std::string_view list_member(ListKind kind) {
   switch (kind) {
-    case ListKind::tools: return "tools";
-    case ListKind::resources: return "resources";
-    case ListKind::templates: return "resourceTemplates";
-    case ListKind::prompts: return "prompts";
+    case ListKind::tools:
+      return "tools";
+    case ListKind::resources:
+      return "resources";
+    case ListKind::templates:
+      return "resourceTemplates";
+    case ListKind::prompts:
+      return "prompts";
   }
   return "";
 }
 
 std::string_view item_key(ListKind kind) {
   switch (kind) {
-    case ListKind::resources: return "uri";
-    case ListKind::templates: return "uriTemplate";
-    default: return "name";
+    case ListKind::resources:
+      return "uri";
+    case ListKind::templates:
+      return "uriTemplate";
+    default:
+      return "name";
   }
 }
 
 std::string_view list_capability(ListKind kind) {
   switch (kind) {
-    case ListKind::tools: return "tools";
-    case ListKind::prompts: return "prompts";
-    default: return "resources";
+    case ListKind::tools:
+      return "tools";
+    case ListKind::prompts:
+      return "prompts";
+    default:
+      return "resources";
   }
 }
 
 ResourceType policy_type(ListKind kind) {
   switch (kind) {
-    case ListKind::tools: return ResourceType::tool;
-    case ListKind::prompts: return ResourceType::prompt;
-    default: return ResourceType::resource;
+    case ListKind::tools:
+      return ResourceType::tool;
+    case ListKind::prompts:
+      return ResourceType::prompt;
+    default:
+      return ResourceType::resource;
   }
 }
 
@@ -148,15 +165,17 @@ std::string export_result(std::string_view method, std::string_view slug, std::s
     if (contents.empty()) return std::string(result);
     return raw::with_member(result, "contents", map_array(contents, [&](std::string_view element) {
                               const auto uri = raw::string_value(raw::find(element, "uri"));
-                              return uri ? raw::with_member(element, "uri", raw::quote(export_uri(slug, *uri)))
+                              return uri ? raw::with_member(element, "uri",
+                                                            raw::quote(export_uri(slug, *uri)))
                                          : std::string(element);
                             }));
   }
   if (method == "tools/call") {
     const std::string_view content = raw::find(result, "content");
     if (content.empty() || content.find("\"resource") == std::string_view::npos) return std::string(result);
-    return raw::with_member(result, "content",
-                            map_array(content, [&](std::string_view block) { return export_content(slug, block); }));
+    return raw::with_member(result, "content", map_array(content, [&](std::string_view block) {
+                              return export_content(slug, block);
+                            }));
   }
   if (method == "prompts/get") {
     const std::string_view messages = raw::find(result, "messages");

@@ -1,5 +1,5 @@
-// Names: how items of targets are called towards clients (docs/protocol.md, "Names"), and lists of items as the
-// gateway keeps them. Pure functions and plain data.
+// Names: how items of targets are called towards clients (docs/protocol.md, "Names"), and lists of items as
+// the gateway keeps them. Pure functions and plain data.
 #pragma once
 
 #include <memory>
@@ -58,8 +58,8 @@ std::optional<ImportedUri> import_uri(std::string_view uri);
 /// An item of a list with its exported name or URI; everything else keeps its bytes.
 std::string export_item(ListKind kind, std::string_view slug, const Item& item);
 
-/// The URIs of resources in a result become exported ones: contents[].uri of resources/read, embedded resources
-/// and resource links of tools/call and prompts/get.
+/// The URIs of resources in a result become exported ones: contents[].uri of resources/read, embedded
+/// resources and resource links of tools/call and prompts/get.
 std::string export_result(std::string_view method, std::string_view slug, std::string_view result);
 
 }  // namespace mcpgw::detail

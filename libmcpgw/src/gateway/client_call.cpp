@@ -10,8 +10,8 @@ constexpr auto kKeepAlive = std::chrono::milliseconds(14000);
 
 /// Severity of the levels of logging/setLevel (RFC 5424, as MCP names them).
 int severity(std::string_view level) {
-  constexpr std::string_view kLevels[] = {"debug", "info", "notice", "warning", "error", "critical", "alert",
-                                          "emergency"};
+  constexpr std::string_view kLevels[] = {"debug", "info",     "notice", "warning",
+                                          "error", "critical", "alert",  "emergency"};
   for (int i = 0; i < 8; ++i)
     if (kLevels[i] == level) return i;
   return -1;
@@ -101,7 +101,8 @@ void ClientCall::on_server_message(ServerMessage message) {
   if (message.id.empty()) {
     if (message.method == "notifications/progress") {
       if (progress_token.empty()) return;
-      reply->emit(make_notification(message.method, raw::with_member(message.params, "progressToken", progress_token)));
+      reply->emit(make_notification(message.method,
+                                    raw::with_member(message.params, "progressToken", progress_token)));
       return;
     }
     if (message.method == "notifications/message") {
@@ -137,7 +138,8 @@ void ClientCall::on_server_message(ServerMessage message) {
   row.created_at = core->clock->now();
   row.target_name = connection->target().name;
   if (!reply->emit(make_request(asked, message.method, message.params))) {
-    session->answer(asked, "error", R"({"code":-32601,"message":"The client takes no requests on this call"})");
+    session->answer(asked, "error",
+                    R"({"code":-32601,"message":"The client takes no requests on this call"})");
     row.response_status = 502;
     row.error_code = "unknown_method";
   }

@@ -1,5 +1,5 @@
-// ClientCall: one JSON-RPC request of a client while it is answered: its answer's way back, the messages that may
-// precede it, its cancellation, and what the audit log will say of it.
+// ClientCall: one JSON-RPC request of a client while it is answered: its answer's way back, the messages that
+// may precede it, its cancellation, and what the audit log will say of it.
 #pragma once
 
 #include <memory>
@@ -16,12 +16,14 @@ struct Accepts {
   bool sse = true;
 };
 
-/// The HTTP answer of one POST: JSON when the answer comes alone and soon, else an event stream. Safe from any thread.
+/// The HTTP answer of one POST: JSON when the answer comes alone and soon, else an event stream. Safe from
+/// any thread.
 class PostReply : public std::enable_shared_from_this<PostReply> {
  public:
   PostReply(Loop& loop, std::shared_ptr<Responder> responder, Accepts accepts, HttpHeaders headers);
 
-  /// Becomes a stream by itself when nothing has been sent for a while, so that the client sees that it is alive.
+  /// Becomes a stream by itself when nothing has been sent for a while, so that the client sees that it is
+  /// alive.
   void watch();
   /// Sends a message before the answer; false when the client takes no streams or has gone.
   bool emit(const std::string& message);
@@ -46,7 +48,10 @@ class PostReply : public std::enable_shared_from_this<PostReply> {
 class ClientCall : public CallObserver, public std::enable_shared_from_this<ClientCall> {
  public:
   ClientCall(std::shared_ptr<GatewayCore> c, std::shared_ptr<Session> s, Principal p)
-      : core(std::move(c)), session(std::move(s)), principal(std::move(p)), handle(std::make_shared<CallHandle>()) {}
+      : core(std::move(c)),
+        session(std::move(s)),
+        principal(std::move(p)),
+        handle(std::make_shared<CallHandle>()) {}
 
   const std::shared_ptr<GatewayCore> core;
   const std::shared_ptr<Session> session;
@@ -54,8 +59,8 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   const std::shared_ptr<CallHandle> handle;
 
   // Set before it runs.
-  std::string body;            ///< keeps the views alive
-  std::string id;              ///< raw JSON
+  std::string body;  ///< keeps the views alive
+  std::string id;    ///< raw JSON
   std::string method;
   std::string_view params;     ///< raw, may be empty
   std::string progress_token;  ///< raw; empty: none asked for

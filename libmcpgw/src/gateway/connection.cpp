@@ -19,7 +19,8 @@ std::size_t index(ListKind kind) { return static_cast<std::size_t>(kind); }
 
 }  // namespace
 
-UpstreamConnection::UpstreamConnection(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding)
+UpstreamConnection::UpstreamConnection(std::shared_ptr<GatewayCore> core,
+                                       std::shared_ptr<const Binding> binding)
     : core_(std::move(core)),
       binding_(std::move(binding)),
       created_(steady_clock::now()),
@@ -44,7 +45,8 @@ UpstreamEvents UpstreamConnection::events() {
   return out;
 }
 
-Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::listing(ListKind kind, SteadyTime deadline, bool fresh) {
+Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::listing(ListKind kind, SteadyTime deadline,
+                                                                         bool fresh) {
   if (!upstream_->facts().offers(list_capability(kind))) {
     static const auto empty = std::make_shared<const Listing>();
     co_return empty;
@@ -91,7 +93,8 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::listing(ListKin
       }(shared_from_this(), kind, loading));
     }
     if (!co_await loading->wait(deadline))
-      co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not list its items in time");
+      co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout",
+                      "The server did not list its items in time");
     waited = true;
   }
 }
@@ -116,7 +119,8 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind k
     if (answer->is_error)
       co_return Error(ErrorCode::unavailable, "upstream_error", "The server did not list its items");
     if (const auto skipped = add_items(*out, kind, target().slug, answer->payload); skipped > 0)
-      core_->log(LogLevel::warn, "upstream", "items without a name, or with one that was listed before, were left out",
+      core_->log(LogLevel::warn, "upstream",
+                 "items without a name, or with one that was listed before, were left out",
                  {{"target", target().name}, {"count", std::to_string(skipped)}});
     const auto next = raw::string_value(raw::find(answer->payload, "nextCursor"));
     if (!next) break;
@@ -183,7 +187,8 @@ void UpstreamConnection::on_message(const ServerMessage& message) {
     }
     return;
   }
-  if (message.method == "notifications/message" && listeners.size() > 1 && !binding_->subject.starts_with("user:"))
+  if (message.method == "notifications/message" && listeners.size() > 1 &&
+      !binding_->subject.starts_with("user:"))
     return;  // on a shared process nobody knows whose line it is
   for (const auto& listener : listeners) listener->on_connection_message(self, message);
 }
@@ -201,7 +206,8 @@ void UpstreamConnection::on_lost(const Error& error) {
   for (const auto& listener : listeners) listener->on_connection_lost(self);
 }
 
-UpstreamConnection::Use::Use(std::shared_ptr<UpstreamConnection> connection) : connection_(std::move(connection)) {
+UpstreamConnection::Use::Use(std::shared_ptr<UpstreamConnection> connection)
+    : connection_(std::move(connection)) {
   connection_->in_flight_.fetch_add(1, std::memory_order_relaxed);
 }
 

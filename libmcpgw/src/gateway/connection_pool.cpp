@@ -106,15 +106,16 @@ Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& pri
       add(identity, name);
       add(identity, value);
     }
-    // What a server offers may depend on what its client can do: each set of capabilities has its own session.
+    // What a server offers may depend on what its client can do: each set of capabilities has its own
+    // session.
     add(identity, client.capabilities);
   }
   out->key = to_hex(sha256(identity));
   return std::shared_ptr<const Binding>(std::move(out));
 }
 
-Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(std::shared_ptr<const Binding> binding,
-                                                                  SteadyTime deadline) {
+Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(
+    std::shared_ptr<const Binding> binding, SteadyTime deadline) {
   const auto core = core_.lock();
   if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
   bool waited = false;
@@ -138,7 +139,8 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(std::s
     // Detached: others wait for it, and the caller's deadline must not end it for them.
     if (open_now) Loop::current()->spawn(open(core, binding, opening));
     if (!co_await opening->wait(deadline))
-      co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not get ready in time");
+      co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout",
+                      "The server did not get ready in time");
     waited = true;
   }
 }
@@ -168,7 +170,8 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
       slot.error = result.error();
       // A child that keeps dying is not started again at once; a refused connection costs little to try.
       if (binding->target->is_process()) {
-        const auto backoff = std::min<milliseconds>(kFirstBackoff * (1 << std::min(slot.failures, 6)), kMaxBackoff);
+        const auto backoff =
+            std::min<milliseconds>(kFirstBackoff * (1 << std::min(slot.failures, 6)), kMaxBackoff);
         slot.retry_at = steady_clock::now() + backoff;
       } else {
         slot.retry_at = steady_clock::now();
@@ -180,14 +183,16 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
   opened->set();
 }
 
-Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::shared_ptr<GatewayCore> core,
-                                                                  std::shared_ptr<const Binding> binding) {
+Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
+    std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding) {
   const Target& target = *binding->target;
   const SteadyTime deadline = steady_clock::now() + kOpenTimeout;
   Loop& home = *Loop::current();
   auto connection = std::make_shared<UpstreamConnection>(core, binding);
   auto& workers = core->runtime->impl().workers();
-  const auto finish = [&connection](Result<std::shared_ptr<Upstream>> upstream) -> Result<std::shared_ptr<UpstreamConnection>> {
+  const auto finish =
+      [&connection](
+          Result<std::shared_ptr<Upstream>> upstream) -> Result<std::shared_ptr<UpstreamConnection>> {
     if (!upstream) return upstream.error();
     connection->upstream_ = std::move(*upstream);
     return connection;
@@ -196,14 +201,16 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::s
   if (core->options.connect_upstream) {
     auto ask = [core, binding]() -> Result<std::shared_ptr<MessageChannel>> {
       return core->options.connect_upstream(
-          {*binding->target, binding->subject.starts_with("user:") ? binding->user_id : std::string(), binding->env,
-           binding->credential});
+          {*binding->target, binding->subject.starts_with("user:") ? binding->user_id : std::string(),
+           binding->env, binding->credential});
     };
     auto channel = co_await run_blocking(workers, ask);
-    if (!channel) co_return Error(ErrorCode::unavailable, "overloaded", "Too many connections are being opened");
+    if (!channel)
+      co_return Error(ErrorCode::unavailable, "overloaded", "Too many connections are being opened");
     if (!*channel) co_return channel->error();
     if (**channel) {
-      auto upstream = co_await open_channel_upstream(**channel, binding->client, connection->events(), deadline);
+      auto upstream =
+          co_await open_channel_upstream(**channel, binding->client, connection->events(), deadline);
       co_return finish(std::move(upstream));
     }
   }
@@ -213,20 +220,23 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::s
       auto client = http_client(*core, target);
       if (!client) co_return client.error();
       const auto url = parse_url(binding->access.url);
-      if (!url) co_return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's URL cannot be used");
+      if (!url)
+        co_return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's URL cannot be used");
       HttpUpstreamOptions options;
       options.client = *client;
       options.url = *url;
       options.headers = binding->access.headers;
       options.max_message = core->options.limits.upstream_bytes;
       options.farewells = core->farewells;
-      auto upstream = co_await open_http_upstream(home, std::move(options), binding->client, connection->events(),
-                                                  std::min(deadline, steady_clock::now() + binding->timeout));
+      auto upstream =
+          co_await open_http_upstream(home, std::move(options), binding->client, connection->events(),
+                                      std::min(deadline, steady_clock::now() + binding->timeout));
       co_return finish(std::move(upstream));
     }
     case TransportType::stdio: {
       const StdioOptions& stdio = core->options.stdio;
-      if (!stdio.enabled) co_return disabled("transport_disabled", "Targets that run a process are switched off");
+      if (!stdio.enabled)
+        co_return disabled("transport_disabled", "Targets that run a process are switched off");
       if (!stdio.allowed_commands.empty() &&
           std::find(stdio.allowed_commands.begin(), stdio.allowed_commands.end(), target.command) ==
               stdio.allowed_commands.end())
@@ -243,7 +253,8 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::s
       options.farewells = core->farewells;
       auto start = [&home, options]() { return open_stdio_channel(home, options); };
       auto channel = co_await run_blocking(workers, start);
-      if (!channel) co_return Error(ErrorCode::unavailable, "overloaded", "Too many processes are being started");
+      if (!channel)
+        co_return Error(ErrorCode::unavailable, "overloaded", "Too many processes are being started");
       if (!*channel) co_return channel->error();
       auto upstream = co_await open_channel_upstream(**channel, binding->client, events, deadline);
       co_return finish(std::move(upstream));
@@ -256,7 +267,8 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(std::s
   co_return disabled("transport_disabled", "The transport is not known");
 }
 
-Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const GatewayCore& core, const Target& target) {
+Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const GatewayCore& core,
+                                                                const Target& target) {
   {
     const std::lock_guard lock(mutex_);
     const auto it = clients_.find(target.id);
@@ -274,7 +286,8 @@ Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const GatewayCor
     options.client_key = target.tls->client_key;
   }
   auto client = HttpClient::create(core.runtime, options);
-  if (!client) return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's TLS settings cannot be used");
+  if (!client)
+    return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's TLS settings cannot be used");
   const std::lock_guard lock(mutex_);
   auto& entry = clients_[target.id];
   if (entry.second && entry.first >= target.version) return entry.second;
@@ -292,7 +305,8 @@ Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& b
         std::shared_ptr<UpstreamConnection> oldest;
         for (const auto& [key, slot] : slots_) {
           const Binding* other = slot.connection ? &slot.connection->binding() : slot.binding.get();
-          if (other == nullptr || other == &binding || !other->target->is_process() || !counts(*other)) continue;
+          if (other == nullptr || other == &binding || !other->target->is_process() || !counts(*other))
+            continue;
           if (!slot.connection && !slot.opening) continue;
           ++live;
           if (slot.connection && slot.connection->in_flight() == 0 &&
@@ -377,7 +391,8 @@ void ConnectionPool::on_change(const RepositoryChange& change) {
     case Kind::user:
       retire([&](const Binding& binding) { return binding.user_id == change.id && outdated(binding); });
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
@@ -431,7 +446,8 @@ void ConnectionPool::sweep(SteadyTime now) {
           slot.connection = nullptr;
         }
       }
-      const bool empty = !slot.connection && !slot.opening && (!slot.error || now - slot.retry_at > kForgetFailure);
+      const bool empty =
+          !slot.connection && !slot.opening && (!slot.error || now - slot.retry_at > kForgetFailure);
       it = empty ? slots_.erase(it) : std::next(it);
     }
   }
@@ -463,7 +479,8 @@ void ConnectionPool::report(const Target& target, const std::string& key, std::o
   if (health.state != state) {
     health.state = state;
     health.since = core->clock->now();
-    core->log(error ? LogLevel::warn : LogLevel::info, "upstream", error ? "the target failed" : "the target is up",
+    core->log(error ? LogLevel::warn : LogLevel::info, "upstream",
+              error ? "the target failed" : "the target is up",
               {{"target", target.name}, {"reason", error ? error->reason : ""}, {"key", key.substr(0, 12)}});
   }
   if (facts != nullptr) health.version = facts->protocol_version;

@@ -1,7 +1,7 @@
 // Live connections to targets: which principal's calls may share one, when one is opened, and when it ends.
 //
-// A connection's key is made of the target, the boundary subject and every value that is put into it, so that two
-// principals with different values never share one (docs/credentials.md, "Isolation").
+// A connection's key is made of the target, the boundary subject and every value that is put into it, so that
+// two principals with different values never share one (docs/credentials.md, "Isolation").
 #pragma once
 
 #include <array>
@@ -32,7 +32,8 @@ class ConnectionListener {
  public:
   virtual ~ConnectionListener() = default;
   /// From any thread; must not block.
-  virtual void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection, const ServerMessage& message) = 0;
+  virtual void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
+                                     const ServerMessage& message) = 0;
   virtual void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) = 0;
 };
 
@@ -40,8 +41,8 @@ class ConnectionListener {
 struct Binding {
   std::string key;  ///< 64 hex digits
   std::shared_ptr<const Target> target;
-  std::string user_id;  ///< of the principal it was resolved for
-  std::string subject;  ///< boundary subject
+  std::string user_id;     ///< of the principal it was resolved for
+  std::string subject;     ///< boundary subject
   std::string session_id;  ///< stateful targets only
   std::map<std::string, std::string> env;
   std::string credential;
@@ -61,9 +62,10 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   const std::shared_ptr<Upstream>& upstream_ptr() const noexcept { return upstream_; }
   bool usable() const { return upstream_ && upstream_->alive() && !retired_.load(std::memory_order_acquire); }
 
-  /// The items of one kind, all pages. Kept while the server announces changes, else for a short time; `fresh` asks
-  /// again unless that was done a moment ago. Empty when the server does not offer the kind.
-  Task<Result<std::shared_ptr<const Listing>>> listing(ListKind kind, SteadyTime deadline, bool fresh = false);
+  /// The items of one kind, all pages. Kept while the server announces changes, else for a short time;
+  /// `fresh` asks again unless that was done a moment ago. Empty when the server does not offer the kind.
+  Task<Result<std::shared_ptr<const Listing>>> listing(ListKind kind, SteadyTime deadline,
+                                                       bool fresh = false);
   /// What is known now, without asking.
   std::shared_ptr<const Listing> known_listing(ListKind kind) const;
 
@@ -127,12 +129,14 @@ class ConnectionPool {
   explicit ConnectionPool(std::weak_ptr<GatewayCore> core) : core_(std::move(core)) {}
 
   /// Resolves credential and environment. data_loss/"credential_unavailable".
-  Result<std::shared_ptr<const Binding>> bind(const Principal& principal, const std::shared_ptr<const Target>& target,
+  Result<std::shared_ptr<const Binding>> bind(const Principal& principal,
+                                              const std::shared_ptr<const Target>& target,
                                               const ClientFacts& client, const std::string& session_id) const;
 
-  /// The connection for a binding, opened when there is none. Errors: those of Upstream, "transport_disabled",
-  /// "kubernetes_disabled", "instance_limit".
-  Task<Result<std::shared_ptr<UpstreamConnection>>> acquire(std::shared_ptr<const Binding> binding, SteadyTime deadline);
+  /// The connection for a binding, opened when there is none. Errors: those of Upstream,
+  /// "transport_disabled", "kubernetes_disabled", "instance_limit".
+  Task<Result<std::shared_ptr<UpstreamConnection>>> acquire(std::shared_ptr<const Binding> binding,
+                                                            SteadyTime deadline);
 
   /// After changes in storage: connections whose values are no longer the current ones are retired.
   void on_change(const RepositoryChange& change);
@@ -171,7 +175,8 @@ class ConnectionPool {
 
   Task<void> open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                   std::shared_ptr<AsyncEvent> opened);
-  Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding);
+  Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<GatewayCore> core,
+                                                            std::shared_ptr<const Binding> binding);
   Result<std::shared_ptr<HttpClient>> http_client(const GatewayCore& core, const Target& target);
   Status reserve_process(const GatewayCore& core, const Binding& binding);
   void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr);
@@ -180,7 +185,7 @@ class ConnectionPool {
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, Slot> slots_;
   std::vector<std::shared_ptr<UpstreamConnection>> retired_;
-  std::map<std::string, Health> health_;  // by target id
+  std::map<std::string, Health> health_;                                                  // by target id
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
   bool closed_ = false;
 };

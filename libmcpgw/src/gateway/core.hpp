@@ -34,7 +34,8 @@ struct GatewayCore {
   std::shared_ptr<SessionRegistry> sessions;
 
   std::atomic<bool> draining{false};
-  /// Child processes that have not ended and goodbyes to upstreams that are on their way: close() waits for them.
+  /// Child processes that have not ended and goodbyes to upstreams that are on their way: close() waits for
+  /// them.
   const std::shared_ptr<std::atomic<int>> farewells = std::make_shared<std::atomic<int>>(0);
   std::atomic<std::size_t> in_flight{0};
   std::atomic<int> listen_port{0};

@@ -12,7 +12,8 @@ namespace mcpgw::detail {
 namespace {
 
 constexpr std::string_view kDefaultAllowedHeaders =
-    "Authorization, Content-Type, Accept, If-Match, X-Request-Id, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, "
+    "Authorization, Content-Type, Accept, If-Match, X-Request-Id, Mcp-Session-Id, MCP-Protocol-Version, "
+    "Mcp-Method, "
     "Mcp-Name, Last-Event-ID, traceparent, tracestate";
 constexpr std::string_view kDefaultExposedHeaders =
     "Mcp-Session-Id, MCP-Protocol-Version, ETag, Link, Location, X-Total-Count, X-Request-Id, Retry-After, "
@@ -21,8 +22,8 @@ constexpr std::string_view kMethods = "GET, POST, PUT, DELETE, OPTIONS";
 
 bool valid_request_id(const std::string& text) {
   return !text.empty() && text.size() <= 128 && std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-           c == '-';
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
   });
 }
 
@@ -31,7 +32,8 @@ std::string trace_id_of(const HttpRequest& request) {
   const std::string* header = request.header("traceparent");
   if (header == nullptr || header->size() < 55 || (*header)[2] != '-' || (*header)[35] != '-') return {};
   std::string id = header->substr(3, 32);
-  const bool hex = std::all_of(id.begin(), id.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  const bool hex = std::all_of(id.begin(), id.end(),
+                               [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
   return hex && id != std::string(32, '0') ? id : std::string();
 }
 
@@ -58,7 +60,8 @@ bool origin_matches(std::string_view pattern, std::string_view origin) {
       !iequals(origin.substr(origin.size() - tail.size()), tail))
     return false;
   const std::string_view middle = origin.substr(head.size(), origin.size() - head.size() - tail.size());
-  // A star for a port stands for digits; elsewhere for labels of a host name, never for a slash or another scheme.
+  // A star for a port stands for digits; elsewhere for labels of a host name, never for a slash or another
+  // scheme.
   if (!head.empty() && head.back() == ':')
     return !middle.empty() && middle.find_first_not_of("0123456789") == std::string_view::npos;
   return !middle.empty() && middle.find_first_of("/:@?#") == std::string_view::npos;
@@ -67,7 +70,8 @@ bool origin_matches(std::string_view pattern, std::string_view origin) {
 /// Adds what every answer carries, counts what is in flight, and writes the access log line.
 class Front::Reply : public Responder, public std::enable_shared_from_this<Front::Reply> {
  public:
-  Reply(std::shared_ptr<GatewayCore> core, std::shared_ptr<Responder> inner) : core_(std::move(core)), inner_(std::move(inner)) {}
+  Reply(std::shared_ptr<GatewayCore> core, std::shared_ptr<Responder> inner)
+      : core_(std::move(core)), inner_(std::move(inner)) {}
 
   ~Reply() override {
     if (!answered_) {
@@ -197,7 +201,8 @@ void Front::route(HttpRequest request, std::shared_ptr<Reply> reply) {
     reply->no_store = true;
     return api(std::move(request), std::move(reply));
   }
-  if (path == "/health" || path == "/ready" || path == "/version" || (path == "/metrics" && core_->options.metrics_enabled)) {
+  if (path == "/health" || path == "/ready" || path == "/version" ||
+      (path == "/metrics" && core_->options.metrics_enabled)) {
     reply->route = path;
     if (!get) return only("GET, HEAD, OPTIONS");
     if (path == "/health") return reply->json(200, R"({"status":"ok"})");
@@ -243,11 +248,11 @@ void Front::preflight(const HttpRequest& request, const std::shared_ptr<Reply>& 
       if (const std::string* wanted = request.header("Access-Control-Request-Headers")) {
         for (const std::string& name : split(*wanted, ',')) {
           const std::string_view one = trim(name);
-          const bool token = !one.empty() && one.size() <= 100 &&
-                             std::all_of(one.begin(), one.end(), [](char c) {
-                               return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
-                                      c == '-' || c == '_';
-                             });
+          const bool token =
+              !one.empty() && one.size() <= 100 && std::all_of(one.begin(), one.end(), [](char c) {
+                return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                       c == '-' || c == '_';
+              });
           if (token && starts_with_icase(one, "mcp-param-")) allowed += ", " + std::string(one);
         }
       }
@@ -268,7 +273,8 @@ bool Front::origin_allowed(const HttpRequest& request) const {
     if (host != nullptr) {
       std::string_view name = *host;
       const auto colon = name.rfind(':');
-      if (colon != std::string_view::npos && name.find(']', colon) == std::string_view::npos) name = name.substr(0, colon);
+      if (colon != std::string_view::npos && name.find(']', colon) == std::string_view::npos)
+        name = name.substr(0, colon);
       if (!is_loopback_name(name)) return false;
     }
   }
@@ -296,7 +302,8 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
       return reply->fail(503, "overloaded", "Too many requests are running", {{"Retry-After", "1"}});
   }
   const std::string* authorization = request.header("Authorization");
-  auto principal = core_->authenticator->authenticate(authorization == nullptr ? std::string_view() : *authorization);
+  auto principal =
+      core_->authenticator->authenticate(authorization == nullptr ? std::string_view() : *authorization);
   if (!principal) {
     const Error& error = principal.error();
     std::string challenge = R"(Bearer realm="mcpgw")";
@@ -304,17 +311,21 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
     return reply->fail(401, error.reason, error.message, {{"WWW-Authenticate", std::move(challenge)}});
   }
   if (!principal->has_scope("mcp"))
-    return reply->fail(403, "insufficient_scope", "The token does not have the scope mcp",
-                       {{"WWW-Authenticate", R"(Bearer realm="mcpgw", error="insufficient_scope", scope="mcp")"}});
+    return reply->fail(
+        403, "insufficient_scope", "The token does not have the scope mcp",
+        {{"WWW-Authenticate", R"(Bearer realm="mcpgw", error="insufficient_scope", scope="mcp")"}});
   reply->user_id = principal->user_id;
   if (!principal->token_id.empty() && core_->repository->token_touch_due(principal->token_id))
-    (void)core_->runtime->post_blocking([core = core_, id = principal->token_id] { core->repository->touch_token(id); });
+    (void)core_->runtime->post_blocking(
+        [core = core_, id = principal->token_id] { core->repository->touch_token(id); });
   RequestMeta meta{reply->request_id, reply->trace_id, std::move(*principal)};
   Loop* here = Loop::current();
-  Loop& loop = here != nullptr && core_->runtime->impl().owns(here) ? *here : core_->runtime->impl().any_loop();
-  loop.dispatch([&loop, endpoint = endpoint_, request = std::move(request), reply, meta = std::move(meta)]() mutable {
-    loop.spawn(endpoint->handle(std::move(request), std::move(reply), std::move(meta)));
-  });
+  Loop& loop =
+      here != nullptr && core_->runtime->impl().owns(here) ? *here : core_->runtime->impl().any_loop();
+  loop.dispatch(
+      [&loop, endpoint = endpoint_, request = std::move(request), reply, meta = std::move(meta)]() mutable {
+        loop.spawn(endpoint->handle(std::move(request), std::move(reply), std::move(meta)));
+      });
 }
 
 void Front::api(HttpRequest request, std::shared_ptr<Reply> reply) {
@@ -324,7 +335,8 @@ void Front::api(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (core_->in_flight.fetch_add(1, std::memory_order_relaxed) >= core_->options.limits.max_in_flight)
     return reply->fail(503, "overloaded", "Too many requests are running", {{"Retry-After", "1"}});
   auto& runtime = core_->runtime->impl();
-  auto& pool = AdminApi::hashes_password(request.method, request.path()) ? runtime.hash_workers() : runtime.workers();
+  auto& pool =
+      AdminApi::hashes_password(request.method, request.path()) ? runtime.hash_workers() : runtime.workers();
   const bool taken = pool.post([self = shared_from_this(), request = std::move(request), reply] {
     reply->send(self->admin_->handle(request, reply->request_id));
   });
@@ -337,9 +349,10 @@ void Front::ready(const std::shared_ptr<Reply>& reply) {
     const bool storage = core->repository->storage().ping().has_value();
     const bool disk = !core->audit->failing();
     const bool ok = storage && disk && !draining;
-    std::string body = R"({"status":")" + std::string(ok ? "ready" : "not_ready") + R"(","checks":{"storage":")" +
-                       (storage ? "ok" : "unavailable") + R"(","migrations":")" + (storage ? "ok" : "unknown") +
-                       R"(","disk":")" + (disk ? "ok" : "audit rows cannot be stored") + "\"";
+    std::string body = R"({"status":")" + std::string(ok ? "ready" : "not_ready") +
+                       R"(","checks":{"storage":")" + (storage ? "ok" : "unavailable") +
+                       R"(","migrations":")" + (storage ? "ok" : "unknown") + R"(","disk":")" +
+                       (disk ? "ok" : "audit rows cannot be stored") + "\"";
     if (draining) body += R"(,"serving":"draining")";
     reply->json(ok ? 200 : 503, body + "}}");
   });

@@ -1,5 +1,5 @@
-// Front: everything that comes before a handler and after it: request ids, origins and CORS, load, tokens, which
-// handler a path belongs to, the headers that every answer carries, and the access log.
+// Front: everything that comes before a handler and after it: request ids, origins and CORS, load, tokens,
+// which handler a path belongs to, the headers that every answer carries, and the access log.
 #pragma once
 
 #include <memory>

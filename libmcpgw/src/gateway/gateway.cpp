@@ -133,7 +133,8 @@ class Gateway::Impl {
 
 Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   if (!options.storage)
-    return Error(ErrorCode::invalid_argument, "invalid_request", "GatewayOptions::storage is required", "storage");
+    return Error(ErrorCode::invalid_argument, "invalid_request", "GatewayOptions::storage is required",
+                 "storage");
   if (!options.clock) options.clock = make_system_clock();
   if (!options.random) options.random = make_system_random();
   const std::shared_ptr<Runtime> runtime = options.runtime ? std::move(options.runtime) : Runtime::create();
@@ -185,8 +186,8 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   if (!authenticator) return authenticator.error();
   core->authenticator = *authenticator;
 
-  core->audit = std::make_unique<AuditWriter>(core->audit_sink, core->options.audit, core->clock, core->random,
-                                              core->options.log);
+  core->audit = std::make_unique<AuditWriter>(core->audit_sink, core->options.audit, core->clock,
+                                              core->random, core->options.log);
   core->statistics = std::make_shared<Statistics>(core->clock);
   core->pool = std::make_shared<ConnectionPool>(core);
   core->sessions = std::make_shared<SessionRegistry>(core);
@@ -205,20 +206,23 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   admin.list_max = core->options.limits.list_max;
   admin.audit_bodies = core->options.audit.body != AuditBody::none;
   admin.audit_body_max = core->options.audit.body_max;
-  admin.on_internal_error = [weak = std::weak_ptr(core)](const std::string& request_id, const std::string& cause) {
+  admin.on_internal_error = [weak = std::weak_ptr(core)](const std::string& request_id,
+                                                         const std::string& cause) {
     if (const auto alive = weak.lock())
-      alive->log(LogLevel::error, "gateway", "a request failed inside", {{"request_id", request_id}, {"cause", cause}});
+      alive->log(LogLevel::error, "gateway", "a request failed inside",
+                 {{"request_id", request_id}, {"cause", cause}});
   };
   impl->front = std::make_shared<Front>(core, std::make_unique<AdminApi>(std::move(admin)));
-  impl->listener = core->repository->add_listener([weak = std::weak_ptr(core)](const RepositoryChange& change) {
-    const auto alive = weak.lock();
-    if (!alive) return;
-    alive->pool->on_change(change);
-    using Kind = RepositoryChange::Kind;
-    if (change.kind == Kind::user || change.kind == Kind::token) alive->sessions->check_identities();
-    if (change.kind == Kind::policy || change.kind == Kind::target || change.kind == Kind::user)
-      alive->sessions->schedule_announcements();
-  });
+  impl->listener =
+      core->repository->add_listener([weak = std::weak_ptr(core)](const RepositoryChange& change) {
+        const auto alive = weak.lock();
+        if (!alive) return;
+        alive->pool->on_change(change);
+        using Kind = RepositoryChange::Kind;
+        if (change.kind == Kind::user || change.kind == Kind::token) alive->sessions->check_identities();
+        if (change.kind == Kind::policy || change.kind == Kind::target || change.kind == Kind::user)
+          alive->sessions->schedule_announcements();
+      });
   Loop& loop = core->runtime->impl().any_loop();
   loop.post([&loop, weak = std::weak_ptr(core), stop = impl->stop] { loop.spawn(housekeeping(weak, stop)); });
   return std::shared_ptr<Gateway>(new Gateway(std::move(impl)));
@@ -265,7 +269,9 @@ void Gateway::close(milliseconds grace) {
 
 const std::shared_ptr<Repository>& Gateway::repository() const noexcept { return impl_->core->repository; }
 const std::shared_ptr<PolicyEngine>& Gateway::policy_engine() const noexcept { return impl_->core->policy; }
-const std::shared_ptr<Authenticator>& Gateway::authenticator() const noexcept { return impl_->core->authenticator; }
+const std::shared_ptr<Authenticator>& Gateway::authenticator() const noexcept {
+  return impl_->core->authenticator;
+}
 const std::shared_ptr<AuditSink>& Gateway::audit_sink() const noexcept { return impl_->core->audit_sink; }
 const std::shared_ptr<Runtime>& Gateway::runtime() const noexcept { return impl_->runtime; }
 

@@ -34,12 +34,12 @@ std::string target_json(const std::string& id_json, const std::string& name, con
                         const Statistics::Summary& summary) {
   return R"({"id":)" + id_json + R"(,"name":)" + raw::quote(name) + R"(,"state":)" + raw::quote(state) +
          R"(,"request_count":)" + std::to_string(summary.count) + R"(,"error_count":)" +
-         std::to_string(summary.errors) + "," + summary_members(summary) + R"(,"rps":)" + number(summary.rps) +
-         R"(,"in_flight":0})";
+         std::to_string(summary.errors) + "," + summary_members(summary) + R"(,"rps":)" +
+         number(summary.rps) + R"(,"in_flight":0})";
 }
 
-Task<void> run_test(std::shared_ptr<GatewayCore> core, Principal principal, std::shared_ptr<const Target> target,
-                    std::shared_ptr<TargetTest> out) {
+Task<void> run_test(std::shared_ptr<GatewayCore> core, Principal principal,
+                    std::shared_ptr<const Target> target, std::shared_ptr<TargetTest> out) {
   const SteadyTime deadline = steady_clock::now() + std::chrono::seconds(30);
   auto step_started = steady_clock::now();
   const auto step = [&](const char* name, bool ok, std::string detail) {
@@ -53,7 +53,8 @@ Task<void> run_test(std::shared_ptr<GatewayCore> core, Principal principal, std:
     step("credential", false, binding.error().message);
     co_return;
   }
-  step("credential", true, (*binding)->credential.empty() ? "none is stored: the call goes without" : "found");
+  step("credential", true,
+       (*binding)->credential.empty() ? "none is stored: the call goes without" : "found");
   auto connection = co_await core->pool->acquire(*binding, deadline);
   if (!connection) {
     const TargetStatus status = core->pool->status(*target);
@@ -161,8 +162,8 @@ std::string GatewayLiveState::snapshot(const Principal& principal) {
          std::to_string(only == nullptr ? core->in_flight.load() : 0) + R"(,"active_sessions":)" +
          std::to_string(core->sessions->count(only)) + R"(,"streams":)" +
          std::to_string(only == nullptr ? core->sessions->streams() : core->sessions->streams_of(*only)) +
-         R"(,"uptime_s":)" + std::to_string(uptime) + R"(,"version":)" + raw::quote(version()) + R"(,"targets":[)" +
-         targets + "]}";
+         R"(,"uptime_s":)" + std::to_string(uptime) + R"(,"version":)" + raw::quote(version()) +
+         R"(,"targets":[)" + targets + "]}";
 }
 
 void GatewayLiveState::audit(AuditRecord record) {

@@ -60,7 +60,8 @@ std::string code_data(std::string_view code) { return R"({"code":)" + raw::quote
 
 }  // namespace
 
-HttpResponse http_error(int status, std::string_view code, std::string_view message, std::string_view request_id) {
+HttpResponse http_error(int status, std::string_view code, std::string_view message,
+                        std::string_view request_id) {
   HttpResponse out;
   out.status = status;
   out.headers.emplace_back("Content-Type", "application/json");
@@ -69,7 +70,8 @@ HttpResponse http_error(int status, std::string_view code, std::string_view mess
   return out;
 }
 
-AuditRecord McpEndpoint::audit_row(const RequestMeta& meta, const HttpRequest& request, const Session* session) const {
+AuditRecord McpEndpoint::audit_row(const RequestMeta& meta, const HttpRequest& request,
+                                   const Session* session) const {
   AuditRecord row;
   row.kind = "mcp";
   row.created_at = core_->clock->now();
@@ -87,7 +89,8 @@ AuditRecord McpEndpoint::audit_row(const RequestMeta& meta, const HttpRequest& r
 
 void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
                          const HttpRequest& request, const Session* session, int status, int code,
-                         std::string_view message, std::string_view id, const char* error_code, std::string_view data) {
+                         std::string_view message, std::string_view id, const char* error_code,
+                         std::string_view data) {
   HttpResponse response;
   response.status = status;
   response.headers.emplace_back("Content-Type", "application/json");
@@ -122,9 +125,12 @@ std::string McpEndpoint::audited_body(const std::string& body, const std::string
 }
 
 Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
-  if (request.method == "POST") co_await post(std::move(request), std::move(responder), std::move(meta));
-  else if (request.method == "GET") co_await get(std::move(request), std::move(responder), std::move(meta));
-  else co_await remove(std::move(request), std::move(responder), std::move(meta));
+  if (request.method == "POST")
+    co_await post(std::move(request), std::move(responder), std::move(meta));
+  else if (request.method == "GET")
+    co_await get(std::move(request), std::move(responder), std::move(meta));
+  else
+    co_await remove(std::move(request), std::move(responder), std::move(meta));
 }
 
 Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
@@ -162,7 +168,8 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
                        "session_not_found");
     if (!session || session->version() != "2025-03-26")
       co_return invalid(session.get(), rpc::kInvalidRequest, "A message must be a JSON object", {});
-    co_return co_await batch(std::move(request), std::move(responder), std::move(meta), std::move(session), accepts);
+    co_return co_await batch(std::move(request), std::move(responder), std::move(meta), std::move(session),
+                             accepts);
   }
 
   auto read = read_envelope(text);
@@ -181,14 +188,14 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
                      "Unsupported protocol version", envelope.id, "invalid_request", version_data(asked));
 
   if (envelope.kind == Envelope::Kind::request && envelope.method == "initialize")
-    co_return co_await initialize(std::move(request), std::move(envelope), std::move(responder), std::move(meta),
-                                  accepts);
+    co_return co_await initialize(std::move(request), std::move(envelope), std::move(responder),
+                                  std::move(meta), accepts);
   if (session_id == nullptr)
-    co_return invalid(nullptr, rpc::kInvalidRequest, "Header Mcp-Session-Id is missing: send initialize first",
-                      envelope.id);
+    co_return invalid(nullptr, rpc::kInvalidRequest,
+                      "Header Mcp-Session-Id is missing: send initialize first", envelope.id);
   if (!session)
-    co_return refuse(responder, meta, request, nullptr, 404, rpc::kSessionNotFound, "Session not found", envelope.id,
-                     "session_not_found");
+    co_return refuse(responder, meta, request, nullptr, 404, rpc::kSessionNotFound, "Session not found",
+                     envelope.id, "session_not_found");
   session->touch();
 
   if (envelope.kind != Envelope::Kind::request) {
@@ -212,12 +219,14 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   const auto offset = envelope.params.empty() ? 0 : envelope.params.data() - request.body.data();
   const std::size_t length = envelope.params.size();
   call->body = std::move(request.body);
-  if (length > 0) call->params = std::string_view(call->body).substr(static_cast<std::size_t>(offset), length);
+  if (length > 0)
+    call->params = std::string_view(call->body).substr(static_cast<std::size_t>(offset), length);
   call->reply = std::make_shared<PostReply>(*Loop::current(), responder, accepts,
                                             HttpHeaders{{"Mcp-Session-Id", session->id()}});
   if (!session->begin(call->id, call->handle)) {
     request.body = std::move(call->body);
-    co_return invalid(session.get(), rpc::kInvalidRequest, "A request with this id is running already", call->id);
+    co_return invalid(session.get(), rpc::kInvalidRequest, "A request with this id is running already",
+                      call->id);
   }
   responder->on_disconnect([handle = call->handle] { handle->cancel("the client disconnected"); });
   co_await answer(call);
@@ -245,8 +254,9 @@ Task<void> McpEndpoint::answer(Call call) {
     row.request_body = audited_body(call->body, call->method, call->connection.get());
     if (core_->audit->sync()) {
       if (!co_await core_->audit->write(std::move(row)))
-        text = make_error(call->id, rpc::kInternalError, "The audit log cannot be written: nothing is answered",
-                          code_data("storage_unavailable"));
+        text =
+            make_error(call->id, rpc::kInternalError, "The audit log cannot be written: nothing is answered",
+                       code_data("storage_unavailable"));
     } else {
       core_->audit->add(std::move(row));
     }
@@ -260,8 +270,8 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
   session->touch();
   const auto parts = raw::elements(request.body);
   if (parts.empty())
-    co_return refuse(responder, meta, request, session.get(), 400, rpc::kInvalidRequest, "A batch must not be empty",
-                     {}, "invalid_request");
+    co_return refuse(responder, meta, request, session.get(), 400, rpc::kInvalidRequest,
+                     "A batch must not be empty", {}, "invalid_request");
   // Answers are gathered and sent as one array; what servers send meanwhile needs a stream and is left out.
   std::vector<std::string> answers;
   for (std::string_view part : parts) {
@@ -278,8 +288,8 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
     } else if (envelope.kind == Envelope::Kind::notification) {
       notification(*session, envelope, meta.principal);
     } else if (envelope.method == "initialize") {
-      answers.push_back(make_error(envelope.id, rpc::kInvalidRequest, "initialize must not be part of a batch",
-                                   code_data("invalid_request")));
+      answers.push_back(make_error(envelope.id, rpc::kInvalidRequest,
+                                   "initialize must not be part of a batch", code_data("invalid_request")));
     } else {
       class Collector final : public Responder {
        public:
@@ -295,9 +305,11 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
       call->method = envelope.method;
       call->body = part;
       call->params = raw::find(call->body, "params");
-      call->reply = std::make_shared<PostReply>(*Loop::current(), collector, Accepts{true, false}, HttpHeaders{});
+      call->reply =
+          std::make_shared<PostReply>(*Loop::current(), collector, Accepts{true, false}, HttpHeaders{});
       if (!session->begin(call->id, call->handle)) {
-        answers.push_back(make_error(call->id, rpc::kInvalidRequest, "A request with this id is running already",
+        answers.push_back(make_error(call->id, rpc::kInvalidRequest,
+                                     "A request with this id is running already",
                                      code_data("invalid_request")));
         continue;
       }
@@ -321,8 +333,8 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
   PostReply(*Loop::current(), responder, accepts, {{"Mcp-Session-Id", session->id()}}).finish(200, text);
 }
 
-Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope, std::shared_ptr<Responder> responder,
-                                   RequestMeta meta, Accepts accepts) {
+Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
+                                   std::shared_ptr<Responder> responder, RequestMeta meta, Accepts accepts) {
   const Duration started = core_->clock->monotonic();
   AuditRecord row = audit_row(meta, request, nullptr);
   row.method = "initialize";
@@ -357,10 +369,10 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope, std::
   auto made = co_await core_->sessions->create(meta.principal, negotiated, std::string(envelope.params));
   if (!made) {
     const bool busy = made.error().code == ErrorCode::resource_exhausted;
-    HttpResponse response = http_error(busy ? 429 : 503, busy ? "rate_limited" : "storage_unavailable",
-                                       busy ? "Too many sessions are open and busy: close one" :
-                                              "The session cannot be stored now",
-                                       meta.request_id);
+    HttpResponse response = http_error(
+        busy ? 429 : 503, busy ? "rate_limited" : "storage_unavailable",
+        busy ? "Too many sessions are open and busy: close one" : "The session cannot be stored now",
+        meta.request_id);
     response.headers.emplace_back("Retry-After", "5");
     row.response_status = response.status;
     row.error_code = busy ? "rate_limited" : "storage_unavailable";
@@ -373,7 +385,8 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope, std::
 
   const auto view = session->view(meta.principal);
   const auto reached = co_await gather(session, meta.principal, view, std::nullopt, false);
-  bool tools = false, resources = false, subscribe = false, prompts = false, logging = false, completions = false;
+  bool tools = false, resources = false, subscribe = false, prompts = false, logging = false,
+       completions = false;
   bool all_known = !reached.empty();
   std::string instructions;
   for (const Gathered& one : reached) {
@@ -449,7 +462,8 @@ Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> resp
     HttpResponse response;
     response.status = 404;
     response.headers.emplace_back("Content-Type", "application/json");
-    response.body = make_error({}, rpc::kSessionNotFound, "Session not found", code_data("session_not_found"));
+    response.body =
+        make_error({}, rpc::kSessionNotFound, "Session not found", code_data("session_not_found"));
     co_return responder->send(std::move(response));
   }
   if (!session->has_stream() &&
@@ -475,8 +489,8 @@ Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> resp
 Task<void> McpEndpoint::remove(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
   const std::string* version = request.header("MCP-Protocol-Version");
   if (version != nullptr && !is_legacy_version(*version)) {
-    HttpResponse response = http_error(405, "method_not_allowed", "This protocol version has no DELETE here",
-                                       meta.request_id);
+    HttpResponse response =
+        http_error(405, "method_not_allowed", "This protocol version has no DELETE here", meta.request_id);
     response.headers.emplace_back("Allow", "POST");
     co_return responder->send(std::move(response));
   }
@@ -495,7 +509,8 @@ Task<void> McpEndpoint::remove(HttpRequest request, std::shared_ptr<Responder> r
   } else {
     response.status = 404;
     response.headers.emplace_back("Content-Type", "application/json");
-    response.body = make_error({}, rpc::kSessionNotFound, "Session not found", code_data("session_not_found"));
+    response.body =
+        make_error({}, rpc::kSessionNotFound, "Session not found", code_data("session_not_found"));
   }
   responder->send(std::move(response));
 }

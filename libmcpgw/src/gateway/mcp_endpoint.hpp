@@ -37,8 +37,8 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
 
   /// Answers one request of a client and writes its audit row.
   Task<void> answer(Call call);
-  Task<void> initialize(HttpRequest request, Envelope envelope, std::shared_ptr<Responder> responder, RequestMeta meta,
-                        Accepts accepts);
+  Task<void> initialize(HttpRequest request, Envelope envelope, std::shared_ptr<Responder> responder,
+                        RequestMeta meta, Accepts accepts);
   void notification(Session& session, const Envelope& envelope, const Principal& principal);
 
   // Each returns the answer's text and fills the call's audit row.
@@ -54,7 +54,8 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<std::optional<ItemRoute>> find_item(Call call, ListKind kind, std::string name);
   Task<std::optional<ItemRoute>> find_resource(Call call, ListKind kind, std::string uri);
 
-  /// Connections and lists of all targets of the view, in its order, as far as they are there by the deadline.
+  /// Connections and lists of all targets of the view, in its order, as far as they are there by the
+  /// deadline.
   struct Gathered {
     std::shared_ptr<const Target> target;
     std::shared_ptr<UpstreamConnection> connection;
@@ -65,19 +66,23 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
                                      bool fresh);
 
   std::string invalid_params(ClientCall& call, std::string_view message);
-  std::string unknown_item(ClientCall& call, ListKind kind, std::string_view name, const char* error_code, int status);
+  std::string unknown_item(ClientCall& call, ListKind kind, std::string_view name, const char* error_code,
+                           int status);
   std::string upstream_failure(ClientCall& call, const Target& target, const Error& error);
   AuditRecord audit_row(const RequestMeta& meta, const HttpRequest& request, const Session* session) const;
   /// What the audit log keeps of a message, by the configured rule.
-  std::string audited_body(const std::string& body, const std::string& method, const UpstreamConnection* connection) const;
-  void refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta, const HttpRequest& request,
-              const Session* session, int status, int code, std::string_view message, std::string_view id,
-              const char* error_code, std::string_view data = {});
+  std::string audited_body(const std::string& body, const std::string& method,
+                           const UpstreamConnection* connection) const;
+  void refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
+              const HttpRequest& request, const Session* session, int status, int code,
+              std::string_view message, std::string_view id, const char* error_code,
+              std::string_view data = {});
 
   const std::shared_ptr<GatewayCore> core_;
 };
 
 /// The JSON error of everything that is no JSON-RPC message.
-HttpResponse http_error(int status, std::string_view code, std::string_view message, std::string_view request_id);
+HttpResponse http_error(int status, std::string_view code, std::string_view message,
+                        std::string_view request_id);
 
 }  // namespace mcpgw::detail

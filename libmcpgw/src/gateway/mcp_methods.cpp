@@ -12,8 +12,8 @@ using std::chrono::steady_clock;
 
 constexpr std::size_t kPageSize = 1000;
 
-/// How a failure of ours is told, by its reason (docs/protocol.md, "Errors"): the text after "Target 'x'", and the
-/// status of its audit row.
+/// How a failure of ours is told, by its reason (docs/protocol.md, "Errors"): the text after "Target 'x'",
+/// and the status of its audit row.
 struct FailureText {
   std::string_view reason;
   std::string_view text;
@@ -54,7 +54,8 @@ bool says_not_found(std::string_view error) {
   const auto code = raw::int_value(raw::find(error, "code"));
   if (code == rpc::kResourceNotFound) return true;
   return code == rpc::kInvalidParams &&
-         to_lower(raw::string_value(raw::find(error, "message")).value_or("")).find("not found") != std::string::npos;
+         to_lower(raw::string_value(raw::find(error, "message")).value_or("")).find("not found") !=
+             std::string::npos;
 }
 
 }  // namespace
@@ -65,8 +66,8 @@ std::string McpEndpoint::invalid_params(ClientCall& call, std::string_view messa
   return make_error(call.id, rpc::kInvalidParams, message, R"({"code":"invalid_params"})");
 }
 
-std::string McpEndpoint::unknown_item(ClientCall& call, ListKind kind, std::string_view name, const char* error_code,
-                                      int status) {
+std::string McpEndpoint::unknown_item(ClientCall& call, ListKind kind, std::string_view name,
+                                      const char* error_code, int status) {
   call.audit.response_status = status;
   call.audit.error_code = error_code;
   if (kind == ListKind::resources || kind == ListKind::templates)
@@ -96,12 +97,16 @@ std::string McpEndpoint::upstream_failure(ClientCall& call, const Target& target
   call.audit.error_code = reason;
   if (status != 499)
     core_->log(LogLevel::warn, "gateway", "a call failed",
-               {{"target", target.name}, {"method", call.method}, {"reason", error.reason}, {"cause", error.message}});
+               {{"target", target.name},
+                {"method", call.method},
+                {"reason", error.reason},
+                {"cause", error.message}});
   return make_error(call.id, rpc::kInternalError, "Target '" + target.name + "' " + std::string(text),
                     R"({"code":)" + raw::quote(reason) + R"(,"target":)" + raw::quote(target.name) + "}");
 }
 
-Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Session> session, Principal principal,
+Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Session> session,
+                                                             Principal principal,
                                                              std::shared_ptr<const Session::View> view,
                                                              std::optional<ListKind> kind, bool fresh) {
   // One coroutine a target; who is late is left out, and what it brings later serves the next request.
@@ -138,7 +143,8 @@ Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Ses
   const std::size_t count = view->targets.size();
   if (count == 1) {
     std::vector<Gathered> single;
-    single.push_back(co_await fetch(shared_from_this(), session, principal, view->targets.front(), kind, fresh, deadline));
+    single.push_back(
+        co_await fetch(shared_from_this(), session, principal, view->targets.front(), kind, fresh, deadline));
     co_return single;
   }
   join->results.resize(count);
@@ -187,7 +193,8 @@ Task<std::string> McpEndpoint::dispatch(Call call) {
 
 Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
   std::size_t offset = 0;
-  if (const std::string_view cursor = raw::find(call->params, "cursor"); !cursor.empty() && cursor != "null") {
+  if (const std::string_view cursor = raw::find(call->params, "cursor");
+      !cursor.empty() && cursor != "null") {
     const auto text = raw::string_value(cursor);
     const auto place = text ? read_cursor(*text) : std::nullopt;
     if (!place) co_return invalid_params(*call, "The cursor is not one of this server's");
@@ -203,7 +210,8 @@ Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
     if (!one.listing) continue;
     const bool prefixed = view->prefixed(*one.target);
     for (const Item& item : one.listing->items) {
-      if (!core_->policy->evaluate(call->principal, one.target->id, policy_type(kind), item.name).allowed()) continue;
+      if (!core_->policy->evaluate(call->principal, one.target->id, policy_type(kind), item.name).allowed())
+        continue;
       if (index++ < offset) continue;
       if (written == kPageSize) {
         more = true;
@@ -237,7 +245,8 @@ Task<std::optional<ItemRoute>> McpEndpoint::find_item(Call call, ListKind kind, 
         continue;
       auto connection = co_await call->session->connection(call->principal, target, deadline);
       if (!connection) {
-        // The name can only be this target's: tell what is wrong with it rather than that the name is unknown.
+        // The name can only be this target's: tell what is wrong with it rather than that the name is
+        // unknown.
         if (prefixed || view->targets.size() == 1) co_return ItemRoute{target, name, std::string(), prefixed};
         continue;
       }
@@ -271,8 +280,9 @@ Task<std::string> McpEndpoint::call_item(Call call, ListKind kind) {
       co_return unknown_item(*call, kind, *name, "unknown_item", 404);
     auto again = co_await call->session->connection(
         call->principal, route->target, steady_clock::now() + core_->options.upstream.list_timeout);
-    const Error error = again ? Error(ErrorCode::unavailable, "upstream_error", "The server did not list its items")
-                              : again.error();
+    const Error error =
+        again ? Error(ErrorCode::unavailable, "upstream_error", "The server did not list its items")
+              : again.error();
     co_return upstream_failure(*call, *route->target, error);
   }
   std::string params = route->original == *name
@@ -287,7 +297,8 @@ Task<std::optional<ItemRoute>> McpEndpoint::find_resource(Call call, ListKind ki
     co_return ItemRoute{view->targets.front(), uri, uri, false};
   if (const auto imported = import_uri(uri)) {
     for (const auto& target : view->targets)
-      if (target->slug == imported->slug && view->prefixed(*target)) co_return ItemRoute{target, uri, imported->uri, true};
+      if (target->slug == imported->slug && view->prefixed(*target))
+        co_return ItemRoute{target, uri, imported->uri, true};
     co_return std::nullopt;
   }
   // Without a prefix it is served when exactly one target lists it.
@@ -307,8 +318,9 @@ Task<std::string> McpEndpoint::resource(Call call) {
   call->audit.tool = uri->substr(0, 2000);
   auto route = co_await find_resource(call, ListKind::resources, *uri);
   if (!route) co_return unknown_item(*call, ListKind::resources, *uri, "unknown_item", 404);
-  std::string params = route->original == *uri ? std::string(call->params)
-                                               : raw::with_member(call->params, "uri", raw::quote(route->original));
+  std::string params = route->original == *uri
+                           ? std::string(call->params)
+                           : raw::with_member(call->params, "uri", raw::quote(route->original));
   std::string text = co_await forward(call, std::move(*route), ResourceType::resource, std::move(params));
   if (call->audit.response_status == 200) {
     if (call->method == "resources/subscribe") call->session->subscribe(*uri, true);
@@ -328,12 +340,15 @@ Task<std::string> McpEndpoint::complete(Call call) {
   call->audit.tool = name->substr(0, 2000);
   std::optional<ItemRoute> route;
   const ListKind kind = prompt ? ListKind::prompts : ListKind::templates;
-  if (prompt) route = co_await find_item(call, kind, *name);
-  else route = co_await find_resource(call, kind, *name);
+  if (prompt)
+    route = co_await find_item(call, kind, *name);
+  else
+    route = co_await find_resource(call, kind, *name);
   if (!route) co_return unknown_item(*call, kind, *name, "unknown_item", 404);
   if (route->original.empty())
-    co_return upstream_failure(*call, *route->target,
-                               {ErrorCode::unavailable, "upstream_error", "The server did not list its items"});
+    co_return upstream_failure(
+        *call, *route->target,
+        {ErrorCode::unavailable, "upstream_error", "The server did not list its items"});
   std::string params =
       route->original == *name
           ? std::string(call->params)
@@ -350,8 +365,10 @@ Task<std::string> McpEndpoint::set_level(Call call) {
     co_return invalid_params(*call, "params.level is not a log level");
   call->session->set_log_level(*level);
   for (const auto& connection : call->session->connections()) {
-    // On a process that several users share the level is not one user's to set; lines are filtered per session.
-    if (!connection->upstream().facts().offers("logging") || !connection->binding().subject.starts_with("user:"))
+    // On a process that several users share the level is not one user's to set; lines are filtered per
+    // session.
+    if (!connection->upstream().facts().offers("logging") ||
+        !connection->binding().subject.starts_with("user:"))
       continue;
     UpstreamCall request;
     request.method = "logging/setLevel";
@@ -405,15 +422,18 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
       co_return upstream_failure(*call, target, answer.error());
     }
     if (answer->is_error) {
-      if (type == ResourceType::resource && call->method == "resources/read" && says_not_found(answer->payload))
+      if (type == ResourceType::resource && call->method == "resources/read" &&
+          says_not_found(answer->payload))
         co_return unknown_item(*call, kind, route.asked, "unknown_item", 404);
       row.response_status = 502;
       row.error_code = "upstream_error";
       co_return make_raw_error(call->id, answer->payload);
     }
     row.response_status = 200;
-    if (type == ResourceType::tool && raw::find(answer->payload, "isError") == "true") row.error_code = "tool_error";
-    if (route.prefixed) co_return make_result(call->id, export_result(call->method, target.slug, answer->payload));
+    if (type == ResourceType::tool && raw::find(answer->payload, "isError") == "true")
+      row.error_code = "tool_error";
+    if (route.prefixed)
+      co_return make_result(call->id, export_result(call->method, target.slug, answer->payload));
     co_return make_result(call->id, answer->payload);
   }
 }

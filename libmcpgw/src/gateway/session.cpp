@@ -33,7 +33,10 @@ std::string carried_capabilities(std::string_view capabilities) {
 }  // namespace
 
 Session::Session(std::shared_ptr<GatewayCore> core, SessionRecord record)
-    : core_(std::move(core)), last_active_(now_ticks()), record_(std::move(record)), last_saved_(now_ticks()) {
+    : core_(std::move(core)),
+      last_active_(now_ticks()),
+      record_(std::move(record)),
+      last_saved_(now_ticks()) {
   client_.protocol_version = legacy_versions().front();
   client_.capabilities = carried_capabilities(raw::find(record_.initialize_params, "capabilities"));
   client_name_ = raw::string_value(raw::find(record_.initialize_params, "clientInfo", "name")).value_or("");
@@ -91,9 +94,8 @@ std::shared_ptr<const Session::View> Session::view(const Principal& principal) {
   return out;
 }
 
-Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(const Principal& principal,
-                                                              const std::shared_ptr<const Target>& target,
-                                                              SteadyTime deadline) {
+Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
+    const Principal& principal, const std::shared_ptr<const Target>& target, SteadyTime deadline) {
   const std::uint64_t generation = core_->repository->credential_generation();
   std::string identity = identity_of(principal);
   std::shared_ptr<const Binding> binding;
@@ -330,7 +332,8 @@ void Session::close() {
   for (const auto& [raw_id, handle] : running) handle->cancel("the session was closed");
   for (auto& [number, one] : asked)
     if (const auto upstream = one.upstream.lock())
-      upstream->respond(std::move(one.upstream_id), "error", R"({"code":-32603,"message":"The session was closed"})");
+      upstream->respond(std::move(one.upstream_id), "error",
+                        R"({"code":-32603,"message":"The session was closed"})");
   if (stream) stream->close();
   for (const auto& [target_id, one] : bound) {
     if (!one.connection) continue;
@@ -341,7 +344,8 @@ void Session::close() {
 
 // --- what servers say --------------------------------------------------------------------------------
 
-void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& connection, const ServerMessage& message) {
+void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
+                                    const ServerMessage& message) {
   const auto user = core_->repository->user(user_id());
   if (!user || !user->enabled) return;
   Principal principal;
@@ -354,9 +358,8 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
     const bool known = (message.method == "sampling/createMessage" && client_can("sampling")) ||
                        (message.method == "elicitation/create" && client_can("elicitation")) ||
                        (message.method == "roots/list" && client_can("roots"));
-    const std::string asked = known && has_stream()
-                                  ? ask(connection->upstream_ptr(), message.id, message.method)
-                                  : std::string();
+    const std::string asked =
+        known && has_stream() ? ask(connection->upstream_ptr(), message.id, message.method) : std::string();
     if (asked.empty()) {
       connection->upstream().respond(message.id, "error",
                                      R"({"code":-32601,"message":"The client does not offer this"})");
@@ -371,15 +374,18 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
   }
   if (message.method == "notifications/resources/updated") {
     const auto uri = raw::string_value(raw::find(message.params, "uri"));
-    if (!uri || !core_->policy->evaluate(principal, target.id, ResourceType::resource, *uri).allowed()) return;
+    if (!uri || !core_->policy->evaluate(principal, target.id, ResourceType::resource, *uri).allowed())
+      return;
     const bool prefixed = view(principal)->prefixed(target);
     const std::string exported = prefixed ? export_uri(target.slug, *uri) : *uri;
     if (!subscribed(exported)) return;
-    send(make_notification(message.method,
-                           prefixed ? raw::with_member(message.params, "uri", raw::quote(exported)) : message.params));
+    send(make_notification(message.method, prefixed
+                                               ? raw::with_member(message.params, "uri", raw::quote(exported))
+                                               : message.params));
     return;
   }
-  if (message.method == "notifications/tools/list_changed" || message.method == "notifications/prompts/list_changed" ||
+  if (message.method == "notifications/tools/list_changed" ||
+      message.method == "notifications/prompts/list_changed" ||
       message.method == "notifications/resources/list_changed")
     send(make_notification(message.method, {}));
 }
@@ -402,7 +408,8 @@ std::string Session::fingerprint(const Principal& principal, ListKind kind) {
     const auto listing = it == open.end() ? nullptr : it->second->known_listing(kind);
     if (!listing) continue;
     for (const Item& item : listing->items)
-      text += core_->policy->evaluate(principal, target->id, policy_type(kind), item.name).allowed() ? '1' : '0';
+      text +=
+          core_->policy->evaluate(principal, target->id, policy_type(kind), item.name).allowed() ? '1' : '0';
   }
   return sha256(text);
 }
@@ -420,7 +427,8 @@ void Session::announce_changes() {
     auto& listed = listed_[static_cast<std::size_t>(kind)];
     if (!listed || *listed == now) continue;
     listed = std::move(now);
-    send_locked(make_notification("notifications/" + std::string(list_capability(kind)) + "/list_changed", {}));
+    send_locked(
+        make_notification("notifications/" + std::string(list_capability(kind)) + "/list_changed", {}));
   }
 }
 

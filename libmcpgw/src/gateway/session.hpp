@@ -1,5 +1,5 @@
-// Sessions of the legacy era (MCP 2025-11-25, basic/transports, "Session Management"): a client's handshake, what
-// is running for it, what it was asked, and its stream.
+// Sessions of the legacy era (MCP 2025-11-25, basic/transports, "Session Management"): a client's handshake,
+// what is running for it, what it was asked, and its stream.
 #pragma once
 
 #include <atomic>
@@ -58,8 +58,8 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   std::shared_ptr<const View> view(const Principal& principal);
   /// The session's connection to a target for this principal, opened when needed.
   Task<Result<std::shared_ptr<UpstreamConnection>>> connection(const Principal& principal,
-                                                       const std::shared_ptr<const Target>& target,
-                                                       SteadyTime deadline);
+                                                               const std::shared_ptr<const Target>& target,
+                                                               SteadyTime deadline);
   /// Connections that are open now.
   std::vector<std::shared_ptr<UpstreamConnection>> connections() const;
   /// Drops a connection that turned out to be dead.
@@ -73,14 +73,16 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   std::size_t running() const;
 
   // --- requests to the client ----------------------------------------------------------------------
-  /// Remembers whom an answer goes to; returns the id (raw JSON) for the client, empty when too many are open.
+  /// Remembers whom an answer goes to; returns the id (raw JSON) for the client, empty when too many are
+  /// open.
   std::string ask(std::weak_ptr<Upstream> upstream, std::string upstream_id, std::string method);
   /// Passes an answer of the client on. `member` is "result" or "error". Late and unknown ones are dropped.
   void answer(std::string_view raw_id, std::string_view member, std::string_view payload);
 
   // --- the client's stream -------------------------------------------------------------------------
   /// Replaces an open stream. `last_event_id` replays what was missed, as far as it is kept.
-  void open_stream(std::shared_ptr<ResponseStream> stream, const Principal& principal, std::string last_event_id);
+  void open_stream(std::shared_ptr<ResponseStream> stream, const Principal& principal,
+                   std::string last_event_id);
   /// The client has gone.
   void stream_gone(const ResponseStream* stream);
   bool has_stream() const;
@@ -100,11 +102,12 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void close();
   bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
-  void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection, const ServerMessage& message) override;
+  void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
+                             const ServerMessage& message) override;
   void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) override;
 
-  /// Tells the client that lists of these kinds changed, if its own view did: at most once for what has happened
-  /// since it last listed.
+  /// Tells the client that lists of these kinds changed, if its own view did: at most once for what has
+  /// happened since it last listed.
   void announce_changes();
   /// What the client has seen of a list: announce_changes compares with it.
   void remember_list(ListKind kind, std::string fingerprint);

@@ -36,7 +36,8 @@ void forget_later(const std::shared_ptr<GatewayCore>& core, const std::string& i
 
 }  // namespace
 
-Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& principal, std::string version,
+Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& principal,
+                                                               std::string version,
                                                                std::string initialize_params) {
   const auto core = core_.lock();
   if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
@@ -58,7 +59,8 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& 
       ++count;
       if (other->running() == 0 && (!oldest || other->last_active() < oldest->last_active())) oldest = other;
     }
-    if (count < core->options.session.max_per_user) oldest = nullptr;
+    if (count < core->options.session.max_per_user)
+      oldest = nullptr;
     else if (!oldest)
       co_return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many sessions are open and busy");
   }
@@ -68,7 +70,8 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& 
   auto save = [core, record] { return core->repository->save_session(record); };
   auto stored = co_await run_blocking(core->runtime->impl().workers(), save);
   if (!stored || !*stored)
-    co_return stored ? stored->error() : Error(ErrorCode::unavailable, "overloaded", "The gateway is overloaded");
+    co_return stored ? stored->error()
+                     : Error(ErrorCode::unavailable, "overloaded", "The gateway is overloaded");
   {
     const std::lock_guard lock(mutex_);
     sessions_.emplace(session->id(), session);
@@ -77,14 +80,16 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& 
   co_return session;
 }
 
-Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& principal, const std::string& id) {
+Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& principal,
+                                                             const std::string& id) {
   const auto core = core_.lock();
   if (!core || id.empty() || id.size() > 64) co_return std::shared_ptr<Session>();
   {
     const std::lock_guard lock(mutex_);
     if (const auto it = sessions_.find(id); it != sessions_.end())
-      co_return it->second->user_id() == principal.user_id && !it->second->closed() ? it->second
-                                                                                     : std::shared_ptr<Session>();
+      co_return it->second->user_id() == principal.user_id && !it->second->closed()
+          ? it->second
+          : std::shared_ptr<Session>();
   }
   auto load = [core, id] { return core->repository->load_session(id); };
   auto loaded = co_await run_blocking(core->runtime->impl().workers(), load);
@@ -121,7 +126,8 @@ int SessionRegistry::recycle(const std::string& user_id) {
   // Those that only storage knows: of an earlier run, or of another replica.
   if (auto stored = core->repository->sessions_of(user_id)) {
     for (const SessionRecord& record : *stored) {
-      const bool counted = std::any_of(live.begin(), live.end(), [&](const auto& s) { return s->id() == record.id; });
+      const bool counted =
+          std::any_of(live.begin(), live.end(), [&](const auto& s) { return s->id() == record.id; });
       if (!counted) ++count;
       (void)core->repository->delete_session(record.id);
     }
@@ -140,8 +146,9 @@ std::vector<std::shared_ptr<Session>> SessionRegistry::all() const {
 std::size_t SessionRegistry::count(const std::string* user_id) const {
   const std::lock_guard lock(mutex_);
   if (user_id == nullptr) return sessions_.size();
-  return static_cast<std::size_t>(std::count_if(
-      sessions_.begin(), sessions_.end(), [&](const auto& entry) { return entry.second->user_id() == *user_id; }));
+  return static_cast<std::size_t>(std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& entry) {
+    return entry.second->user_id() == *user_id;
+  }));
 }
 
 std::size_t SessionRegistry::streams() const {

@@ -29,7 +29,8 @@ class Statistics {
   };
   static constexpr int kWindowSeconds = 300;
 
-  explicit Statistics(std::shared_ptr<Clock> clock) : clock_(std::move(clock)), started_(clock_->monotonic()) {}
+  explicit Statistics(std::shared_ptr<Clock> clock)
+      : clock_(std::move(clock)), started_(clock_->monotonic()) {}
 
   /// `target` is a configured name or "_gateway"; `status` as in the audit table.
   void record(const std::string& target, const std::string& user_id, int status, Duration took);

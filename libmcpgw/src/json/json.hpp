@@ -1,5 +1,5 @@
-// The one place that includes nlohmann/json: for what mcpgw itself builds and inspects (records, REST bodies).
-// What only passes through is handled as text: json/raw.hpp.
+// The one place that includes nlohmann/json: for what mcpgw itself builds and inspects (records, REST
+// bodies). What only passes through is handled as text: json/raw.hpp.
 #pragma once
 
 #include <nlohmann/json.hpp>

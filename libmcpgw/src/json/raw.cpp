@@ -18,10 +18,14 @@ int hex4(const char* p) noexcept {
   for (int i = 0; i < 4; ++i) {
     const char c = p[i];
     int d;
-    if (c >= '0' && c <= '9') d = c - '0';
-    else if (c >= 'a' && c <= 'f') d = c - 'a' + 10;
-    else if (c >= 'A' && c <= 'F') d = c - 'A' + 10;
-    else return -1;
+    if (c >= '0' && c <= '9')
+      d = c - '0';
+    else if (c >= 'a' && c <= 'f')
+      d = c - 'a' + 10;
+    else if (c >= 'A' && c <= 'F')
+      d = c - 'A' + 10;
+    else
+      return -1;
     value = value << 4 | d;
   }
   return value;
@@ -57,11 +61,21 @@ std::string resolve(std::string_view inner) {
       continue;
     }
     switch (inner[++i]) {
-      case 'b': out += '\b'; break;
-      case 'f': out += '\f'; break;
-      case 'n': out += '\n'; break;
-      case 'r': out += '\r'; break;
-      case 't': out += '\t'; break;
+      case 'b':
+        out += '\b';
+        break;
+      case 'f':
+        out += '\f';
+        break;
+      case 'n':
+        out += '\n';
+        break;
+      case 'r':
+        out += '\r';
+        break;
+      case 't':
+        out += '\t';
+        break;
       case 'u': {
         const int high = hex4(inner.data() + i + 1);
         i += 4;
@@ -75,11 +89,14 @@ std::string resolve(std::string_view inner) {
             break;
           }
         }
-        if (high >= 0xd800 && high <= 0xdfff) out += kReplacement;
-        else append_utf8(out, static_cast<unsigned>(high));
+        if (high >= 0xd800 && high <= 0xdfff)
+          out += kReplacement;
+        else
+          append_utf8(out, static_cast<unsigned>(high));
         break;
       }
-      default: out += inner[i];
+      default:
+        out += inner[i];
     }
   }
   return out;
@@ -102,7 +119,8 @@ bool has_lone_surrogate(std::string_view inner) {
   return false;
 }
 
-/// One pass over the text with an explicit stack: depth costs memory that the bound limits, never the call stack.
+/// One pass over the text with an explicit stack: depth costs memory that the bound limits, never the call
+/// stack.
 class Checker {
  public:
   Checker(std::string_view text, std::size_t max_depth)
@@ -216,12 +234,21 @@ class Checker {
       escaped = true;
       if (++p_ == end_) return Fault::syntax;
       switch (*p_) {
-        case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't': break;
+        case '"':
+        case '\\':
+        case '/':
+        case 'b':
+        case 'f':
+        case 'n':
+        case 'r':
+        case 't':
+          break;
         case 'u':
           if (end_ - p_ < 5 || hex4(p_ + 1) < 0) return Fault::syntax;
           p_ += 4;
           break;
-        default: return Fault::syntax;
+        default:
+          return Fault::syntax;
       }
     }
     inner = std::string_view(start, static_cast<std::size_t>(p_ - start));
@@ -292,8 +319,10 @@ class Checker {
 /// Past the string that starts at `at`, in valid JSON.
 std::size_t skip_string(std::string_view text, std::size_t at) noexcept {
   for (++at; at < text.size(); ++at) {
-    if (text[at] == '\\') ++at;
-    else if (text[at] == '"') return at + 1;
+    if (text[at] == '\\')
+      ++at;
+    else if (text[at] == '"')
+      return at + 1;
   }
   return text.size();
 }
@@ -303,18 +332,26 @@ std::size_t skip_value(std::string_view text, std::size_t at) noexcept {
   if (at >= text.size()) return text.size();
   if (text[at] == '"') return skip_string(text, at);
   if (text[at] != '{' && text[at] != '[') {
-    while (at < text.size() && text[at] != ',' && text[at] != '}' && text[at] != ']' && !space(text[at])) ++at;
+    while (at < text.size() && text[at] != ',' && text[at] != '}' && text[at] != ']' && !space(text[at]))
+      ++at;
     return at;
   }
   std::size_t depth = 0;
   while (at < text.size()) {
     switch (text[at]) {
-      case '"': at = skip_string(text, at); continue;
-      case '{': case '[': ++depth; break;
-      case '}': case ']':
+      case '"':
+        at = skip_string(text, at);
+        continue;
+      case '{':
+      case '[':
+        ++depth;
+        break;
+      case '}':
+      case ']':
         if (--depth == 0) return at + 1;
         break;
-      default: break;
+      default:
+        break;
     }
     ++at;
   }
@@ -352,11 +389,16 @@ void walk(std::string_view object, F&& each) {
 
 const char* to_string(Fault fault) noexcept {
   switch (fault) {
-    case Fault::none: return "valid";
-    case Fault::syntax: return "syntax error";
-    case Fault::utf8: return "invalid UTF-8";
-    case Fault::depth: return "nested too deeply";
-    case Fault::duplicate: return "duplicate member name";
+    case Fault::none:
+      return "valid";
+    case Fault::syntax:
+      return "syntax error";
+    case Fault::utf8:
+      return "invalid UTF-8";
+    case Fault::depth:
+      return "nested too deeply";
+    case Fault::duplicate:
+      return "duplicate member name";
   }
   return "syntax error";
 }
@@ -365,12 +407,19 @@ Fault check(std::string_view text, std::size_t max_depth) { return Checker(text,
 
 Type type_of(std::string_view value) noexcept {
   switch (value.empty() ? 'n' : value.front()) {
-    case '{': return Type::object;
-    case '[': return Type::array;
-    case '"': return Type::string;
-    case 't': case 'f': return Type::boolean;
-    case 'n': return Type::null;
-    default: return Type::number;
+    case '{':
+      return Type::object;
+    case '[':
+      return Type::array;
+    case '"':
+      return Type::string;
+    case 't':
+    case 'f':
+      return Type::boolean;
+    case 'n':
+      return Type::null;
+    default:
+      return Type::number;
   }
 }
 
@@ -445,13 +494,27 @@ void append_quoted(std::string& out, std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (c < 0x20) {
           out += "\\u00";
@@ -530,8 +593,10 @@ std::string without_member(std::string_view object, std::string_view name) {
     return out;
   }
   std::size_t after = skip_space(object, end);
-  if (after < object.size() && object[after] == ',') after = skip_space(object, after + 1);
-  else after = end;
+  if (after < object.size() && object[after] == ',')
+    after = skip_space(object, after + 1);
+  else
+    after = end;
   out += object.substr(0, begin);
   out += object.substr(after);
   return out;

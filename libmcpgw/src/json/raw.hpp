@@ -24,8 +24,8 @@ enum class Type { null, boolean, number, string, array, object };
 Type type_of(std::string_view value) noexcept;
 
 struct Member {
-  std::string_view key;    ///< between the quotes, escapes not resolved
-  std::string_view value;  ///< without surrounding white space
+  std::string_view key;                     ///< between the quotes, escapes not resolved
+  std::string_view value;                   ///< without surrounding white space
   bool named(std::string_view name) const;  ///< compares the resolved key
 };
 

@@ -12,8 +12,9 @@ namespace {
 
 constexpr std::size_t kDepth = 256;
 constexpr std::string_view kRedacted = "[redacted]";
-constexpr std::array<std::string_view, 10> kNames = {"password", "passwd",        "secret",     "token",       "api_key",
-                                                     "apikey",   "authorization", "credential", "private_key", "cookie"};
+constexpr std::array<std::string_view, 10> kNames = {"password",    "passwd", "secret",        "token",
+                                                     "api_key",     "apikey", "authorization", "credential",
+                                                     "private_key", "cookie"};
 
 /// A progress token names a call, it opens nothing.
 bool harmless(std::string_view name) { return name == "progresstoken"; }
@@ -49,8 +50,10 @@ void redact(OrderedJson& value, const RedactRules& rules) {
     for (auto it = value.begin(); it != value.end(); ++it) {
       const bool named = std::find(rules.secret_names.begin(), rules.secret_names.end(), it.key()) !=
                          rules.secret_names.end();
-      if (named || (rules.by_name && is_secret_name(it.key()) && !it.value().is_boolean())) it.value() = kRedacted;
-      else redact(it.value(), rules);
+      if (named || (rules.by_name && is_secret_name(it.key()) && !it.value().is_boolean()))
+        it.value() = kRedacted;
+      else
+        redact(it.value(), rules);
     }
   }
 }
@@ -67,12 +70,15 @@ std::string redact_body(std::string_view body, const RedactRules& rules) {
   const auto first = body.find_first_not_of(" \t\r\n");
   if (first == std::string_view::npos || body[first] != '{') return {};
   if (body.size() > rules.max_bytes)
-    return R"({"truncated":true,"bytes":)" + std::to_string(body.size()) + R"(,"method":)" + raw::quote(rules.method) + "}";
+    return R"({"truncated":true,"bytes":)" + std::to_string(body.size()) + R"(,"method":)" +
+           raw::quote(rules.method) + "}";
   // Most bodies hold nothing of the kind, and nothing that hides it (escapes): they are kept as they are.
   bool suspicious = body.find('\\') != std::string_view::npos;
-  for (std::size_t i = 0; !suspicious && rules.by_name && i < kNames.size(); ++i) suspicious = contains_icase(body, kNames[i]);
+  for (std::size_t i = 0; !suspicious && rules.by_name && i < kNames.size(); ++i)
+    suspicious = contains_icase(body, kNames[i]);
   for (const std::string& name : rules.secret_names) suspicious |= body.find(name) != std::string_view::npos;
-  for (const std::string& secret : rules.secrets) suspicious |= !secret.empty() && body.find(secret) != std::string_view::npos;
+  for (const std::string& secret : rules.secrets)
+    suspicious |= !secret.empty() && body.find(secret) != std::string_view::npos;
   if (!suspicious) return std::string(body);
   auto json = parse_ordered_json(body, kDepth);
   if (!json || !json->is_object()) return {};

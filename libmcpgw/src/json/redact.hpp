@@ -11,7 +11,7 @@ namespace mcpgw::detail {
 bool is_secret_name(std::string_view name);
 
 struct RedactRules {
-  bool by_name = true;  ///< off: only `secrets` are removed
+  bool by_name = true;                    ///< off: only `secrets` are removed
   std::vector<std::string> secrets;       ///< texts that must not be kept, wherever they stand
   std::vector<std::string> secret_names;  ///< further names whose values, of any shape, are secret
   std::size_t max_bytes = 64 * 1024;

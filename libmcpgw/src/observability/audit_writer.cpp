@@ -78,7 +78,10 @@ void AuditWriter::run() {
       last_purge = std::chrono::steady_clock::now();
       lock.unlock();
       if (auto purged = sink_->purge(clock_->now() - options_.retention); !purged && log_)
-        log_({LogLevel::warn, "audit", "old audit rows could not be removed", {{"reason", purged.error().reason}}});
+        log_({LogLevel::warn,
+              "audit",
+              "old audit rows could not be removed",
+              {{"reason", purged.error().reason}}});
       lock.lock();
     }
     if (queue_.empty()) continue;
@@ -91,14 +94,18 @@ void AuditWriter::run() {
     lock.lock();
     if (!stored) {
       if (!failing_ && log_)
-        log_({LogLevel::error, "audit", "audit rows cannot be stored; they are kept and tried again",
+        log_({LogLevel::error,
+              "audit",
+              "audit rows cannot be stored; they are kept and tried again",
               {{"reason", stored.error().reason}, {"queued", std::to_string(queue_.size())}}});
       failing_ = true;
       for (auto& [number, waiter] : sync_waiters_) waiter->set(false);
       sync_waiters_.clear();
       if (stopping_) {
         if (log_)
-          log_({LogLevel::error, "audit", "audit rows are lost: the gateway ends while they cannot be stored",
+          log_({LogLevel::error,
+                "audit",
+                "audit rows are lost: the gateway ends while they cannot be stored",
                 {{"rows", std::to_string(queue_.size())}}});
         flushed_.notify_all();
         return;

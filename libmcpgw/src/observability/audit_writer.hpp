@@ -1,5 +1,5 @@
-// AuditWriter: between the request path and the AuditSink. Rows are queued in memory and written in batches by one
-// thread; a full queue slows requests down instead of losing rows.
+// AuditWriter: between the request path and the AuditSink. Rows are queued in memory and written in batches
+// by one thread; a full queue slows requests down instead of losing rows.
 #pragma once
 
 #include <condition_variable>

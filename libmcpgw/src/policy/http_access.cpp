@@ -12,7 +12,8 @@ using namespace detail;
 namespace {
 
 Error unusable(const char* what) {
-  return {ErrorCode::data_loss, "credential_unavailable", std::string("The stored value of ") + what + " cannot be used"};
+  return {ErrorCode::data_loss, "credential_unavailable",
+          std::string("The stored value of ") + what + " cannot be used"};
 }
 
 /// Printable, without anything that could end a header line.
@@ -23,14 +24,15 @@ bool has_scheme(std::string_view value) {
   const auto space = value.find(' ');
   if (space == std::string_view::npos || space == 0 || space + 1 == value.size()) return false;
   return std::all_of(value.begin(), value.begin() + static_cast<std::ptrdiff_t>(space), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-           c == '.' || c == '+';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.' || c == '+';
   });
 }
 
 }  // namespace
 
-Result<HttpTargetAccess> http_target_access(const Target& target, const std::map<std::string, std::string>& env,
+Result<HttpTargetAccess> http_target_access(const Target& target,
+                                            const std::map<std::string, std::string>& env,
                                             const std::optional<ResolvedCredential>& credential) {
   HttpTargetAccess out;
   out.url = target.url;

@@ -40,11 +40,15 @@ bool before(const Compiled& a, const Compiled& b) {
 
 bool matches(const Subject& subject, const Principal& principal) {
   switch (subject.type) {
-    case SubjectType::everyone: return true;
-    case SubjectType::user: return !subject.value.empty() && subject.value == principal.user_id;
-    case SubjectType::role: return !subject.value.empty() && subject.value == principal.role;
+    case SubjectType::everyone:
+      return true;
+    case SubjectType::user:
+      return !subject.value.empty() && subject.value == principal.user_id;
+    case SubjectType::role:
+      return !subject.value.empty() && subject.value == principal.role;
     case SubjectType::group:
-      return std::find(principal.groups.begin(), principal.groups.end(), subject.value) != principal.groups.end();
+      return std::find(principal.groups.begin(), principal.groups.end(), subject.value) !=
+             principal.groups.end();
   }
   return false;
 }
@@ -70,12 +74,18 @@ struct Snapshot {
 
 const char* to_string(DecisionReason reason) noexcept {
   switch (reason) {
-    case DecisionReason::matched_allow: return "matched_allow";
-    case DecisionReason::matched_deny: return "matched_deny";
-    case DecisionReason::no_matching_policy: return "no_matching_policy";
-    case DecisionReason::target_disabled: return "target_disabled";
-    case DecisionReason::unknown_target: return "no_matching_policy";
-    case DecisionReason::unevaluable_policy: return "unevaluable_policy";
+    case DecisionReason::matched_allow:
+      return "matched_allow";
+    case DecisionReason::matched_deny:
+      return "matched_deny";
+    case DecisionReason::no_matching_policy:
+      return "no_matching_policy";
+    case DecisionReason::target_disabled:
+      return "target_disabled";
+    case DecisionReason::unknown_target:
+      return "no_matching_policy";
+    case DecisionReason::unevaluable_policy:
+      return "unevaluable_policy";
   }
   return "no_matching_policy";
 }
@@ -84,7 +94,8 @@ class PolicyEngine::Impl {
  public:
   explicit Impl(std::shared_ptr<Repository> repository) : repository_(std::move(repository)) {
     listener_ = repository_->add_listener([this](const RepositoryChange& change) {
-      if (change.kind == RepositoryChange::Kind::policy || change.kind == RepositoryChange::Kind::target) rebuild();
+      if (change.kind == RepositoryChange::Kind::policy || change.kind == RepositoryChange::Kind::target)
+        rebuild();
     });
     rebuild();
   }
@@ -116,8 +127,8 @@ class PolicyEngine::Impl {
   }
 
   /// The first policy of the walk for reach: an allow (of anything) or a deny of everything.
-  static const Compiled* reach_of(const Snapshot& snapshot, const Principal& principal, const std::string& target_id,
-                                  ResourceType type) {
+  static const Compiled* reach_of(const Snapshot& snapshot, const Principal& principal,
+                                  const std::string& target_id, ResourceType type) {
     const auto list = snapshot.by_target.find(target_id);
     if (list == snapshot.by_target.end()) return nullptr;
     for (const Compiled* compiled : list->second) {
@@ -146,7 +157,8 @@ class PolicyEngine::Impl {
       out->by_slug.push_back(target);
       out->targets.emplace(target->id, std::move(target));
     }
-    std::sort(out->by_slug.begin(), out->by_slug.end(), [](const auto& a, const auto& b) { return a->slug < b->slug; });
+    std::sort(out->by_slug.begin(), out->by_slug.end(),
+              [](const auto& a, const auto& b) { return a->slug < b->slug; });
     std::map<std::string, std::shared_ptr<const RE2>> patterns;
     for (auto& policy : repository_->policies()) {
       Compiled compiled;
@@ -270,7 +282,8 @@ Explanation PolicyEngine::explain(const Principal& principal, const std::string&
   }
   for (const Compiled& compiled : snapshot->policies) {
     const Policy& policy = *compiled.policy;
-    Considered one{policy.id, policy.name, compiled.unevaluable ? Effect::deny : policy.effect, policy.priority, false, ""};
+    Considered one{policy.id,       policy.name, compiled.unevaluable ? Effect::deny : policy.effect,
+                   policy.priority, false,       ""};
     if (!policy.enabled && !policy.damaged) {
       one.why = "disabled";
     } else if (!policy.target_id.empty() && policy.target_id != target_id) {
@@ -315,8 +328,8 @@ std::vector<Policy> PolicyEngine::visible_policies(const Principal& principal) c
 Status PolicyEngine::check_pattern(std::string_view pattern) {
   const RE2 compiled(re2::StringPiece(pattern.data(), pattern.size()), pattern_options());
   if (compiled.ok()) return {};
-  return Error(ErrorCode::invalid_argument, "invalid_pattern", "The pattern is not valid RE2: " + compiled.error(),
-               "resource_pattern");
+  return Error(ErrorCode::invalid_argument, "invalid_pattern",
+               "The pattern is not valid RE2: " + compiled.error(), "resource_pattern");
 }
 
 }  // namespace mcpgw

@@ -11,7 +11,8 @@ using namespace detail;
 namespace {
 
 bool has_values(const Repository& repository, const Target& target, const ScopeRef& scope) {
-  return repository.target_token(target.id, scope).has_value() || !repository.env_rows(target.id, scope).empty();
+  return repository.target_token(target.id, scope).has_value() ||
+         !repository.env_rows(target.id, scope).empty();
 }
 
 /// The one group whose values a per_group instance holds.
@@ -28,10 +29,14 @@ std::optional<std::string> boundary_group(const Repository& repository, const Pr
 bool scope_usable(const Target& target, Scope scope) noexcept {
   if (!target.is_process() || scope == Scope::everyone) return true;
   switch (target.isolation_boundary) {
-    case Isolation::shared: return false;
-    case Isolation::per_role: return scope == Scope::role;
-    case Isolation::per_group: return scope == Scope::group;
-    case Isolation::per_user: return true;
+    case Isolation::shared:
+      return false;
+    case Isolation::per_role:
+      return scope == Scope::role;
+    case Isolation::per_group:
+      return scope == Scope::group;
+    case Isolation::per_user:
+      return true;
   }
   return true;  // an unknown word counts as per_user
 }
@@ -56,20 +61,24 @@ std::vector<ScopeRef> applicable_scopes(const Repository& repository, const Prin
 std::string boundary_subject(const Repository& repository, const Principal& principal, const Target& target) {
   if (!target.is_process()) return "user:" + principal.user_id;
   switch (target.isolation_boundary) {
-    case Isolation::shared: return "";
-    case Isolation::per_role: return "role:" + principal.role;
+    case Isolation::shared:
+      return "";
+    case Isolation::per_role:
+      return "role:" + principal.role;
     case Isolation::per_group: {
       const auto group = boundary_group(repository, principal, target);
       return group ? "group:" + *group : std::string();
     }
-    case Isolation::per_user: break;
+    case Isolation::per_user:
+      break;
   }
   return "user:" + principal.user_id;
 }
 
 TokenResolver::TokenResolver(std::shared_ptr<Repository> repository) : repository_(std::move(repository)) {}
 
-Result<std::optional<ResolvedCredential>> TokenResolver::resolve(const Principal& principal, const Target& target) const {
+Result<std::optional<ResolvedCredential>> TokenResolver::resolve(const Principal& principal,
+                                                                 const Target& target) const {
   for (const ScopeRef& scope : applicable_scopes(*repository_, principal, target)) {
     auto env = repository_->reveal_env(target.id, scope);
     if (!env) return env.error();
@@ -85,7 +94,8 @@ Result<std::optional<ResolvedCredential>> TokenResolver::resolve(const Principal
 
 EnvResolver::EnvResolver(std::shared_ptr<Repository> repository) : repository_(std::move(repository)) {}
 
-Result<std::map<std::string, std::string>> EnvResolver::resolve(const Principal& principal, const Target& target) const {
+Result<std::map<std::string, std::string>> EnvResolver::resolve(const Principal& principal,
+                                                                const Target& target) const {
   std::map<std::string, std::string> out;
   // Keys become header names on HTTP targets, which have no case: the narrower scope wins over any spelling.
   std::map<std::string, std::string> spelling;

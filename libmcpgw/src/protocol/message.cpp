@@ -17,9 +17,12 @@ bool is_integer(std::string_view text) {
 bool is_id(std::string_view value) {
   if (value.size() > kMaxIdBytes) return false;
   switch (raw::type_of(value)) {
-    case raw::Type::string: return true;
-    case raw::Type::number: return is_integer(value);
-    default: return false;
+    case raw::Type::string:
+      return true;
+    case raw::Type::number:
+      return is_integer(value);
+    default:
+      return false;
   }
 }
 

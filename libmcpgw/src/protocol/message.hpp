@@ -53,8 +53,8 @@ std::string make_error(std::string_view id, int code, std::string_view message, 
 /// An error object that passes through.
 std::string make_raw_error(std::string_view id, std::string_view error);
 
-/// Line breaks of a JSON text become spaces, for transports of one message a line. They can only stand between
-/// tokens (a string has none), so no value changes.
+/// Line breaks of a JSON text become spaces, for transports of one message a line. They can only stand
+/// between tokens (a string has none), so no value changes.
 void make_single_line(std::string& text, std::size_t from = 0);
 
 /// One server-sent event with this message as data. `event_id` may be empty.

@@ -51,7 +51,8 @@ struct FakeUpstream::State {
   }
 };
 
-class FakeUpstream::State::Channel final : public MessageChannel, public std::enable_shared_from_this<Channel> {
+class FakeUpstream::State::Channel final : public MessageChannel,
+                                           public std::enable_shared_from_this<Channel> {
  public:
   Channel(std::shared_ptr<State> state, UpstreamParameters parameters)
       : state_(std::move(state)), parameters_(std::move(parameters)) {}
@@ -88,7 +89,8 @@ class FakeUpstream::State::Channel final : public MessageChannel, public std::en
     const std::lock_guard lock(mutex_);
     if (closed_) return;
     closed_ = true;
-    if (receiver_.on_closed) receiver_.on_closed({ErrorCode::unavailable, "upstream_closed", "The server went away"});
+    if (receiver_.on_closed)
+      receiver_.on_closed({ErrorCode::unavailable, "upstream_closed", "The server went away"});
   }
 
  private:
@@ -142,16 +144,18 @@ class FakeUpstream::State::Channel final : public MessageChannel, public std::en
     if (list == nullptr) throw FakeError{rpc::kMethodNotFound, "Method not found"};
     Call call;
     call.method = method;
-    call.name = raw::string_value(raw::find(message.params, method == "resources/read" ? "uri" : "name")).value_or("");
+    call.name = raw::string_value(raw::find(message.params, method == "resources/read" ? "uri" : "name"))
+                    .value_or("");
     call.arguments = raw::find(message.params, "arguments");
     call.params = message.params;
     call.connection = parameters_;
     const std::string token(raw::find(raw::find(message.params, "_meta"), "progressToken"));
     call.progress = [self = shared_from_this(), token](double progress, double total) {
       if (token.empty()) return;
-      self->deliver(make_notification("notifications/progress", R"({"progressToken":)" + token + R"(,"progress":)" +
-                                                                    std::to_string(progress) + R"(,"total":)" +
-                                                                    std::to_string(total) + "}"));
+      self->deliver(
+          make_notification("notifications/progress", R"({"progressToken":)" + token + R"(,"progress":)" +
+                                                          std::to_string(progress) + R"(,"total":)" +
+                                                          std::to_string(total) + "}"));
     };
     for (const auto& [name, entry] : *list) {
       if (name != call.name) continue;
@@ -179,7 +183,8 @@ std::string FakeUpstream::text(const std::string& value) {
 }
 
 void FakeUpstream::add_tool(const std::string& name, Handler handler, const std::string& schema) {
-  add_raw_tool(name, R"({"name":)" + raw::quote(name) + R"(,"inputSchema":)" + schema + "}", std::move(handler));
+  add_raw_tool(name, R"({"name":)" + raw::quote(name) + R"(,"inputSchema":)" + schema + "}",
+               std::move(handler));
 }
 
 void FakeUpstream::add_raw_tool(const std::string& name, const std::string& json, Handler handler) {

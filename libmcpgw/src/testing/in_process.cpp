@@ -37,7 +37,8 @@ InProcessGateway::InProcessGateway(InProcessOptions options) : impl_(std::make_u
   auto gateway = Gateway::create(std::move(options.gateway));
   if (!gateway) throw std::runtime_error("the gateway cannot be made: " + gateway.error().message);
   impl_->gateway = *gateway;
-  impl_->transport = options.over_socket ? make_socket_transport(impl_->gateway) : make_direct_transport(impl_->gateway);
+  impl_->transport =
+      options.over_socket ? make_socket_transport(impl_->gateway) : make_direct_transport(impl_->gateway);
 }
 
 InProcessGateway::~InProcessGateway() {
@@ -74,7 +75,8 @@ McpClient& InProcessGateway::as(const std::string& name) {
   user.role = name == "admin" ? "admin" : "user";
   auto made = gateway().repository()->create_user(std::move(user));
   if (!made) throw std::runtime_error("the user cannot be made: " + made.error().message);
-  auto token = gateway().authenticator()->mint(made->id, "test", TokenKind::api, {"mcp", "api"}, std::nullopt);
+  auto token =
+      gateway().authenticator()->mint(made->id, "test", TokenKind::api, {"mcp", "api"}, std::nullopt);
   if (!token) throw std::runtime_error("the token cannot be made: " + token.error().message);
   slot = std::make_unique<McpClient>();
   slot->gateway_ = this;
@@ -103,7 +105,9 @@ std::string InProcessGateway::allow(const std::string& user, const std::string& 
   return made->id;
 }
 
-HttpResponse InProcessGateway::send(HttpRequest request) { return impl_->transport->send(std::move(request)); }
+HttpResponse InProcessGateway::send(HttpRequest request) {
+  return impl_->transport->send(std::move(request));
+}
 
 std::vector<AuditRecord> InProcessGateway::audit_rows() {
   // Rows are written behind the answers; a moment without a new one means that all are there.
@@ -148,8 +152,10 @@ McpReply McpClient::raw(const std::string& body, const HttpHeaders& headers) {
   decoder.feed(response.body, events);
   for (SseDecoder::Event& event : events) {
     if (event.data.empty()) continue;
-    if (!raw::find(event.data, "method").empty()) out.notifications.push_back(std::move(event.data));
-    else out.body = std::move(event.data);
+    if (!raw::find(event.data, "method").empty())
+      out.notifications.push_back(std::move(event.data));
+    else
+      out.body = std::move(event.data);
   }
   return out;
 }
@@ -190,8 +196,12 @@ std::vector<std::string> names(const McpReply& reply, const char* member, const 
 }  // namespace
 
 std::vector<std::string> McpClient::list_tools() { return names(request("tools/list"), "tools", "name"); }
-std::vector<std::string> McpClient::list_resources() { return names(request("resources/list"), "resources", "uri"); }
-std::vector<std::string> McpClient::list_prompts() { return names(request("prompts/list"), "prompts", "name"); }
+std::vector<std::string> McpClient::list_resources() {
+  return names(request("resources/list"), "resources", "uri");
+}
+std::vector<std::string> McpClient::list_prompts() {
+  return names(request("prompts/list"), "prompts", "name");
+}
 
 HttpResponse McpClient::api(const std::string& method, const std::string& path, const std::string& body) {
   HttpRequest request;

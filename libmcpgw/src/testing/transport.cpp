@@ -50,7 +50,8 @@ class SocketTransport final : public Transport {
       throw std::runtime_error("the server cannot be reached");
     }
     std::string text = request.method + " " + request.target + " HTTP/1.1\r\nConnection: close\r\n";
-    if (request.header("Host") == nullptr) text += "Host: 127.0.0.1:" + std::to_string(server_->port()) + "\r\n";
+    if (request.header("Host") == nullptr)
+      text += "Host: 127.0.0.1:" + std::to_string(server_->port()) + "\r\n";
     for (const auto& [name, value] : request.headers) text += name + ": " + value + "\r\n";
     if (!request.body.empty() || request.method == "POST" || request.method == "PUT")
       text += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
@@ -62,7 +63,8 @@ class SocketTransport final : public Transport {
     }
     std::string received;
     char buffer[65536];
-    for (ssize_t n; (n = ::recv(fd, buffer, sizeof buffer, 0)) > 0;) received.append(buffer, static_cast<std::size_t>(n));
+    for (ssize_t n; (n = ::recv(fd, buffer, sizeof buffer, 0)) > 0;)
+      received.append(buffer, static_cast<std::size_t>(n));
     ::close(fd);
     return parse(received);
   }
@@ -71,7 +73,8 @@ class SocketTransport final : public Transport {
   static HttpResponse parse(const std::string& text) {
     HttpResponse out;
     const auto end = text.find("\r\n\r\n");
-    if (text.size() < 12 || end == std::string::npos) throw std::runtime_error("the server's answer is no HTTP: " + text);
+    if (text.size() < 12 || end == std::string::npos)
+      throw std::runtime_error("the server's answer is no HTTP: " + text);
     out.status = std::stoi(text.substr(9, 3));
     std::size_t at = text.find("\r\n") + 2;
     while (at < end + 2) {

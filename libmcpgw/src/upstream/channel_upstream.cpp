@@ -71,14 +71,16 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     const std::string params =
         raw::find(call.params, "_meta").empty() && !call.wants_progress
             ? std::move(call.params)
-            : with_progress_token(call.params, call.wants_progress ? std::string_view(id) : std::string_view());
+            : with_progress_token(call.params,
+                                  call.wants_progress ? std::string_view(id) : std::string_view());
     std::string text = make_request(id, call.method, params);
     make_single_line(text);
     if (auto sent = channel_->send(std::move(text)); !sent) {
       if (call.handle) call.handle->on_cancel(nullptr);
       forget(number);
       if (sent.error().code == ErrorCode::resource_exhausted)
-        co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server does not read its input");
+        co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout",
+                        "The server does not read its input");
       co_return sent.error();
     }
     auto result = co_await pending->waiter->wait(std::min(hard, started + call.timeout));
@@ -173,8 +175,8 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
       }
       return;
     }
-    // On one pipe for everybody only a single running call tells whose doing this is. With several it is nobody's:
-    // another user's session must not see it.
+    // On one pipe for everybody only a single running call tells whose doing this is. With several it is
+    // nobody's: another user's session must not see it.
     std::shared_ptr<CallObserver> only;
     bool related = !out.id.empty() || out.method == "notifications/message";
     if (related) {

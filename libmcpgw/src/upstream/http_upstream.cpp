@@ -1,5 +1,5 @@
-// An MCP server behind Streamable HTTP (MCP 2025-11-25, basic/transports): each request is a POST whose answer is
-// one JSON message or an event stream; a standing GET stream brings what belongs to no call.
+// An MCP server behind Streamable HTTP (MCP 2025-11-25, basic/transports): each request is a POST whose
+// answer is one JSON message or an event stream; a standing GET stream brings what belongs to no call.
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -74,7 +74,9 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     co_return result;
   }
 
-  void notify(std::string method, std::string params) override { send_detached(make_notification(method, params)); }
+  void notify(std::string method, std::string params) override {
+    send_detached(make_notification(method, params));
+  }
 
   void respond(std::string id, std::string_view member, std::string payload) override {
     send_detached(member == "result" ? make_result(id, payload) : make_raw_error(id, payload));
@@ -148,14 +150,14 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
 
   Task<Result<UpstreamAnswer>> perform(UpstreamCall& call, std::int64_t number, const std::string& id,
                                        CancelSource& cancel, SteadyTime started, SteadyTime hard) {
-    std::string params =
-        raw::find(call.params, "_meta").empty() && !call.wants_progress
-            ? std::move(call.params)
-            : with_progress_token(call.params, call.wants_progress ? std::string_view(id) : std::string_view());
+    std::string params = raw::find(call.params, "_meta").empty() && !call.wants_progress
+                             ? std::move(call.params)
+                             : with_progress_token(call.params, call.wants_progress ? std::string_view(id)
+                                                                                    : std::string_view());
     const SteadyTime deadline = std::min(hard, started + call.timeout);
     std::string detail;
-    auto sent = co_await options_.client->send(post_request(make_request(id, call.method, params), deadline), &cancel,
-                                               &detail);
+    auto sent = co_await options_.client->send(post_request(make_request(id, call.method, params), deadline),
+                                               &cancel, &detail);
     if (!sent) {
       if (!detail.empty()) log(LogLevel::warn, detail);
       co_return sent.error();
@@ -163,7 +165,8 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     std::unique_ptr<HttpExchange> exchange = std::move(*sent);
     if (!initialized_) {
       if (const std::string* header = find_header(exchange->headers, "Mcp-Session-Id")) {
-        if (header->size() > 1024 || has_control(*header)) co_return protocol_error("The session id is malformed");
+        if (header->size() > 1024 || has_control(*header))
+          co_return protocol_error("The session id is malformed");
         session_id_ = *header;
       }
     }
@@ -178,7 +181,8 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
 
   Result<UpstreamAnswer> read_json_answer(const std::string& id, int status, const HttpHeaders& headers,
                                           const std::string& body) const {
-    const bool json = is_media_type(headers, "application/json") && raw::check(body, kJsonDepth) == raw::Fault::none;
+    const bool json =
+        is_media_type(headers, "application/json") && raw::check(body, kJsonDepth) == raw::Fault::none;
     std::optional<Envelope> envelope;
     if (json) {
       auto read = read_envelope(body);
@@ -209,8 +213,8 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     return {ErrorCode::unavailable, "session_lost", "The server does not know the session any more"};
   }
 
-  /// Reads the call's event stream until its answer. A stream that ends early is taken up again where the server
-  /// marked a place (Last-Event-ID).
+  /// Reads the call's event stream until its answer. A stream that ends early is taken up again where the
+  /// server marked a place (Last-Event-ID).
   Task<Result<UpstreamAnswer>> read_stream(UpstreamCall& call, std::int64_t number, const std::string& id,
                                            std::unique_ptr<HttpExchange> exchange, SteadyTime hard) {
     milliseconds retry = kDefaultRetry;
@@ -228,7 +232,8 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
         if (piece->empty()) break;
         events.clear();
         if (!decoder.feed(*piece, events))
-          co_return Error(ErrorCode::resource_exhausted, "response_too_large", "An event exceeds the size limit");
+          co_return Error(ErrorCode::resource_exhausted, "response_too_large",
+                          "An event exceeds the size limit");
         for (const SseDecoder::Event& event : events) {
           if (event.retry) retry = std::clamp(milliseconds(*event.retry), milliseconds(10), kMaxRetry);
           if (event.data.empty() || (event.event != "message" && !event.event.empty())) continue;
@@ -271,8 +276,9 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
   }
 
   /// The answer when this was it.
-  std::optional<UpstreamAnswer> handle_event(UpstreamCall& call, const std::string& id, const std::string& data,
-                                             HttpExchange& exchange, SteadyTime hard) {
+  std::optional<UpstreamAnswer> handle_event(UpstreamCall& call, const std::string& id,
+                                             const std::string& data, HttpExchange& exchange,
+                                             SteadyTime hard) {
     if (raw::check(data, kJsonDepth) != raw::Fault::none) {
       log(LogLevel::warn, "an event that is not JSON was skipped");
       return std::nullopt;
@@ -370,7 +376,8 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
           events.clear();
           if (!decoder.feed(*piece, events)) break;
           for (const SseDecoder::Event& event : events) {
-            retry = event.retry ? std::clamp(milliseconds(*event.retry), milliseconds(10), kMaxRetry) : kDefaultRetry;
+            retry = event.retry ? std::clamp(milliseconds(*event.retry), milliseconds(10), kMaxRetry)
+                                : kDefaultRetry;
             if (!event.data.empty()) self->standing_event(event.data);
           }
         }
@@ -388,7 +395,8 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     auto* message = std::get_if<Envelope>(&read);
     if (message == nullptr || message->kind == Envelope::Kind::response) return;
     if (events_.on_message)
-      events_.on_message({std::string(message->id), std::move(message->method), std::string(message->params)});
+      events_.on_message(
+          {std::string(message->id), std::move(message->method), std::string(message->params)});
   }
 
   void lose(const Error& error) {
@@ -420,8 +428,9 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
 
 }  // namespace
 
-Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstreamOptions options, ClientFacts client,
-                                                           UpstreamEvents events, SteadyTime deadline) {
+Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstreamOptions options,
+                                                           ClientFacts client, UpstreamEvents events,
+                                                           SteadyTime deadline) {
   auto upstream =
       std::make_shared<HttpUpstream>(home, std::move(options), std::move(client), std::move(events));
   auto status = co_await upstream->initialize(deadline);

@@ -39,7 +39,8 @@ Result<ServerFacts> read_initialize_result(const UpstreamAnswer& answer) {
   ServerFacts facts;
   auto version = raw::string_value(raw::find(answer.payload, "protocolVersion"));
   if (!version) return protocol_error("The server's answer to initialize names no protocol version");
-  if (!is_legacy_version(*version)) return protocol_error("The server chose a protocol version that is not supported");
+  if (!is_legacy_version(*version))
+    return protocol_error("The server chose a protocol version that is not supported");
   facts.protocol_version = std::move(*version);
   const std::string_view capabilities = raw::find(answer.payload, "capabilities");
   facts.capabilities = capabilities.empty() || raw::type_of(capabilities) != raw::Type::object

@@ -80,8 +80,8 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     }
   }
 
-  /// The answer that was too large cannot be matched: its id was not read. All running calls fail, in a way that
-  /// tells why; the process goes on.
+  /// The answer that was too large cannot be matched: its id was not read. All running calls fail, in a way
+  /// that tells why; the process goes on.
   void oversize(std::size_t bytes) {
     if (on_log_) on_log_(LogLevel::warn, "a line of " + std::to_string(bytes) + " bytes was dropped");
   }
@@ -101,7 +101,8 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
   const std::function<void(LogLevel, std::string)> on_log_;
   std::shared_ptr<ChildProcess> process_;  // set once, before the channel is shared
 
-  std::mutex mutex_;  // guards what follows; held while the receiver is called, which is cheap and calls nothing here
+  std::mutex mutex_;  // guards what follows; held while the receiver is called, which is cheap and calls
+                      // nothing here
   Receiver receiver_;
   std::vector<std::string> early_;
   std::optional<Error> end_;

@@ -1,5 +1,6 @@
-// Upstream: one live connection to one MCP server, already initialised, whatever carries it. The gateway gives
-// it a method and params as JSON text and gets a result or error as JSON text; ids are the connection's own.
+// Upstream: one live connection to one MCP server, already initialised, whatever carries it. The gateway
+// gives it a method and params as JSON text and gets a result or error as JSON text; ids are the connection's
+// own.
 #pragma once
 
 #include <atomic>
@@ -72,10 +73,10 @@ struct UpstreamCall {
   /// The client wants progress: a token of this connection is put into params._meta, and progress
   /// notifications reach the observer with it removed ("progressToken" absent).
   bool wants_progress = false;
-  std::chrono::milliseconds timeout{60000};       ///< starts anew with each progress notification
+  std::chrono::milliseconds timeout{60000};        ///< starts anew with each progress notification
   std::chrono::milliseconds max_timeout{3600000};  ///< in all
-  std::shared_ptr<CallObserver> observer;  ///< may be null
-  std::shared_ptr<CallHandle> handle;      ///< may be null
+  std::shared_ptr<CallObserver> observer;          ///< may be null
+  std::shared_ptr<CallHandle> handle;              ///< may be null
 };
 
 struct UpstreamAnswer {
@@ -98,9 +99,10 @@ class Upstream {
  public:
   virtual ~Upstream() = default;
   virtual const ServerFacts& facts() const = 0;
-  /// Errors: reasons of the audit table: "upstream_unreachable", "upstream_closed", "upstream_protocol_error",
-  /// "upstream_redirect", "response_too_large", "upstream_timeout", "cancelled". Besides, "session_lost": the
-  /// server forgot this session and has not acted on the call, which may be sent again on a new connection.
+  /// Errors: reasons of the audit table: "upstream_unreachable", "upstream_closed",
+  /// "upstream_protocol_error", "upstream_redirect", "response_too_large", "upstream_timeout", "cancelled".
+  /// Besides, "session_lost": the server forgot this session and has not acted on the call, which may be sent
+  /// again on a new connection.
   virtual Task<Result<UpstreamAnswer>> request(UpstreamCall call) = 0;
   virtual void notify(std::string method, std::string params) = 0;
   /// Answers a ServerMessage with an id. `member` is "result" or "error", `payload` raw JSON.
@@ -116,10 +118,12 @@ struct HttpUpstreamOptions {
   Url url;
   HttpHeaders headers;  ///< credential and environment: secret
   std::size_t max_message = 32 * 1024 * 1024;
-  std::shared_ptr<std::atomic<int>> farewells;  ///< counted while the closing DELETE is on its way; may be null
+  std::shared_ptr<std::atomic<int>>
+      farewells;  ///< counted while the closing DELETE is on its way; may be null
 };
-Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstreamOptions options, ClientFacts client,
-                                                           UpstreamEvents events, SteadyTime deadline);
+Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstreamOptions options,
+                                                           ClientFacts client, UpstreamEvents events,
+                                                           SteadyTime deadline);
 
 /// Initialises a server at the other end of a channel.
 Task<Result<std::shared_ptr<Upstream>>> open_channel_upstream(std::shared_ptr<MessageChannel> channel,
