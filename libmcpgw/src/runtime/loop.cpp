@@ -1,5 +1,8 @@
 #include "runtime/loop.hpp"
 
+#include <pthread.h>
+#include <signal.h>
+
 #include <cstdio>
 #include <exception>
 
@@ -11,6 +14,10 @@ thread_local Loop* current_loop = nullptr;
 Loop::Loop(std::size_t index) : guard_(asio::make_work_guard(io_)), index_(index) {
   thread_ = std::thread([this] {
     current_loop = this;
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
     for (;;) {
       try {
         io_.run();
@@ -37,7 +44,17 @@ void Loop::spawn(Task<void> task) {
   });
 }
 
+WorkerPool& Loop::spawner() {
+  const std::lock_guard lock(spawner_mutex_);
+  if (!spawner_) spawner_ = std::make_unique<WorkerPool>(1, 1024);
+  return *spawner_;
+}
+
 void Loop::stop_and_join() {
+  {
+    const std::lock_guard lock(spawner_mutex_);
+    if (spawner_) spawner_->stop_and_join();
+  }
   guard_.reset();
   io_.stop();
   if (thread_.joinable()) thread_.join();
