@@ -20,6 +20,7 @@ struct Child {
   std::condition_variable changed;
   std::vector<std::string> lines;
   std::size_t oversize = 0;
+  std::string ends;
   std::optional<ExitStatus> ended;
   std::shared_ptr<ChildProcess> process;
   Error error;
@@ -41,11 +42,16 @@ struct Child {
       };
     };
     callbacks.on_line = locked([this](const std::string& line) { lines.push_back(line); });
-    callbacks.on_oversize = locked([this](std::size_t) { ++oversize; });
+    callbacks.on_oversize = locked([this](const std::string& head, const std::string& tail, std::size_t) {
+      ++oversize;
+      ends = head + "|" + tail;
+    });
     callbacks.on_exit = locked([this](ExitStatus status) { ended = status; });
     auto spawned = ChildProcess::spawn(runtime.impl().loop(0), std::move(options), std::move(callbacks));
-    if (spawned) process = *spawned;
-    else error = spawned.error();
+    if (spawned)
+      process = *spawned;
+    else
+      error = spawned.error();
   }
   ~Child() {
     if (process && !ended) {
@@ -109,7 +115,8 @@ TEST_CASE("R6: a child sees the given environment and three descriptors, nothing
 
 TEST_CASE("R27: megabytes on stderr without a newline are drained, the end is kept") {
   auto runtime = Runtime::create({.loops = 1, .workers = 1});
-  Child child(*runtime, "head -c 3000000 /dev/zero | tr '\\0' e >&2; printf 'the end' >&2; echo done; cat > /dev/null");
+  Child child(*runtime,
+              "head -c 3000000 /dev/zero | tr '\\0' e >&2; printf 'the end' >&2; echo done; cat > /dev/null");
   REQUIRE(child.process);
   REQUIRE(child.wait_lines(1));
   CHECK(child.lines[0] == "done");
@@ -120,12 +127,17 @@ TEST_CASE("R27: megabytes on stderr without a newline are drained, the end is ke
 
 TEST_CASE("R59: a line over the bound is dropped and told, the next one arrives") {
   auto runtime = Runtime::create({.loops = 1, .workers = 1});
-  Child child(*runtime, "head -c 100000 /dev/zero | tr '\\0' x; echo; echo; echo after; cat > /dev/null",
-              [](SpawnOptions& options) { options.max_line = 10000; });
+  Child child(
+      *runtime,
+      "printf first; head -c 100000 /dev/zero | tr '\\0' x; echo last; echo; echo after; cat > /dev/null",
+      [](SpawnOptions& options) { options.max_line = 10000; });
   REQUIRE(child.process);
   REQUIRE(child.wait_lines(1));
   CHECK(child.lines[0] == "after");
   CHECK(child.oversize == 1);
+  CHECK(child.ends.starts_with("firstx"));
+  CHECK(child.ends.ends_with("xlast"));
+  CHECK(child.ends.size() < 2000);
 }
 
 TEST_CASE("R61: a child that does not read fills its queue, and writing says so at once") {
@@ -177,7 +189,8 @@ TEST_CASE("a command that is not there is an error that names it") {
 TEST_CASE("many children leave no descriptor behind") {
   auto runtime = Runtime::create({.loops = 1, .workers = 1});
   const auto open_descriptors = [] {
-    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"),
+                         std::filesystem::directory_iterator());
   };
   { Child warm(*runtime, "exit 0"); }
   const auto before = open_descriptors();

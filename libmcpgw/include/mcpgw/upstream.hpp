@@ -23,6 +23,9 @@ class MessageChannel {
     std::function<void(std::string message)> on_message;
     /// Called once, after the last message, when the other side is gone. Not called after close().
     std::function<void(Error reason)> on_closed;
+    /// A message over the channel's size bound was dropped: its first and last bytes, which tell whose answer it was.
+    /// A channel without such a bound never calls it.
+    std::function<void(std::string head, std::string tail)> on_dropped;
   };
 
   virtual ~MessageChannel() = default;

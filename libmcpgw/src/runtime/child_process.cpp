@@ -35,8 +35,8 @@ char* read_buffer() {
 
 Error gone() { return {ErrorCode::unavailable, "upstream_closed", "The process has ended"}; }
 
-/// One process. Pending operations of its loop keep it alive until it is reaped and its output is read; a loop
-/// that goes away destroys them, and with the last of them the process.
+/// One process. Pending operations of its loop keep it alive until it is reaped and its output is read; a
+/// loop that goes away destroys them, and with the last of them the process.
 class Child : public std::enable_shared_from_this<Child> {
  public:
   Child(Loop& loop, SpawnOptions options, ChildProcess::Callbacks callbacks, StartedProcess started)
@@ -161,10 +161,11 @@ void Child::flush() {
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       if (write_armed_) return;
       write_armed_ = true;
-      input_.async_wait(Descriptor::wait_write, [self = shared_from_this()](const boost::system::error_code& error) {
-        self->write_armed_ = false;
-        if (!error) self->flush();
-      });
+      input_.async_wait(Descriptor::wait_write,
+                        [self = shared_from_this()](const boost::system::error_code& error) {
+                          self->write_armed_ = false;
+                          if (!error) self->flush();
+                        });
       return;
     }
     if (n < 0) {
@@ -202,12 +203,12 @@ void Child::close_input() {
 // --- stdout and stderr -----------------------------------------------------------------------------------
 
 void Child::watch(Source& source, void (Child::*take)(std::string_view)) {
-  source.descriptor.async_wait(Descriptor::wait_read,
-                               [self = shared_from_this(), &source, take](const boost::system::error_code& error) {
-                                 if (error || self->finished_) return;
-                                 self->drain(source, take);
-                                 if (!self->running_) self->finish_when_drained();
-                               });
+  source.descriptor.async_wait(Descriptor::wait_read, [self = shared_from_this(), &source,
+                                                       take](const boost::system::error_code& error) {
+    if (error || self->finished_) return;
+    self->drain(source, take);
+    if (!self->running_) self->finish_when_drained();
+  });
 }
 
 void Child::drain(Source& source, void (Child::*take)(std::string_view)) {
@@ -232,8 +233,8 @@ void Child::take_output(std::string_view bytes) {
   const auto line = [this](std::string text) {
     if (callbacks_.on_line) callbacks_.on_line(std::move(text));
   };
-  const auto oversize = [this](std::size_t size) {
-    if (callbacks_.on_oversize) callbacks_.on_oversize(size);
+  const auto oversize = [this](std::string head, std::string tail, std::size_t size) {
+    if (callbacks_.on_oversize) callbacks_.on_oversize(std::move(head), std::move(tail), size);
   };
   // A line that the end cut off is no message.
   if (!bytes.empty()) lines_.feed(bytes, line, oversize);
@@ -386,7 +387,8 @@ class Handle final : public ChildProcess {
 
 }  // namespace
 
-Result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(Loop& loop, SpawnOptions options, Callbacks callbacks) {
+Result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(Loop& loop, SpawnOptions options,
+                                                          Callbacks callbacks) {
   std::promise<Result<StartedProcess>> promise;
   auto future = promise.get_future();
   if (!loop.spawner().post([&] { promise.set_value(start_process(options)); }))

@@ -33,7 +33,8 @@ class ChildProcess : public std::enable_shared_from_this<ChildProcess> {
  public:
   struct Callbacks {
     std::function<void(std::string line)> on_line;   ///< without the newline; empty lines are skipped
-    std::function<void(std::size_t bytes)> on_oversize;  ///< a line over max_line was dropped
+    /// A line over max_line was dropped; its first and last bytes.
+    std::function<void(std::string head, std::string tail, std::size_t bytes)> on_oversize;
     std::function<void(std::string line)> on_stderr;  ///< lines, split when very long
     /// Once, when the process has been reaped and its stdout is drained. No callback follows.
     std::function<void(ExitStatus)> on_exit;

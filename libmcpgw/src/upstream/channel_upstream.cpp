@@ -29,6 +29,9 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
                      },
                      [weak = weak_from_this()](Error reason) {
                        if (auto self = weak.lock()) self->lose(std::move(reason));
+                     },
+                     [weak = weak_from_this()](const std::string& head, const std::string& tail) {
+                       if (auto self = weak.lock()) self->dropped(head, tail);
                      }});
     UpstreamCall call;
     call.method = "initialize";
@@ -143,6 +146,34 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
       return;
     }
     receive_one(text);
+  }
+
+  /// An answer was too large to be read. Its id stands at one of its ends, in the two orders that servers
+  /// write; when it cannot be told, nobody may wait in vain: all running calls fail. The connection goes on.
+  void dropped(const std::string& head, const std::string& tail) {
+    const auto number_after = [](std::string_view text) -> std::optional<std::int64_t> {
+      const auto end = text.find_first_not_of("0123456789");
+      return raw::int_value(text.substr(0, end));
+    };
+    constexpr std::string_view kFirst = R"({"jsonrpc":"2.0","id":)", kLast = R"("id":)";
+    std::optional<std::int64_t> number;
+    if (head.starts_with(kFirst)) number = number_after(std::string_view(head).substr(kFirst.size()));
+    if (const auto at = tail.rfind(kLast); !number && at != std::string::npos) {
+      const std::string_view rest = std::string_view(tail).substr(at + kLast.size());
+      const auto close = rest.find_first_not_of("0123456789");
+      if (close != std::string_view::npos &&
+          rest.substr(close).find_first_not_of("} \r") == std::string_view::npos)
+        number = number_after(rest);
+    }
+    const Error error(ErrorCode::resource_exhausted, "response_too_large",
+                      "An answer exceeds the size limit");
+    std::vector<std::shared_ptr<Pending>> concerned;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [id, pending] : pending_)
+        if (!number || id == *number) concerned.push_back(pending);
+    }
+    for (const auto& pending : concerned) pending->waiter->set(error);
   }
 
   void receive_one(std::string_view text) {

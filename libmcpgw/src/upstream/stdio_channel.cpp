@@ -27,8 +27,8 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     callbacks.on_line = [weak](std::string line) {
       if (auto self = weak.lock()) self->line(std::move(line));
     };
-    callbacks.on_oversize = [weak](std::size_t bytes) {
-      if (auto self = weak.lock()) self->oversize(bytes);
+    callbacks.on_oversize = [weak](std::string head, std::string tail, std::size_t bytes) {
+      if (auto self = weak.lock()) self->oversize(std::move(head), std::move(tail), bytes);
     };
     callbacks.on_stderr = [log = on_log_](std::string line) {
       if (log) log(LogLevel::debug, "stderr: " + line);
@@ -80,10 +80,11 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     }
   }
 
-  /// The answer that was too large cannot be matched: its id was not read. All running calls fail, in a way
-  /// that tells why; the process goes on.
-  void oversize(std::size_t bytes) {
-    if (on_log_) on_log_(LogLevel::warn, "a line of " + std::to_string(bytes) + " bytes was dropped");
+  void oversize(std::string head, std::string tail, std::size_t bytes) {
+    if (on_log_)
+      on_log_(LogLevel::warn, "a line of " + std::to_string(bytes) + " bytes was dropped: over the limit");
+    const std::lock_guard lock(mutex_);
+    if (started_ && !closed_ && receiver_.on_dropped) receiver_.on_dropped(std::move(head), std::move(tail));
   }
 
   void exited(ExitStatus status) {

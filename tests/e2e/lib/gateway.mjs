@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { after } from 'node:test';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
@@ -35,9 +36,17 @@ export async function temporaryDirectory() {
   return mkdtemp(path.join(tmpdir(), 'mcpgw-e2e-'));
 }
 
+// A test that fails half way must not leave its processes behind, nor wait for them.
+const children = new Set();
+after(() => {
+  for (const child of children) child.kill('SIGKILL');
+});
+
 /** A child process whose lines are kept, with an `exit` promise of {code, signal}. */
 export function start(command, args, options = {}) {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  children.add(child);
+  child.on('close', () => children.delete(child));
   const lines = [];
   const waiting = new Set();
   const see = (line) => {
