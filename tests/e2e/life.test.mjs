@@ -18,9 +18,8 @@ const alive = (pid) => {
 const mode = async (file) => (await stat(file)).mode & 0o777;
 
 describe('life of the program', { timeout: 180000 }, () => {
-  test('the first start in an empty directory makes everything, for its user alone', async (t) => {
+  test('the first start in an empty directory makes everything, for its user alone', async () => {
     const directory = await temporaryDirectory();
-    t.after(() => rm(directory, { recursive: true, force: true }));
     const gateway = await Gateway.start({ config: null, directory });
     assert.match(gateway.url, /^http:\/\/127\.0\.0\.1:\d+$/);
     for (const message of ['data directory created', 'signing and encryption keys created', 'database created'])
@@ -56,9 +55,8 @@ describe('life of the program', { timeout: 180000 }, () => {
     assert.match(lost.stderr, /secrets\.json is missing/);
   });
 
-  test('a bad configuration lists every fault and ends with 2', async (t) => {
+  test('a bad configuration lists every fault and ends with 2', async () => {
     const directory = await temporaryDirectory();
-    t.after(() => rm(directory, { recursive: true, force: true }));
     await writeFile(path.join(directory, 'mcpgw.yaml'),
       'server:\n  prt: 1\njwt:\n  secret: change-me-please-change-me-please-now\nlogging:\n  level: ${NO_SUCH_VARIABLE}\n');
     const result = await run(['serve'], { cwd: directory });
@@ -81,7 +79,6 @@ describe('life of the program', { timeout: 180000 }, () => {
     const result = await run(['serve', '--port', new URL(gateway.url).port], { cwd: other });
     assert.equal(result.code, 1);
     assert.match(result.stderr, /in use/);
-    await rm(other, { recursive: true, force: true });
   });
 
   /** A gateway, a user with a process of its own behind it, a session, and the pid of that process. */
@@ -150,10 +147,7 @@ describe('life of the program', { timeout: 180000 }, () => {
   test('a session goes on after a restart', async (t) => {
     const demo = await demoHttp();
     const directory = await temporaryDirectory();
-    t.after(async () => {
-      await demo.stop();
-      await rm(directory, { recursive: true, force: true });
-    });
+    t.after(() => demo.stop());
     const gateway = await Gateway.start({ directory });
     await gateway.registerAdmin();
     const user = await gateway.addUser('user');
@@ -243,9 +237,8 @@ describe('the command line works on the storage of a running gateway', { timeout
   });
 });
 
-test('the program runs without a home, a terminal or a locale', { timeout: 30000 }, async (t) => {
+test('the program runs without a home, a terminal or a locale', { timeout: 30000 }, async () => {
   const directory = await temporaryDirectory();
-  t.after(() => rm(directory, { recursive: true, force: true }));
   const gateway = start(MCPGW, ['serve', '--port', '0'], { cwd: directory, env: { PATH: '/usr/bin:/bin' } });
   await gateway.line('listening', (line) => line.includes('"listening"'));
   assert.deepEqual(await gateway.stop(), { code: 0, signal: null });

@@ -32,14 +32,19 @@ export async function eventually(what, probe, ms = 15000) {
   }
 }
 
+/** Removed when the tests have ended. */
 export async function temporaryDirectory() {
-  return mkdtemp(path.join(tmpdir(), 'mcpgw-e2e-'));
+  const directory = await mkdtemp(path.join(tmpdir(), 'mcpgw-e2e-'));
+  directories.push(directory);
+  return directory;
 }
 
-// A test that fails half way must not leave its processes behind, nor wait for them.
+// A test that fails half way must leave nothing behind, nor wait for its processes.
 const children = new Set();
-after(() => {
+const directories = [];
+after(async () => {
   for (const child of children) child.kill('SIGKILL');
+  for (const directory of directories) await rm(directory, { recursive: true, force: true });
 });
 
 /** A child process whose lines are kept, with an `exit` promise of {code, signal}. */
@@ -111,7 +116,6 @@ export class Gateway {
   static async start({ config = 'upstream:\n  allow_private: true\n', directory, args = ['--port', '0'], env } = {}) {
     const gateway = new Gateway();
     gateway.directory = directory ?? await temporaryDirectory();
-    gateway.keep = Boolean(directory);
     if (config !== null) await writeFile(path.join(gateway.directory, 'mcpgw.yaml'), config);
     gateway.process = start(MCPGW, ['serve', ...args], { cwd: gateway.directory, env: { ...process.env, ...env } });
     const listening = await gateway.log('listening');
@@ -133,10 +137,8 @@ export class Gateway {
     return this.process.lines.join('\n');
   }
 
-  async stop(signal) {
-    const result = await this.process.stop(signal);
-    if (!this.keep) await rm(this.directory, { recursive: true, force: true });
-    return result;
+  stop(signal) {
+    return this.process.stop(signal);
   }
 
   /** A request to the REST API: {status, body, headers}. */
