@@ -201,3 +201,62 @@ TEST_CASE("the gateway is full: 503 with Retry-After, and it recovers") {
   for (auto& thread : threads) thread.join();
   CHECK(alice.call_tool("echo").ok());
 }
+
+TEST_CASE("max_concurrency: calls wait in turn, and not for ever") {
+  InProcessGateway gw(options());
+  auto git = std::make_shared<FakeUpstream>();
+  std::atomic<int> running{0}, most{0};
+  std::atomic<bool> release{false};
+  git->add_tool("work", [&](const auto&) {
+    const int now = ++running;
+    int seen = most;
+    while (now > seen && !most.compare_exchange_weak(seen, now)) {
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    --running;
+    return FakeUpstream::text("done");
+  });
+  git->add_tool("block", [&](const FakeUpstream::Call& call) {
+    for (int i = 0; !release; ++i) {
+      call.progress(i, 0);  // keeps the call from reaching its own time limit
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return FakeUpstream::text("done");
+  });
+  Target target;
+  target.name = "git";
+  target.transport_type = TransportType::stdio;
+  target.command = "x";
+  target.max_concurrency = 2;
+  target.timeout_ms = 1000;
+  gw.add_upstream(target, git);
+  for (const char* user : {"alice", "bob", "carol"}) {
+    gw.allow(user, "git");
+    gw.as(user).list_tools();
+  }
+  const auto call = [&](const char* user, int id, const char* tool) {
+    McpClient& client = gw.as(user);
+    return client.raw(R"({"jsonrpc":"2.0","id":)" + std::to_string(id) +
+                          R"(,"method":"tools/call","params":{"name":")" + tool +
+                          R"(","_meta":{"progressToken":1}}})",
+                      {{"Mcp-Session-Id", client.session_id()}});
+  };
+  std::vector<std::thread> threads;
+  std::atomic<int> answered{0};
+  for (int i = 0; i < 9; ++i)
+    threads.emplace_back([&, i] {
+      const char* users[] = {"alice", "bob", "carol"};
+      if (call(users[i % 3], 100 + i, "work").ok()) ++answered;
+    });
+  for (auto& thread : threads) thread.join();
+  CHECK(answered == 9);
+  CHECK(most == 2);
+
+  std::vector<std::thread> blocked;
+  for (int i = 0; i < 2; ++i) blocked.emplace_back([&, i] { call("alice", 200 + i, "block"); });
+  while (git->received("tools/call").size() < 11) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  CHECK(code_of(call("bob", 300, "work")) == "target_busy");
+  release = true;
+  for (auto& thread : blocked) thread.join();
+  CHECK(call("bob", 301, "work").ok());
+}

@@ -60,6 +60,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
 
   // Set before it runs.
   std::string body;  ///< keeps the views alive
+  HttpHeaders headers;  ///< of the client\'s request; those that a target lists are passed on
   std::string id;    ///< raw JSON
   std::string method;
   std::string_view params;     ///< raw, may be empty

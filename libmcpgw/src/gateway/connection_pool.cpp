@@ -386,6 +386,7 @@ void ConnectionPool::on_change(const RepositoryChange& change) {
         const std::lock_guard lock(mutex_);
         health_.erase(change.id);
         clients_.erase(change.id);
+        limits_.erase(change.id);
       }
       break;
     case Kind::user:
@@ -492,6 +493,13 @@ void ConnectionPool::report(const Target& target, const std::string& key, std::o
 void ConnectionPool::note(const Target& target, std::string detail) {
   const std::lock_guard lock(mutex_);
   health_[target.id].last_error = std::move(detail);
+}
+
+std::shared_ptr<ConcurrencyLimit> ConnectionPool::concurrency(const std::string& target_id) {
+  const std::lock_guard lock(mutex_);
+  auto& limit = limits_[target_id];
+  if (!limit) limit = std::make_shared<ConcurrencyLimit>();
+  return limit;
 }
 
 TargetStatus ConnectionPool::status(const Target& target) const {

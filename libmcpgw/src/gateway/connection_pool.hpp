@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "gateway/catalog.hpp"
+#include "gateway/concurrency.hpp"
 #include "gateway/core.hpp"
 #include "mcpgw/admin_api.hpp"
 #include "runtime/http_client.hpp"
@@ -151,6 +152,8 @@ class ConnectionPool {
   void sweep(SteadyTime now);
   void close_all();
 
+  /// Of a target; the same one as long as the target exists.
+  std::shared_ptr<ConcurrencyLimit> concurrency(const std::string& target_id);
   TargetStatus status(const Target& target) const;
   void report(const Target& target, const std::string& key, std::optional<Error> error, std::string detail,
               const ServerFacts* facts);
@@ -187,6 +190,7 @@ class ConnectionPool {
   std::vector<std::shared_ptr<UpstreamConnection>> retired_;
   std::map<std::string, Health> health_;                                                  // by target id
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
+  std::map<std::string, std::shared_ptr<ConcurrencyLimit>> limits_;  // by target id
   bool closed_ = false;
 };
 

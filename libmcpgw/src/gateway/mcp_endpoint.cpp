@@ -219,6 +219,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   const auto offset = envelope.params.empty() ? 0 : envelope.params.data() - request.body.data();
   const std::size_t length = envelope.params.size();
   call->body = std::move(request.body);
+  call->headers = std::move(request.headers);
   if (length > 0)
     call->params = std::string_view(call->body).substr(static_cast<std::size_t>(offset), length);
   call->reply = std::make_shared<PostReply>(*Loop::current(), responder, accepts,

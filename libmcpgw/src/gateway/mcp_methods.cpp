@@ -399,6 +399,15 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
 
   const SteadyTime connect_by =
       steady_clock::now() + std::chrono::milliseconds(std::max<std::int64_t>(target.timeout_ms, 1000));
+  ConcurrencyLimit::Slot slot;
+  if (target.max_concurrency) {
+    const auto limit = core_->pool->concurrency(target.id);
+    slot = co_await limit->enter(call->principal.user_id, static_cast<std::size_t>(*target.max_concurrency),
+                                 connect_by);
+    if (!slot)
+      co_return upstream_failure(
+          *call, target, Error(ErrorCode::resource_exhausted, "target_busy", "Too many calls are waiting"));
+  }
   // A server that forgot the session has not acted on the call: it is sent once more on a new one.
   for (int attempt = 0;; ++attempt) {
     auto connection = co_await call->session->connection(call->principal, route.target, connect_by);
@@ -408,6 +417,9 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     UpstreamCall request;
     request.method = call->method;
     request.params = params;
+    for (const std::string& name : target.forward_headers)
+      if (const std::string* value = find_header(call->headers, name))
+        request.headers.emplace_back(name, *value);
     request.wants_progress = !call->progress_token.empty();
     request.timeout = (*connection)->binding().timeout;
     request.max_timeout = std::max(request.timeout, core_->options.upstream.max_timeout);

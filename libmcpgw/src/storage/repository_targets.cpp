@@ -88,8 +88,12 @@ Result<Target> Repository::create_target(Target target) {
     auto status = impl_->move_index(operations, collection::kTargetName, {}, to_lower(made.name), made.id,
                                     name_taken());
     if (!status) return status.error();
-    status = impl_->move_index(operations, collection::kTargetSlug, {}, made.slug, made.id, slug_taken());
-    if (!status) return status.error();
+    if (derive) {  // should another target take it meanwhile, the next try finds another slug
+      operations.push_back(Impl::put(collection::kTargetSlug, made.slug, encode_index(made.id), 0));
+    } else {
+      status = impl_->move_index(operations, collection::kTargetSlug, {}, made.slug, made.id, slug_taken());
+      if (!status) return status.error();
+    }
     const auto versions = impl_->commit(operations);
     if (!versions) return versions.error();
     made.version = versions->front();

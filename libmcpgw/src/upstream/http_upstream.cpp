@@ -156,8 +156,10 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
                                                                                     : std::string_view());
     const SteadyTime deadline = std::min(hard, started + call.timeout);
     std::string detail;
-    auto sent = co_await options_.client->send(post_request(make_request(id, call.method, params), deadline),
-                                               &cancel, &detail);
+    ClientRequest message = post_request(make_request(id, call.method, params), deadline);
+    for (auto& header : call.headers)
+      if (find_header(message.headers, header.first) == nullptr) message.headers.push_back(std::move(header));
+    auto sent = co_await options_.client->send(std::move(message), &cancel, &detail);
     if (!sent) {
       if (!detail.empty()) log(LogLevel::warn, detail);
       co_return sent.error();
