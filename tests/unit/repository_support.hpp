@@ -69,10 +69,10 @@ class Changes {
   bool wait(const std::function<bool()>& condition) {
     std::unique_lock lock(mutex_);
     for (;;) {
+      const std::size_t seen = all_.size();
       lock.unlock();
       if (condition()) return true;
       lock.lock();
-      const std::size_t seen = all_.size();
       if (!grown_.wait_for(lock, std::chrono::seconds(10), [&] { return all_.size() > seen; })) {
         lock.unlock();
         return condition();
@@ -173,6 +173,13 @@ inline std::string dump(Storage& storage) {
   return out;
 }
 
+inline std::string value_of(const Result<std::map<std::string, std::string>>& values,
+                            const std::string& key) {
+  if (!values) return values.error().reason;
+  const auto it = values->find(key);
+  return it == values->end() ? "gone" : it->second;
+}
+
 /// Everything that the repository shows from memory. Secrets by their values.
 inline std::string dump(Repository& repository) {
   std::string out;
@@ -192,8 +199,7 @@ inline std::string dump(Repository& repository) {
     for (const auto& row : repository.env_rows(target->id)) {
       const auto values = repository.reveal_env(target->id, row.scope);
       out += "env " + row.id + std::string(detail::to_text(row.scope.scope)) + row.scope.value + " " +
-             row.key + "=" + (values ? values->at(row.key) : values.error().reason) + " " + row.description +
-             "\n";
+             row.key + "=" + value_of(values, row.key) + " " + row.description + "\n";
     }
   }
   for (const auto& policy : repository.policies())
