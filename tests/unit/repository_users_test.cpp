@@ -291,13 +291,28 @@ TEST_CASE("rows of logins have a bound, and live API tokens survive it") {
   const User alice = f.user("alice");
   const ApiToken api = f.token(alice);
   const ApiToken oldest = f.token(alice, TokenKind::login, "Login");
-  for (int i = 0; i < 1000; ++i) {
+  std::vector<ApiToken> logins;
+  for (int i = 0; i < 998; ++i) {
     f.clock->advance(std::chrono::milliseconds(1));
-    f.token(alice, TokenKind::login, "Login");
+    ApiToken row = oldest;
+    row.id = make_uuid(f->random());
+    row.jti = make_uuid(f->random());
+    row.created_at = f.clock->now();
+    f.plant(collection::kTokens, alice.id + "/" + row.id, detail::encode_token(row));
+    logins.push_back(row);
   }
-  CHECK(f->tokens_of(alice.id).size() == 1000);
-  CHECK(f->token(api.id) != nullptr);
+  f.repository = must(Repository::open(f.options()));
+  REQUIRE(f->tokens_of(alice.id).size() == 1000);
+  must(f->revoke_token(alice.id, logins[500].id));
+  f.clock->advance(std::chrono::milliseconds(1));
+  f.token(alice, TokenKind::login, "Login");
+  CHECK(f->token(logins[500].id) == nullptr);  // the dead one first
+  CHECK(f->token(oldest.id) != nullptr);
+  f.token(alice, TokenKind::login, "Login");
   CHECK(f->token(oldest.id) == nullptr);
+  CHECK(f->token(logins[0].id) != nullptr);
+  CHECK(f->token(api.id) != nullptr);
+  CHECK(f->tokens_of(alice.id).size() == 1000);
 }
 
 TEST_CASE("revoking") {

@@ -116,7 +116,7 @@ Status validate_pattern(std::string_view pattern) {
   if (auto status = validate_text(pattern, 1024, field); !status) return status;
   RE2::Options options;
   options.set_log_errors(false);
-  options.set_max_mem(1 << 20);
+  options.set_max_mem(2 << 20);  // as the policy engine compiles it
   const RE2 compiled(re2::StringPiece(pattern.data(), pattern.size()), options);
   if (!compiled.ok()) return invalid(field, "resource_pattern is not a valid RE2 pattern", "invalid_pattern");
   return {};
