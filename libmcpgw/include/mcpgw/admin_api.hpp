@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mcpgw/audit.hpp"
@@ -77,6 +78,7 @@ struct AdminApiOptions {
   bool kubernetes_enabled = false;
   bool audit_bodies = true;      ///< record redacted request bodies
   std::size_t audit_body_max = 64 * 1024;
+  /// Told why a request was answered 500. Called from the thread of handle().
   std::function<void(const std::string& request_id, const std::string& cause)> on_internal_error;
 };
 
@@ -87,11 +89,15 @@ class AdminApi {
   AdminApi(const AdminApi&) = delete;
   AdminApi& operator=(const AdminApi&) = delete;
 
-  /// Answers one request below /api. `request_id` is echoed and put into errors.
+  /// Answers one request below /api. `request_id` is echoed and put into errors. HEAD is answered as GET, body
+  /// included: leaving it out is the HTTP server's part. Does not throw.
   HttpResponse handle(const HttpRequest& request, const std::string& request_id);
 
   /// Whether this request hashes a password: a host runs those on a pool of their own.
   static bool hashes_password(std::string_view method, std::string_view path) noexcept;
+
+  /// The template of the route at `path` ("/api/targets/{id}"), for logs and metrics; empty when there is none.
+  static std::string route_template(std::string_view path);
 
   /// One line of the route table, for documentation and tests.
   struct RouteInfo {

@@ -1,25 +1,26 @@
 // Registration, login, own account and own tokens.
 #include <algorithm>
 
+#include "admin/answers.hpp"
 #include "admin/routes.hpp"
 #include "admin/views.hpp"
 #include "base/text.hpp"
+#include "storage/validate.hpp"
 
 namespace mcpgw::detail {
 namespace {
 
-using T = Field::Type;
-
-const Schema kRegister = {
-    {"email", T::string, true}, {"password", T::string, true}, {"setup_token", T::string}};
-const Schema kLogin = {{"email", T::string, true}, {"password", T::string, true}};
-const Schema kCreateToken = {{"name", T::string}, {"scopes", T::strings}, {"expires_at", T::string}};
-const Schema kPassword = {
-    {"old_password", T::string, true}, {"new_password", T::string, true}, {"revoke_api_tokens", T::boolean}};
+const Schema kRegister = {field::text("email").required(), field::text("password").required().secret(),
+                          field::text("setup_token").secret()};
+const Schema kLogin = {field::text("email").required(), field::text("password").required().secret()};
+const Schema kCreateToken = {field::text("name"), field::texts("scopes"), field::text("expires_at")};
+const Schema kPassword = {field::text("old_password").required().secret(),
+                          field::text("new_password").required().secret(), field::flag("revoke_api_tokens")};
 
 HttpResponse signed_in(Call& call, int status, const Result<SignedIn>& result) {
-  call.audit.user_email = to_lower(trim(call.text("email"))).substr(0, 254);
-  if (!result) return failure(result.error());
+  // Only what is an address: people type their password into the wrong field.
+  if (std::string email = call.text("email"); validate_email(email)) call.audit.user_email = email;
+  if (!result) return failure(call, result.error());
   call.audit.user_id = result->user.id;
   call.audit.user_email = result->user.email;
   return json_response(status, {{"user", user_view(result->user)}, {"token", result->token}});
@@ -65,8 +66,7 @@ HttpResponse create_token(Call& call) {
       return failure(400, "invalid_request", "scopes may hold mcp and api", "scopes");
     // A token mints no scope that it lacks itself.
     if (!call.principal.has_scope(scope))
-      return failure(403, "insufficient_scope", "The token that asks does not have this scope itself",
-                     "scopes");
+      return insufficient_scope(scope, "The token that asks does not have this scope itself", "scopes");
   }
   std::optional<Time> expires_at;
   if (const auto text = call.text_if("expires_at")) {
@@ -77,29 +77,29 @@ HttpResponse create_token(Call& call) {
   }
   auto minted = call.api.authenticator->mint(call.principal.user_id, call.text("name"), TokenKind::api,
                                              std::move(scopes), expires_at);
-  if (!minted) return failure(minted.error());
+  if (!minted) return failure(call, minted.error());
   return json_response(201, {{"api_token", token_view(minted->row)}, {"token", minted->token}});
 }
 
 HttpResponse revoke_token(Call& call) {
   if (auto bad = check_id(call.path[0])) return *bad;
   if (auto status = call.api.repository->revoke_token(call.principal.user_id, call.path[0]); !status)
-    return failure(status.error());
+    return failure(call, status.error());
   return no_content();
 }
 
 HttpResponse logout(Call& call) {
   if (auto status = call.api.repository->revoke_token(call.principal.user_id, call.principal.token_id);
       !status)
-    return failure(status.error());
+    return failure(call, status.error());
   return no_content();
 }
 
 HttpResponse change_password(Call& call) {
-  const bool all = call.has("revoke_api_tokens") && call.body["revoke_api_tokens"].get<bool>();
   auto status = call.api.authenticator->change_password(
-      call.principal, call.text("old_password"), call.text("new_password"), all, call.request.remote_address);
-  return status ? no_content() : failure(status.error());
+      call.principal, call.text("old_password"), call.text("new_password"),
+      call.flag("revoke_api_tokens", false), call.request.remote_address);
+  return status ? no_content() : failure(call, status.error());
 }
 
 HttpResponse recycle_own(Call& call) {
@@ -111,14 +111,14 @@ HttpResponse recycle_own(Call& call) {
 
 std::vector<Route> auth_routes() {
   return {
-      {"POST", "/api/auth/register", Who::everyone, Audited::auth, &kRegister, register_user},
-      {"POST", "/api/auth/login", Who::everyone, Audited::auth, &kLogin, login},
+      {"POST", "/api/auth/register", Who::everyone, Audited::auth, &kRegister, register_user, true},
+      {"POST", "/api/auth/login", Who::everyone, Audited::auth, &kLogin, login, true},
       {"GET", "/api/auth/me", Who::user, Audited::no, nullptr, me},
       {"GET", "/api/auth/tokens", Who::user, Audited::no, nullptr, own_tokens},
       {"POST", "/api/auth/tokens", Who::user, Audited::auth, &kCreateToken, create_token},
       {"DELETE", "/api/auth/tokens/{id}", Who::user, Audited::auth, nullptr, revoke_token},
       {"POST", "/api/auth/logout", Who::user, Audited::auth, nullptr, logout},
-      {"POST", "/api/auth/password", Who::user, Audited::auth, &kPassword, change_password},
+      {"POST", "/api/auth/password", Who::user, Audited::auth, &kPassword, change_password, true},
       {"POST", "/api/sessions/recycle", Who::user, Audited::admin, nullptr, recycle_own},
   };
 }

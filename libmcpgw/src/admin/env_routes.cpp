@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "admin/access.hpp"
+#include "admin/answers.hpp"
 #include "admin/routes.hpp"
 #include "admin/views.hpp"
 #include "storage/model_text.hpp"
@@ -10,10 +11,11 @@
 namespace mcpgw::detail {
 namespace {
 
-using T = Field::Type;
-
-const Schema kOne = {{"key", T::string, true}, {"value", T::string, true}, {"description", T::string}};
-const Schema kMany = {{"configs", T::object, true}};
+// Keys and values have rules, and errors, of their own.
+const Schema kOne = {field::text("key").required().any_text(),
+                     field::text("value").required().secret().any_text(),
+                     field::text("description").any_text()};
+const Schema kMany = {field::text_map("configs").required().secret().any_text()};
 
 Json scoped_source(const ResolvedSource& source) {
   Json out{{"key", source.key}, {"scope_type", to_text(source.scope.scope)}};
@@ -54,6 +56,8 @@ Found find(Call& call, Scope kind, bool writing) {
   const bool admin = call.principal.is_admin();
   if (kind == Scope::user) {
     if (auto bad = check_id(out.scope.value)) return {nullptr, {}, *bad};
+  } else if (auto status = validate_scope(out.scope); !status) {
+    return {nullptr, {}, failure(call, status.error())};
   }
   auto found = find_target(call);
   if (!found.target) return {nullptr, {}, std::move(found.refusal)};
@@ -125,7 +129,6 @@ HttpResponse read(Call& call, Scope kind) {
 }
 
 HttpResponse write_one(Call& call, Scope kind) {
-  call.secret_names = {"value"};
   auto found = find(call, kind, true);
   if (!found.target) return std::move(found.refusal);
   Repository::EnvWrite write;
@@ -136,14 +139,13 @@ HttpResponse write_one(Call& call, Scope kind) {
                                                            : std::optional(call.text("description"));
   if (!key_permitted(call, *found.target, write.key)) return not_permitted();
   auto rows = call.api.repository->set_env(found.target->id, found.scope, {write});
-  if (!rows) return failure(rows.error());
+  if (!rows) return failure(call, rows.error());
   for (const EnvRow& row : *rows)
     if (row.key == write.key) return json_response(200, env_view(row, *found.target));
   return failure(500, "internal", "Something went wrong inside the gateway");
 }
 
 HttpResponse write_many(Call& call, Scope kind) {
-  call.secret_names = {"configs"};
   auto found = find(call, kind, true);
   if (!found.target) return std::move(found.refusal);
   const Json& configs = call.body["configs"];
@@ -151,14 +153,12 @@ HttpResponse write_many(Call& call, Scope kind) {
     return failure(400, "invalid_request", "configs may hold at most 500 entries", "configs");
   std::vector<Repository::EnvWrite> writes;
   for (const auto& [key, value] : configs.items()) {
-    if (!value.is_string())
-      return failure(400, "invalid_request", "Values of configs must be strings", "configs");
     if (!key_permitted(call, *found.target, key)) return not_permitted();
     writes.push_back({key, value.get<std::string>(), {}});
   }
   if (!writes.empty()) {
     if (auto rows = call.api.repository->set_env(found.target->id, found.scope, writes); !rows)
-      return failure(rows.error());
+      return failure(call, rows.error());
   }
   return json_response(
       200, rows_json(call.api.repository->env_rows(found.target->id, found.scope), *found.target));
@@ -168,7 +168,7 @@ HttpResponse remove(Call& call, Scope kind) {
   auto found = find(call, kind, true);
   if (!found.target) return std::move(found.refusal);
   auto status = call.api.repository->delete_env(found.target->id, found.scope, call.path.back());
-  return status ? no_content() : failure(status.error());
+  return status ? no_content() : failure(call, status.error());
 }
 
 template <Scope kScope>

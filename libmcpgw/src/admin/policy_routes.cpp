@@ -1,6 +1,7 @@
 // Policies, their subjects, and the question what they decide.
 #include <algorithm>
 
+#include "admin/answers.hpp"
 #include "admin/routes.hpp"
 #include "admin/views.hpp"
 #include "base/text.hpp"
@@ -9,56 +10,34 @@
 namespace mcpgw::detail {
 namespace {
 
-using T = Field::Type;
-
-const Schema kPolicy = {
-    {"name", T::string},          {"description", T::string},      {"target_id", T::string},
-    {"resource_type", T::string}, {"resource_pattern", T::string}, {"effect", T::string},
-    {"priority", T::integer},     {"enabled", T::boolean},         {"subjects", T::objects}};
-const Schema kCreate = [] {
-  Schema out = kPolicy;
-  for (Field& field : out)
-    if (std::string_view(field.name) == "name" || std::string_view(field.name) == "effect")
-      field.required = true;
-  return out;
-}();
-const Schema kSubject = {{"subject_type", T::string, true}, {"subject_value", T::string}};
-const Schema kEvaluate = {{"user_id", T::string},
-                          {"target_id", T::string, true},
-                          {"resource_type", T::string, true},
-                          {"name", T::string}};
+const Schema kSubject = {field::word("subject_type", {"user", "role", "group", "everyone"}).required(),
+                         field::text("subject_value")};
+const Schema kPolicy = {field::text("name"),
+                        field::text("description").any_text(),
+                        field::text("target_id"),
+                        field::word("resource_type", {"all", "tool", "resource", "prompt"}),
+                        field::text("resource_pattern"),
+                        field::word("effect", {"allow", "deny"}),
+                        field::integer("priority", -1000000, 1000000),
+                        field::flag("enabled"),
+                        field::objects("subjects", kSubject)};
+const Schema kCreate = with_required(kPolicy, {"name", "effect"});
+const Schema kEvaluate = {field::text("user_id"), field::text("target_id").required(),
+                          field::word("resource_type", {"all", "tool", "resource", "prompt"}).required(),
+                          field::text("name")};
 
 HttpResponse unknown() { return failure(404, "policy_not_found", "Policy not found"); }
 
-template <class Enum>
-std::optional<HttpResponse> put_word(const Call& call, const char* name, Enum& out) {
-  const auto text = call.text_if(name);
-  if (!text) return std::nullopt;
-  const auto value = parse_text<Enum>(*text);
-  if (!value)
-    return failure(400, "invalid_request", std::string(name) + " is not one of the permitted words", name);
-  out = *value;
-  return std::nullopt;
-}
-
-std::optional<HttpResponse> read_subject(const Json& body, Subject& out, const char* field) {
-  const auto type = body.find("subject_type");
-  const auto value = body.find("subject_value");
-  const auto word = type != body.end() && type->is_string()
-                        ? parse_text<SubjectType>(type->get_ref<const std::string&>())
-                        : std::nullopt;
-  if (!word)
-    return failure(400, "invalid_request", "subject_type must be user, role, group or everyone", field);
-  out.type = *word;
-  if (value != body.end() && !value->is_null()) {
-    if (!value->is_string() || value->get_ref<const std::string&>().find('\0') != std::string::npos)
-      return failure(400, "invalid_request", "subject_value must be a string", field);
+/// A subject whose form the schema has checked.
+Subject read_subject(const Json& body) {
+  Subject out;
+  out.type = *parse_text<SubjectType>(body["subject_type"].get_ref<const std::string&>());
+  if (const auto value = body.find("subject_value"); value != body.end() && value->is_string())
     out.value = value->get<std::string>();
-  }
-  return std::nullopt;
+  return out;
 }
 
-std::optional<HttpResponse> merge(Call& call, Policy& policy) {
+std::optional<HttpResponse> merge(const Call& call, Policy& policy) {
   const Json& body = call.body;
   // Conditions on arguments do not exist: nobody shall think that such a rule is in force.
   if (body.contains("arguments"))
@@ -74,25 +53,14 @@ std::optional<HttpResponse> merge(Call& call, Policy& policy) {
   text("description", policy.description, false);
   text("target_id", policy.target_id, true);
   text("resource_pattern", policy.resource_pattern, true);
-  if (auto bad = put_word(call, "resource_type", policy.resource_type)) return bad;
-  if (auto bad = put_word(call, "effect", policy.effect)) return bad;
-  if (call.has("enabled")) policy.enabled = body["enabled"].get<bool>();
-  if (call.has("priority")) {
-    const auto value =
-        body["priority"].is_number_unsigned() && body["priority"].get<std::uint64_t>() > INT64_MAX
-            ? INT64_MAX
-            : body["priority"].get<std::int64_t>();
-    if (value < -1000000 || value > 1000000)
-      return failure(400, "invalid_request", "priority is out of range", "priority");
-    policy.priority = static_cast<int>(value);
-  }
+  if (const auto word = call.text_if("resource_type"))
+    policy.resource_type = *parse_text<ResourceType>(*word);
+  if (const auto word = call.text_if("effect")) policy.effect = *parse_text<Effect>(*word);
+  policy.enabled = call.flag("enabled", policy.enabled);
+  if (call.has("priority")) policy.priority = body["priority"].get<int>();
   if (call.has("subjects")) {
     policy.subjects.clear();
-    for (const Json& one : body["subjects"]) {
-      Subject subject;
-      if (auto bad = read_subject(one, subject, "subjects")) return bad;
-      policy.subjects.push_back(std::move(subject));
-    }
+    for (const Json& one : body["subjects"]) policy.subjects.push_back(read_subject(one));
   }
   return std::nullopt;
 }
@@ -112,7 +80,7 @@ HttpResponse create(Call& call) {
   Policy policy;
   if (auto bad = merge(call, policy)) return *bad;
   auto made = call.api.repository->create_policy(std::move(policy));
-  if (!made) return failure(made.error());
+  if (!made) return failure(call, made.error());
   HttpResponse out = object_response(201, policy_view(*made), made->version);
   out.headers.emplace_back("Location", "/api/policies/" + made->id);
   return out;
@@ -129,17 +97,20 @@ HttpResponse get(Call& call) {
   return unknown();
 }
 
-HttpResponse update(Call& call) {
-  if (auto bad = check_id(call.path[0])) return *bad;
+Result<HttpResponse> try_update(Call& call) {
   const auto stored = call.api.repository->policy(call.path[0]);
   if (!stored) return unknown();
-  const auto version = if_match(call, stored->version);
-  if (!version) return failure(version.error());
+  if (const auto wanted = if_match(call, stored->version); !wanted) return wanted.error();
   Policy policy = *stored;
   if (auto bad = merge(call, policy)) return *bad;
-  auto updated = call.api.repository->update_policy(std::move(policy), *version);
-  if (!updated) return failure(updated.error());
+  auto updated = call.api.repository->update_policy(std::move(policy), stored->version);
+  if (!updated) return updated.error();
   return object_response(200, policy_view(*updated), updated->version);
+}
+
+HttpResponse update(Call& call) {
+  if (auto bad = check_id(call.path[0])) return *bad;
+  return merged_write(call, try_update);
 }
 
 HttpResponse remove(Call& call) {
@@ -147,33 +118,28 @@ HttpResponse remove(Call& call) {
   const auto stored = call.api.repository->policy(call.path[0]);
   if (!stored) return unknown();
   const auto version = if_match(call, stored->version);
-  if (!version) return failure(version.error());
+  if (!version) return failure(call, version.error());
   if (auto status = call.api.repository->delete_policy(stored->id, *version); !status)
-    return failure(status.error());
+    return failure(call, status.error());
   return no_content();
 }
 
 HttpResponse add_subject(Call& call) {
   if (auto bad = check_id(call.path[0])) return *bad;
-  Subject subject;
-  if (auto bad = read_subject(call.body, subject, "subject_type")) return *bad;
   if (!call.api.repository->policy(call.path[0])) return unknown();
-  auto made = call.api.repository->add_subject(call.path[0], std::move(subject));
-  return made ? json_response(201, subject_view(*made)) : failure(made.error());
+  auto made = call.api.repository->add_subject(call.path[0], read_subject(call.body));
+  return made ? json_response(201, subject_view(*made)) : failure(call, made.error());
 }
 
 HttpResponse remove_subject(Call& call) {
   for (const std::string& id : call.path)
     if (auto bad = check_id(id)) return *bad;
   auto status = call.api.repository->remove_subject(call.path[0], call.path[1]);
-  return status ? no_content() : failure(status.error());
+  return status ? no_content() : failure(call, status.error());
 }
 
 HttpResponse evaluate(Call& call) {
   const auto type = parse_text<ResourceType>(call.text("resource_type"));
-  if (!type)
-    return failure(400, "invalid_request", "resource_type is not one of the permitted words",
-                   "resource_type");
   if (*type != ResourceType::all && !call.has("name"))
     return failure(400, "invalid_request", "name is required unless resource_type is all", "name");
   Principal principal = call.principal;

@@ -1,146 +1,174 @@
 #include "admin/router.hpp"
 
 #include <algorithm>
+#include <exception>
 
+#include "admin/answers.hpp"
+#include "admin/audit.hpp"
 #include "admin/routes.hpp"
 #include "base/text.hpp"
 #include "json/raw.hpp"
-#include "json/redact.hpp"
 
 namespace mcpgw::detail {
 namespace {
 
 constexpr std::size_t kApiDepth = 32;
-constexpr std::size_t kMaxPage = 1000;
 
-int status_of(const Error& error) {
-  switch (error.code) {
-    case ErrorCode::invalid_argument:
-      return 400;
-    case ErrorCode::unauthenticated:
-      return 401;
-    case ErrorCode::permission_denied:
-      return 403;
-    case ErrorCode::not_found:
-      return 404;
-    case ErrorCode::conflict:
-      return 409;
-    case ErrorCode::precondition_failed:
-      return 412;
-    case ErrorCode::resource_exhausted:
-      return 429;
-    case ErrorCode::unsupported:
-      return 400;
-    case ErrorCode::unavailable:
-      return 503;
-    case ErrorCode::deadline_exceeded:
-      return 504;
-    case ErrorCode::cancelled:
-    case ErrorCode::data_loss:
-    case ErrorCode::internal:
-      return 500;
-  }
-  return 500;
-}
+/// One path template with the routes of its methods.
+struct PathRoutes {
+  std::string path;
+  std::vector<std::string> parts;  ///< empty: a placeholder
+  std::size_t placeholders = 0;
+  std::vector<const Route*> routes;
+  std::string allow;
+};
 
-bool has_type(const Json& value, Field::Type type) {
-  const auto all = [&](bool (*check)(const Json&)) {
-    return value.is_array() && std::all_of(value.begin(), value.end(), check);
-  };
-  switch (type) {
-    case Field::Type::string:
-      return value.is_string();
-    case Field::Type::boolean:
-      return value.is_boolean();
-    case Field::Type::integer:
-      return value.is_number_integer();
-    case Field::Type::strings:
-      return all([](const Json& one) { return one.is_string(); });
-    case Field::Type::object:
-      return value.is_object();
-    case Field::Type::objects:
-      return all([](const Json& one) { return one.is_object(); });
-  }
-  return false;
-}
-
-const char* name_of(Field::Type type) {
-  switch (type) {
-    case Field::Type::string:
-      return "a string";
-    case Field::Type::boolean:
-      return "true or false";
-    case Field::Type::integer:
-      return "an integer";
-    case Field::Type::strings:
-      return "an array of strings";
-    case Field::Type::object:
-      return "an object";
-    case Field::Type::objects:
-      return "an array of objects";
-  }
-  return "";
-}
-
-bool has_nul(const Json& value) {
-  if (value.is_string()) return value.get_ref<const std::string&>().find('\0') != std::string::npos;
-  if (value.is_array() || value.is_object()) return std::any_of(value.begin(), value.end(), has_nul);
-  return false;
-}
-
-std::optional<HttpResponse> check_body(const Schema& schema, const Json& body) {
-  for (const Field& field : schema) {
-    const auto it = body.find(field.name);
-    if (it == body.end() || it->is_null()) {
-      if (!field.required) continue;
-      return failure(400, "invalid_request", std::string(field.name) + " is required", field.name);
+/// Templates with fewer placeholders first: "tokens/default" is not "tokens/{id}".
+const std::vector<PathRoutes>& paths() {
+  static const std::vector<PathRoutes> table = [] {
+    std::vector<PathRoutes> out;
+    for (const Route& route : route_table()) {
+      auto at = std::find_if(out.begin(), out.end(), [&](const auto& one) { return one.path == route.path; });
+      if (at == out.end()) {
+        PathRoutes one;
+        one.path = route.path;
+        for (std::string& part : split(std::string_view(route.path).substr(1), '/')) {
+          const bool placeholder = part.starts_with('{');
+          one.placeholders += placeholder ? 1 : 0;
+          one.parts.push_back(placeholder ? std::string() : std::move(part));
+        }
+        at = out.insert(out.end(), std::move(one));
+      }
+      at->routes.push_back(&route);
+      at->allow += std::string(route.method) + ", ";
+      if (std::string_view(route.method) == "GET") at->allow += "HEAD, ";
     }
-    if (!has_type(*it, field.type))
-      return failure(400, "invalid_request", std::string(field.name) + " must be " + name_of(field.type),
-                     field.name);
-    if (has_nul(*it))
-      return failure(400, "invalid_request", std::string(field.name) + " must not contain NUL", field.name);
-  }
-  return std::nullopt;
+    for (PathRoutes& one : out) one.allow += "OPTIONS";
+    std::stable_sort(out.begin(), out.end(),
+                     [](const auto& a, const auto& b) { return a.placeholders < b.placeholders; });
+    return out;
+  }();
+  return table;
 }
 
-bool json_type(const std::string& header) {
-  const std::string_view type = trim(std::string_view(header).substr(0, header.find(';')));
-  return iequals(type, "application/json") || iequals(type, "*/*") ||
-         (type.size() > 5 && iequals(type.substr(type.size() - 5), "+json"));
-}
+struct Match {
+  const PathRoutes* path = nullptr;  ///< null: there is nothing at this path
+  std::vector<std::string> values;
+  bool malformed = false;  ///< a placeholder's value is no valid text
+};
 
-/// The segments of a path, each decoded by itself; nullopt when one is malformed.
-std::optional<std::vector<std::string>> segments(std::string_view path) {
-  std::vector<std::string> out;
+Match find_path(std::string_view path) {
+  Match out;
+  if (!path.starts_with('/')) return out;
+  // Split first, decode afterwards: %2F is a slash inside a value.
+  std::vector<std::optional<std::string>> parts;
   for (const std::string& part : split(path.substr(1), '/')) {
     auto decoded = percent_decode(part);
-    if (!decoded || !is_utf8(*decoded) || decoded->find('\0') != std::string::npos) return std::nullopt;
-    out.push_back(std::move(*decoded));
+    if (decoded && (!is_utf8(*decoded) || decoded->find('\0') != std::string::npos)) decoded.reset();
+    parts.push_back(std::move(decoded));
+  }
+  for (const PathRoutes& one : paths()) {
+    if (one.parts.size() != parts.size()) continue;
+    bool fits = true;
+    for (std::size_t i = 0; fits && i < parts.size(); ++i)
+      fits = one.parts[i].empty() ? !parts[i] || !parts[i]->empty() : parts[i] == one.parts[i];
+    if (!fits) continue;
+    out.path = &one;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      if (!one.parts[i].empty()) continue;
+      out.malformed |= !parts[i];
+      out.values.push_back(parts[i].value_or(""));
+    }
+    break;
   }
   return out;
 }
 
-/// Whether the template fits, and the values of its placeholders.
-bool fits(std::string_view pattern, const std::vector<std::string>& path, std::vector<std::string>& values) {
-  values.clear();
-  const auto parts = split(pattern.substr(1), '/');
-  if (parts.size() != path.size()) return false;
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i].starts_with('{')) {
-      if (path[i].empty()) return false;
-      values.push_back(path[i]);
-    } else if (parts[i] != path[i]) {
-      return false;
-    }
-  }
-  return true;
+const Route* route_of(const PathRoutes& path, std::string_view method) {
+  const std::string_view wanted = method == "HEAD" ? "GET" : method;
+  for (const Route* route : path.routes)
+    if (wanted == route->method) return route;
+  return nullptr;
 }
 
-/// Literal segments before placeholders: "tokens/default" is not "tokens/{id}".
-bool more_literal(const Route& a, const Route& b) {
-  return std::count(a.path, a.path + std::char_traits<char>::length(a.path), '{') <
-         std::count(b.path, b.path + std::char_traits<char>::length(b.path), '{');
+bool is_json_type(const std::string& header) {
+  const std::string_view type = trim(std::string_view(header).substr(0, header.find(';')));
+  if (iequals(type, "application/json")) return true;
+  const auto slash = type.find('/');
+  return slash != std::string_view::npos && slash > 0 && type.size() > slash + 6 &&
+         iequals(type.substr(type.size() - 5), "+json");
+}
+
+bool takes_body(const HttpRequest& request) {
+  return request.method != "GET" && request.method != "HEAD" && !request.body.empty();
+}
+
+/// Size and media type.
+std::optional<HttpResponse> check_entity(const Call& call) {
+  if (call.request.body.size() > call.api.body_max)
+    return failure(413, "body_too_large", "The request body is too large");
+  const std::string* type = call.request.header("Content-Type");
+  if (takes_body(call.request) && type != nullptr && !is_json_type(*type))
+    return failure(415, "unsupported_media_type", "The request body must be application/json");
+  return std::nullopt;
+}
+
+std::optional<HttpResponse> read_body(const Route& route, Call& call) {
+  if (!takes_body(call.request)) {
+    const bool needed =
+        route.schema != nullptr && (std::string_view(route.method) == "PUT" ||
+                                    std::any_of(route.schema->begin(), route.schema->end(),
+                                                [](const Field& field) { return field.is_required; }));
+    if (!needed) return std::nullopt;
+    return failure(400, "invalid_json", "A JSON object is required as the body");
+  }
+  auto body = parse_json(call.request.body, kApiDepth);
+  if (!body)
+    return failure(400, "invalid_json",
+                   "The body must be one JSON value in UTF-8, without repeated member names");
+  if (!body->is_object()) return failure(400, "invalid_request", "The body must be a JSON object");
+  if (route.schema != nullptr)
+    if (auto status = check_body(*route.schema, *body); !status) return failure(call, status.error());
+  call.body = std::move(*body);
+  return std::nullopt;
+}
+
+std::optional<HttpResponse> authenticate(const Route& route, Call& call) {
+  if (route.who == Who::everyone) return std::nullopt;
+  const std::string* header = call.request.header("Authorization");
+  auto principal = call.api.authenticator->authenticate(header == nullptr ? std::string_view() : *header);
+  if (!principal) {
+    HttpResponse out = failure(call, principal.error());
+    std::string challenge = R"(Bearer realm="mcpgw")";
+    if (principal.error().reason != "unauthorized") challenge += R"(, error="invalid_token")";
+    if (out.status == 401) out.headers.emplace_back("WWW-Authenticate", std::move(challenge));
+    return out;
+  }
+  call.principal = std::move(*principal);
+  if (!call.principal.has_scope("api"))
+    return insufficient_scope("api", "The token does not have the scope api");
+  if (route.who == Who::admin && !call.principal.is_admin())
+    return failure(403, "admin_required", "Only an administrator may do this");
+  return std::nullopt;
+}
+
+/// The checks of every route in their order, then its handler.
+HttpResponse answer(const Route& route, Call& call, bool malformed_path) {
+  if (auto refused = authenticate(route, call)) return std::move(*refused);
+  if (auto refused = check_entity(call)) return std::move(*refused);
+  if (malformed_path) return failure(400, "invalid_path", "The path is not valid UTF-8 in percent-encoding");
+  if (auto refused = read_body(route, call)) return std::move(*refused);
+  return route.handler(call);
+}
+
+HttpResponse guarded_answer(const Route& route, Call& call, bool malformed_path) {
+  try {
+    return answer(route, call, malformed_path);
+  } catch (const std::exception& e) {
+    return failure(call, {ErrorCode::internal, "internal", e.what()});
+  } catch (...) {
+    return failure(call, {ErrorCode::internal, "internal", "an unknown exception"});
+  }
 }
 
 }  // namespace
@@ -158,84 +186,9 @@ std::optional<std::string> Call::text_if(const char* name) const {
   return it->get<std::string>();
 }
 
-HttpResponse json_response(int status, const Json& value) {
-  HttpResponse out;
-  out.status = status;
-  out.headers.emplace_back("Content-Type", "application/json");
-  out.body = dump_json(value);
-  return out;
-}
-
-HttpResponse no_content() {
-  HttpResponse out;
-  out.status = 204;
-  return out;
-}
-
-HttpResponse failure(int status, std::string reason, std::string message, std::string field) {
-  Json body{{"error", std::move(message)}, {"code", std::move(reason)}};
-  if (!field.empty()) body["field"] = std::move(field);
-  HttpResponse out = json_response(status, body);
-  if (status == 429)
-    out.headers.emplace_back("Retry-After", std::to_string(Authenticator::kRetryAfterSeconds));
-  if (status == 503) out.headers.emplace_back("Retry-After", "5");
-  return out;
-}
-
-HttpResponse failure(const Error& error) {
-  const int status = status_of(error);
-  if (status == 500) return failure(500, "internal", "Something went wrong inside the gateway");
-  if (error.code == ErrorCode::conflict && error.reason == "version_conflict")
-    return failure(503, "storage_unavailable", "Too many writes at once: try again");
-  return failure(status, error.reason, error.message, error.field);
-}
-
-HttpResponse object_response(int status, const Json& value, std::uint64_t version) {
-  HttpResponse out = json_response(status, value);
-  out.headers.emplace_back("ETag", "\"" + std::to_string(version) + "\"");
-  return out;
-}
-
-HttpResponse list_response(const Call& call, std::vector<Json> items) {
-  const auto number = [&](const char* name, std::int64_t low, std::int64_t high,
-                          std::optional<std::int64_t>& out) -> std::optional<HttpResponse> {
-    const auto text = query_value(call.request.query(), name);
-    if (!text) return std::nullopt;
-    out = raw::int_value(*text);
-    if (out && *out >= low && *out <= high) return std::nullopt;
-    return failure(400, "invalid_request", std::string(name) + " is out of range", name);
-  };
-  std::optional<std::int64_t> limit, offset;
-  if (auto bad = number("limit", 1, kMaxPage, limit)) return *bad;
-  if (auto bad = number("offset", 0, 1000000000, offset)) return *bad;
-  const std::size_t total = items.size();
-  const std::size_t from = std::min<std::size_t>(static_cast<std::size_t>(offset.value_or(0)), total);
-  const std::size_t count = std::min(
-      {limit ? static_cast<std::size_t>(*limit) : call.api.list_max, call.api.list_max, total - from});
-  Json page = Json::array();
-  for (std::size_t i = from; i < from + count; ++i) page.push_back(std::move(items[i]));
-  HttpResponse out = json_response(200, page);
-  out.headers.emplace_back("X-Total-Count", std::to_string(total));
-  if (from + count < total)
-    out.headers.emplace_back("Link", "<" + std::string(call.request.path()) +
-                                         "?limit=" + std::to_string(count) +
-                                         "&offset=" + std::to_string(from + count) + ">; rel=\"next\"");
-  return out;
-}
-
-Result<std::optional<std::uint64_t>> if_match(const Call& call, std::uint64_t current) {
-  const std::string* header = call.request.header("If-Match");
-  if (header == nullptr) return std::optional<std::uint64_t>();
-  const std::string own = "\"" + std::to_string(current) + "\"";
-  for (const std::string& tag : split(*header, ','))
-    if (trim(tag) == "*" || trim(tag) == own) return std::optional<std::uint64_t>(current);
-  return Error(ErrorCode::precondition_failed, "precondition_failed",
-               "The object has changed since it was read: read it again");
-}
-
-std::optional<HttpResponse> check_id(std::string_view value) {
-  if (is_uuid(value)) return std::nullopt;
-  return failure(400, "invalid_id", "The id is not a UUID");
+bool Call::flag(const char* name, bool fallback) const {
+  const auto it = body.find(name);
+  return it != body.end() && it->is_boolean() ? it->get<bool>() : fallback;
 }
 
 const std::vector<Route>& route_table() {
@@ -244,7 +197,6 @@ const std::vector<Route>& route_table() {
     for (const auto& group : {auth_routes(), user_routes(), target_routes(), token_routes(), policy_routes(),
                               env_routes(), log_routes()})
       out.insert(out.end(), group.begin(), group.end());
-    std::stable_sort(out.begin(), out.end(), more_literal);
     return out;
   }();
   return table;
@@ -254,130 +206,35 @@ const std::vector<Route>& route_table() {
 
 namespace mcpgw {
 
-using namespace detail;
+using namespace detail;  // NOLINT(*-using-namespace): the module's own internals
 
 class AdminApi::Impl {
  public:
   explicit Impl(AdminApiOptions o) : options(std::move(o)) {}
 
-  HttpResponse handle(const HttpRequest& request) {
-    std::vector<std::string> values;
-    const auto path = segments(request.path());
-    if (!path) return failure(400, "invalid_path", "The path is not valid");
-    const Route* route = nullptr;
-    const std::string method = request.method == "HEAD" ? "GET" : request.method;
-    std::string allow;
-    std::vector<std::string> own_values;
-    std::size_t placeholders = std::string::npos;
-    for (const Route& one : route_table()) {
-      if (!fits(one.path, *path, values)) continue;
-      // Only the most literal template that fits is this path's.
-      if (placeholders != std::string::npos && values.size() > placeholders) break;
-      placeholders = values.size();
-      allow += std::string(one.method) + ", ";
-      if (std::string_view(one.method) == "GET") allow += "HEAD, ";
-      if (one.method == method) {
-        route = &one;
-        own_values = values;
-      }
-    }
-    if (allow.empty()) return failure(404, "not_found", "There is nothing at this path");
+  HttpResponse handle(const HttpRequest& request, const std::string& request_id) const {
+    Match match = find_path(request.path());
+    if (match.path == nullptr) return failure(404, "not_found", "There is nothing at this path");
+    const Route* route = route_of(*match.path, request.method);
     if (route == nullptr) {
       HttpResponse out = request.method == "OPTIONS"
                              ? no_content()
                              : failure(405, "method_not_allowed", "This method is not offered here");
-      out.headers.emplace_back("Allow", allow + "OPTIONS");
+      out.headers.emplace_back("Allow", match.path->allow);
       return out;
     }
-    Call call{options, request, {}, std::move(own_values), Json::object(), {}, {}};
-    call.audit.created_at = options.repository->clock().now();
-    HttpResponse out = answer(*route, call);
-    if (route->audited != Audited::no) audit(*route, call, out);
+    const Clock& clock = options.repository->clock();
+    const Duration started = clock.monotonic();
+    Call call{options, request, {}, std::move(match.values)};
+    call.audit.created_at = clock.now();
+    HttpResponse out = guarded_answer(*route, call, match.malformed);
+    const std::string token_id = call.principal.token_id;
+    if (!call.cause.empty() && options.on_internal_error) options.on_internal_error(request_id, call.cause);
+    if (auto row = audit_row(*route, call, out, clock.monotonic() - started))
+      options.live->audit(std::move(*row));
+    // Last, so that a write that fails or takes long changes nothing of the answer.
+    if (!token_id.empty()) options.repository->touch_token(token_id);
     return out;
-  }
-
- private:
-  HttpResponse answer(const Route& route, Call& call) {
-    if (route.who != Who::everyone) {
-      if (auto refused = authenticate(route, call)) return std::move(*refused);
-    }
-    if (auto refused = read_body(route, call)) return std::move(*refused);
-    return route.handler(call);
-  }
-
-  std::optional<HttpResponse> authenticate(const Route& route, Call& call) {
-    const std::string* header = call.request.header("Authorization");
-    auto principal = options.authenticator->authenticate(header == nullptr ? std::string_view() : *header);
-    if (!principal) {
-      HttpResponse out = failure(principal.error());
-      std::string challenge = R"(Bearer realm="mcpgw")";
-      if (header != nullptr) challenge += R"(, error="invalid_token")";
-      out.headers.emplace_back("WWW-Authenticate", std::move(challenge));
-      return out;
-    }
-    call.principal = std::move(*principal);
-    if (!call.principal.token_id.empty()) options.repository->touch_token(call.principal.token_id);
-    if (!call.principal.has_scope("api")) {
-      HttpResponse out = failure(403, "insufficient_scope", "The token does not have the scope api");
-      out.headers.emplace_back("WWW-Authenticate",
-                               R"(Bearer realm="mcpgw", error="insufficient_scope", scope="api")");
-      return out;
-    }
-    if (route.who == Who::admin && !call.principal.is_admin())
-      return failure(403, "admin_required", "Only an administrator may do this");
-    return std::nullopt;
-  }
-
-  std::optional<HttpResponse> read_body(const Route& route, Call& call) {
-    const HttpRequest& request = call.request;
-    if (request.body.size() > options.body_max)
-      return failure(413, "body_too_large", "The request body is too large");
-    if (request.method == "GET" || request.method == "HEAD") return std::nullopt;
-    if (request.body.empty()) {
-      const bool needed =
-          route.schema != nullptr &&
-          (request.method == "PUT" || std::any_of(route.schema->begin(), route.schema->end(),
-                                                  [](const Field& field) { return field.required; }));
-      if (!needed) return std::nullopt;
-      return failure(400, "invalid_json", "A JSON object is required as the body");
-    }
-    if (const std::string* type = request.header("Content-Type"); type != nullptr && !json_type(*type))
-      return failure(415, "unsupported_media_type", "The request body must be application/json");
-    auto body = parse_json(request.body, kApiDepth);
-    if (!body) return failure(400, "invalid_json", "The body is not valid JSON");
-    if (!body->is_object()) return failure(400, "invalid_request", "The body must be a JSON object");
-    call.body = std::move(*body);
-    if (route.schema == nullptr) return std::nullopt;
-    return check_body(*route.schema, call.body);
-  }
-
-  void audit(const Route& route, Call& call, const HttpResponse& response) {
-    // Who is unknown, or comes too often, is counted but leaves no row; a failed login does.
-    if (response.status == 429 || (response.status == 401 && route.who != Who::everyone)) return;
-    AuditRecord row = std::move(call.audit);
-    row.kind = route.audited == Audited::auth ? "auth" : "admin";
-    row.method = std::string(route.method) + " " + route.path;
-    if (row.user_id.empty()) row.user_id = call.principal.user_id;
-    if (row.user_email.empty()) row.user_email = call.principal.email;
-    row.response_status = response.status;
-    row.client_ip = call.request.remote_address;
-    row.bytes_in = static_cast<std::int64_t>(call.request.body.size());
-    row.bytes_out = static_cast<std::int64_t>(response.body.size());
-    row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
-                          options.repository->clock().now() - row.created_at)
-                          .count();
-    if (response.status >= 400) {
-      const auto body = parse_json(response.body);
-      if (body && body->contains("code")) row.error_code = (*body)["code"].get<std::string>();
-    }
-    if (options.audit_bodies) {
-      RedactRules rules;
-      rules.secret_names = call.secret_names;
-      rules.max_bytes = options.audit_body_max;
-      rules.method = row.method;
-      row.request_body = redact_body(call.request.body, rules);
-    }
-    options.live->audit(std::move(row));
   }
 
   const AdminApiOptions options;
@@ -387,7 +244,13 @@ AdminApi::AdminApi(AdminApiOptions options) : impl_(std::make_unique<Impl>(std::
 AdminApi::~AdminApi() = default;
 
 HttpResponse AdminApi::handle(const HttpRequest& request, const std::string& request_id) {
-  HttpResponse out = impl_->handle(request);
+  HttpResponse out;
+  try {
+    out = impl_->handle(request, request_id);
+  } catch (const std::exception& e) {  // the audit or the log of the host; handlers are guarded themselves
+    if (impl_->options.on_internal_error) impl_->options.on_internal_error(request_id, e.what());
+    out = failure(500, "internal", "Something went wrong inside the gateway");
+  }
   if (out.status >= 400 && !out.body.empty())
     out.body = raw::with_member(out.body, "request_id", raw::quote(request_id));
   out.set_header("X-Request-Id", request_id);
@@ -397,10 +260,18 @@ HttpResponse AdminApi::handle(const HttpRequest& request, const std::string& req
 }
 
 bool AdminApi::hashes_password(std::string_view method, std::string_view path) noexcept {
-  if (method == "POST")
-    return path == "/api/auth/login" || path == "/api/auth/register" || path == "/api/auth/password" ||
-           path == "/api/users";
-  return method == "PUT" && path.starts_with("/api/users/");
+  try {
+    const Match match = find_path(path);
+    const Route* route = match.path == nullptr ? nullptr : route_of(*match.path, method);
+    return route != nullptr && route->hashes;
+  } catch (const std::exception&) {
+    return true;  // out of memory: the narrower pool
+  }
+}
+
+std::string AdminApi::route_template(std::string_view path) {
+  const Match match = find_path(path);
+  return match.path == nullptr ? std::string() : match.path->path;
 }
 
 std::vector<AdminApi::RouteInfo> AdminApi::routes() {

@@ -1,5 +1,6 @@
 // Targets: what administrators configure, and what others see of it.
 #include "admin/access.hpp"
+#include "admin/answers.hpp"
 #include "admin/routes.hpp"
 #include "admin/views.hpp"
 #include "base/text.hpp"
@@ -9,96 +10,68 @@
 namespace mcpgw::detail {
 namespace {
 
-using T = Field::Type;
+const Schema kTls = {field::text("ca").any_text(), field::flag("verify"),
+                     field::text("client_cert").any_text(), field::text("client_key").secret().any_text()};
+const Schema kTarget = {field::text("name"),
+                        field::text("slug"),
+                        field::word("transport_type", {"streamable-http", "sse", "stdio", "kubernetes"}),
+                        field::text("url"),
+                        field::text("command"),
+                        field::texts("args"),
+                        field::text("image"),
+                        field::integer("port", 0, 65535),
+                        field::text("health_path"),
+                        field::word("statefulness", {"stateless", "stateful"}),
+                        field::word("isolation_boundary", {"shared", "per_role", "per_group", "per_user"}),
+                        field::word("auth_type", {"", "none", "bearer", "header"}),
+                        field::text("auth_header_name"),
+                        field::flag("enabled"),
+                        field::word("prefix", {"auto", "always"}),
+                        field::integer("timeout_ms", 1000, 3600000),
+                        field::integer("max_concurrency", 1, 10000),
+                        field::word("protocol_era", {"auto", "legacy", "modern"}),
+                        field::flag("allow_private_network"),
+                        field::texts("forward_headers"),
+                        field::texts("user_env_keys"),
+                        field::object("tls", kTls),
+                        field::flag("keep_credentials")};
+const Schema kCreate = with_required(kTarget, {"name"});
+const Schema kTest = {field::text("user_id")};
 
-const Schema kTarget = {{"name", T::string},
-                        {"slug", T::string},
-                        {"transport_type", T::string},
-                        {"url", T::string},
-                        {"command", T::string},
-                        {"args", T::strings},
-                        {"image", T::string},
-                        {"port", T::integer},
-                        {"health_path", T::string},
-                        {"statefulness", T::string},
-                        {"isolation_boundary", T::string},
-                        {"auth_type", T::string},
-                        {"auth_header_name", T::string},
-                        {"enabled", T::boolean},
-                        {"prefix", T::string},
-                        {"timeout_ms", T::integer},
-                        {"max_concurrency", T::integer},
-                        {"protocol_era", T::string},
-                        {"allow_private_network", T::boolean},
-                        {"forward_headers", T::strings},
-                        {"user_env_keys", T::strings},
-                        {"tls", T::object},
-                        {"keep_credentials", T::boolean}};
-const Schema kCreate = [] {
-  Schema out = kTarget;
-  out.front().required = true;
-  return out;
-}();
-const Schema kTest = {{"user_id", T::string}};
-
+/// A member of words that the schema has checked.
 template <class Enum>
-std::optional<HttpResponse> put_word(const Call& call, const char* name, Enum& out) {
-  const auto text = call.text_if(name);
-  if (!text) return std::nullopt;
-  const auto value = parse_text<Enum>(*text);
-  if (!value)
-    return failure(400, "invalid_request", std::string(name) + " is not one of the permitted words", name);
-  out = *value;
-  return std::nullopt;
+void put_word(const Call& call, const char* name, Enum& out) {
+  if (const auto text = call.text_if(name)) out = parse_text<Enum>(*text).value_or(out);
 }
 
-std::optional<HttpResponse> put_tls(Call& call, Target& target) {
+void put_tls(const Call& call, Target& target) {
   const auto it = call.body.find("tls");
-  if (it == call.body.end()) return std::nullopt;
+  if (it == call.body.end()) return;
   if (it->is_null()) {
     target.tls.reset();
-    return std::nullopt;
+    return;
   }
   TargetTls tls = target.tls.value_or(TargetTls());
   const auto text = [&](const char* name, std::string& out) {
-    const auto member = it->find(name);
-    if (member == it->end() || member->is_null()) return true;
-    if (!member->is_string() || member->get_ref<const std::string&>().find('\0') != std::string::npos)
-      return false;
-    out = member->get<std::string>();
-    return true;
+    if (const auto member = it->find(name); member != it->end() && member->is_string())
+      out = member->get<std::string>();
   };
-  if (!text("ca", tls.ca) || !text("client_cert", tls.client_cert) || !text("client_key", tls.client_key))
-    return failure(400, "invalid_request", "Members of tls must be PEM texts", "tls");
-  if (const auto verify = it->find("verify"); verify != it->end() && !verify->is_null()) {
-    if (!verify->is_boolean())
-      return failure(400, "invalid_request", "tls.verify must be true or false", "tls");
+  text("ca", tls.ca);
+  text("client_cert", tls.client_cert);
+  text("client_key", tls.client_key);
+  if (const auto verify = it->find("verify"); verify != it->end() && verify->is_boolean())
     tls.verify = verify->get<bool>();
-  }
   target.tls = std::move(tls);
-  return std::nullopt;
 }
 
 /// The members of the body over those of `target`.
-std::optional<HttpResponse> merge(Call& call, Target& target) {
+void merge(const Call& call, Target& target) {
   const Json& body = call.body;
   const auto text = [&](const char* name, std::string& out) {
     if (auto value = call.text_if(name)) out = std::move(*value);
   };
   const auto list = [&](const char* name, std::vector<std::string>& out) {
     if (call.has(name)) out = body[name].get<std::vector<std::string>>();
-  };
-  const auto number = [&](const char* name, std::int64_t low, std::int64_t high,
-                          auto& out) -> std::optional<HttpResponse> {
-    if (!call.has(name)) return std::nullopt;
-    // Beyond 64 bits the value would wrap into the range.
-    if (body[name].is_number_unsigned() && body[name].get<std::uint64_t>() > INT64_MAX)
-      return failure(400, "invalid_request", std::string(name) + " is out of range", name);
-    const auto value = body[name].get<std::int64_t>();
-    if (value < low || value > high)
-      return failure(400, "invalid_request", std::string(name) + " is out of range", name);
-    out = static_cast<std::decay_t<decltype(out)>>(value);
-    return std::nullopt;
   };
   text("name", target.name);
   text("slug", target.slug);
@@ -110,22 +83,19 @@ std::optional<HttpResponse> merge(Call& call, Target& target) {
   list("args", target.args);
   list("forward_headers", target.forward_headers);
   list("user_env_keys", target.user_env_keys);
-  if (call.has("enabled")) target.enabled = body["enabled"].get<bool>();
-  if (call.has("allow_private_network"))
-    target.allow_private_network = body["allow_private_network"].get<bool>();
-  if (auto bad = put_word(call, "transport_type", target.transport_type)) return bad;
-  if (auto bad = put_word(call, "statefulness", target.statefulness)) return bad;
-  if (auto bad = put_word(call, "isolation_boundary", target.isolation_boundary)) return bad;
-  if (auto bad = put_word(call, "auth_type", target.auth_type)) return bad;
-  if (auto bad = put_word(call, "prefix", target.prefix)) return bad;
-  if (auto bad = put_word(call, "protocol_era", target.protocol_era)) return bad;
-  if (auto bad = number("port", 0, 65535, target.port)) return bad;
-  if (auto bad = number("timeout_ms", 1000, 3600000, target.timeout_ms)) return bad;
-  int concurrency = 0;
-  if (auto bad = number("max_concurrency", 1, 10000, concurrency)) return bad;
-  if (concurrency > 0) target.max_concurrency = concurrency;
+  target.enabled = call.flag("enabled", target.enabled);
+  target.allow_private_network = call.flag("allow_private_network", target.allow_private_network);
+  put_word(call, "transport_type", target.transport_type);
+  put_word(call, "statefulness", target.statefulness);
+  put_word(call, "isolation_boundary", target.isolation_boundary);
+  put_word(call, "auth_type", target.auth_type);
+  put_word(call, "prefix", target.prefix);
+  put_word(call, "protocol_era", target.protocol_era);
+  if (call.has("port")) target.port = body["port"].get<int>();
+  if (call.has("timeout_ms")) target.timeout_ms = body["timeout_ms"].get<std::int64_t>();
+  if (call.has("max_concurrency")) target.max_concurrency = body["max_concurrency"].get<int>();
   if (body.contains("max_concurrency") && body["max_concurrency"].is_null()) target.max_concurrency.reset();
-  return put_tls(call, target);
+  put_tls(call, target);
 }
 
 Json view(const Call& call, const Target& target) {
@@ -142,12 +112,11 @@ HttpResponse list(Call& call) {
 }
 
 HttpResponse create(Call& call) {
-  call.secret_names = {"client_key"};
   Target target;
-  if (auto bad = merge(call, target)) return *bad;
-  call.audit.target_name = trim(target.name).substr(0, 100);
+  merge(call, target);
+  if (const std::string_view name = trim(target.name); name.size() <= 100) call.audit.target_name = name;
   auto made = call.api.repository->create_target(std::move(target));
-  if (!made) return failure(made.error());
+  if (!made) return failure(call, made.error());
   HttpResponse out = object_response(201, view(call, *made), made->version);
   out.headers.emplace_back("Location", "/api/targets/" + made->id);
   return out;
@@ -159,32 +128,32 @@ HttpResponse get(Call& call) {
   return object_response(200, view(call, *found.target), found.target->version);
 }
 
-HttpResponse update(Call& call) {
-  call.secret_names = {"client_key"};
+Result<HttpResponse> try_update(Call& call) {
   const auto found = find_target(call);
   if (!found.target) return found.refusal;
-  const auto version = if_match(call, found.target->version);
-  if (!version) return failure(version.error());
+  if (const auto wanted = if_match(call, found.target->version); !wanted) return wanted.error();
   TargetUpdate update;
   update.target = *found.target;
-  if (auto bad = merge(call, update.target)) return *bad;
-  // Without If-Match the last write wins, member by member: the version read here is the base of the merge.
-  update.if_version = *version;
-  if (call.has("keep_credentials")) update.keep_credentials = call.body["keep_credentials"].get<bool>();
+  merge(call, update.target);
+  update.if_version = found.target->version;
+  if (call.has("keep_credentials")) update.keep_credentials = call.flag("keep_credentials", true);
   auto updated = call.api.repository->update_target(update);
-  if (!updated) return failure(updated.error());
+  if (!updated) return updated.error();
+  call.credentials_dropped = updated->credentials_dropped;
   Json body = view(call, updated->target);
   if (updated->credentials_dropped > 0) body["credentials_dropped"] = updated->credentials_dropped;
   return object_response(200, body, updated->target.version);
 }
 
+HttpResponse update(Call& call) { return merged_write(call, try_update); }
+
 HttpResponse remove(Call& call) {
   const auto found = find_target(call);
   if (!found.target) return found.refusal;
   const auto version = if_match(call, found.target->version);
-  if (!version) return failure(version.error());
+  if (!version) return failure(call, version.error());
   if (auto status = call.api.repository->delete_target(found.target->id, *version); !status)
-    return failure(status.error());
+    return failure(call, status.error());
   return no_content();
 }
 
@@ -215,7 +184,7 @@ HttpResponse test(Call& call) {
     principal.groups = user->groups;
   }
   auto result = call.api.live->test_target(principal, found.target->id);
-  if (!result) return failure(result.error());
+  if (!result) return failure(call, result.error());
   Json steps = Json::array();
   for (const TargetTest::Step& step : result->steps)
     steps.push_back(

@@ -2,24 +2,27 @@
 #include <algorithm>
 
 #include "admin/access.hpp"
+#include "admin/answers.hpp"
 #include "admin/routes.hpp"
 #include "base/text.hpp"
 
 namespace mcpgw::detail {
 namespace {
 
-using T = Field::Type;
-
-const Schema kToken = {{"token", T::string, true}};
-const Schema kRoleToken = {{"role", T::string, true}, {"token", T::string, true}};
-const Schema kGroupToken = {{"group_name", T::string}, {"group", T::string}, {"token", T::string, true}};
+const Field kTokenText = field::text("token").required().secret().any_text();
+const Schema kToken = {kTokenText};
+const Schema kRoleToken = {field::text("role").required(), kTokenText};
+const Schema kGroupToken = {field::text("group_name"), field::text("group"), kTokenText};
 
 HttpResponse write(Call& call, const ScopeRef& scope) {
-  call.secret_names = {"token"};
   const auto found = find_target(call);
   if (!found.target) return found.refusal;
   auto status = call.api.repository->set_target_token(found.target->id, scope, call.text("token"));
-  if (!status) return failure(status.error());
+  if (!status) {
+    // The scope's name stands in a member that the caller chose.
+    if (status.error().field == "group" && call.has("group_name")) status.error().field = "group_name";
+    return failure(call, status.error());
+  }
   const bool usable = scope_usable(*found.target, scope.scope);
   return json_response(
       200, {{"message",
@@ -33,7 +36,7 @@ HttpResponse remove(Call& call, const ScopeRef& scope, bool missing_is_fine = fa
   if (!found.target) return found.refusal;
   auto status = call.api.repository->delete_target_token(found.target->id, scope);
   if (status || (missing_is_fine && status.error().reason == "token_not_set")) return no_content();
-  return failure(status.error());
+  return failure(call, status.error());
 }
 
 HttpResponse overview(Call& call) {
@@ -100,7 +103,6 @@ HttpResponse remove_default(Call& call) { return remove(call, {Scope::everyone, 
 HttpResponse remove_group(Call& call) { return remove(call, {Scope::group, call.path[1]}); }
 
 HttpResponse set_group(Call& call) {
-  call.secret_names = {"token"};
   const auto name = call.text_if("group_name"), alias = call.text_if("group");
   if (!name && !alias) return failure(400, "invalid_request", "group_name is required", "group_name");
   if (name && alias && *name != *alias)

@@ -1,19 +1,15 @@
 // Users, for administrators.
+#include "admin/answers.hpp"
 #include "admin/routes.hpp"
 #include "admin/views.hpp"
 
 namespace mcpgw::detail {
 namespace {
 
-using T = Field::Type;
-
-const Schema kCreate = {
-    {"email", T::string, true}, {"password", T::string, true}, {"role", T::string}, {"groups", T::strings}};
-const Schema kUpdate = {{"role", T::string},
-                        {"groups", T::strings},
-                        {"enabled", T::boolean},
-                        {"password", T::string},
-                        {"revoke_api_tokens", T::boolean}};
+const Schema kCreate = {field::text("email").required(), field::text("password").required().secret(),
+                        field::text("role"), field::texts("groups")};
+const Schema kUpdate = {field::text("role"), field::texts("groups"), field::flag("enabled"),
+                        field::text("password").secret(), field::flag("revoke_api_tokens")};
 
 HttpResponse unknown() { return failure(404, "user_not_found", "User not found"); }
 
@@ -25,14 +21,14 @@ HttpResponse list(Call& call) {
 
 HttpResponse create(Call& call) {
   auto hash = call.api.authenticator->hash_password(call.text("password"));
-  if (!hash) return failure(hash.error());
+  if (!hash) return failure(call, hash.error());
   User user;
   user.email = call.text("email");
   user.password_hash = std::move(*hash);
   if (const auto role = call.text_if("role")) user.role = *role;
   if (call.has("groups")) user.groups = call.body["groups"].get<std::vector<std::string>>();
   auto made = call.api.repository->create_user(std::move(user));
-  if (!made) return failure(made.error());
+  if (!made) return failure(call, made.error());
   HttpResponse out = object_response(201, user_view(*made), made->version);
   out.headers.emplace_back("Location", "/api/users/" + made->id);
   return out;
@@ -49,20 +45,21 @@ HttpResponse update(Call& call) {
   const auto user = call.api.repository->user(call.path[0]);
   if (!user) return unknown();
   const auto version = if_match(call, user->version);
-  if (!version) return failure(version.error());
+  if (!version) return failure(call, version.error());
   UserPatch patch;
   if (const auto role = call.text_if("role")) patch.role = *role;
   if (call.has("groups")) patch.groups = call.body["groups"].get<std::vector<std::string>>();
   if (call.has("enabled")) patch.enabled = call.body["enabled"].get<bool>();
   if (const auto password = call.text_if("password")) {
     auto hash = call.api.authenticator->hash_password(*password);
-    if (!hash) return failure(hash.error());
+    if (!hash) return failure(call, hash.error());
     patch.password_hash = std::move(*hash);
     patch.revoke_login_tokens = true;
-    patch.revoke_api_tokens = call.has("revoke_api_tokens") && call.body["revoke_api_tokens"].get<bool>();
+    patch.revoke_api_tokens = call.flag("revoke_api_tokens", false);
   }
   auto updated = call.api.repository->update_user(user->id, patch, *version);
-  if (!updated) return failure(updated.error());
+  if (!updated) return failure(call, updated.error());
+  if (!updated->enabled) call.api.live->recycle(user->id);
   return object_response(200, user_view(*updated), updated->version);
 }
 
@@ -71,9 +68,9 @@ HttpResponse remove(Call& call) {
   const auto user = call.api.repository->user(call.path[0]);
   if (!user) return unknown();
   const auto version = if_match(call, user->version);
-  if (!version) return failure(version.error());
+  if (!version) return failure(call, version.error());
   if (auto status = call.api.repository->delete_user(user->id, *version); !status)
-    return failure(status.error());
+    return failure(call, status.error());
   call.api.live->recycle(user->id);
   return no_content();
 }
@@ -91,7 +88,7 @@ HttpResponse revoke_token(Call& call) {
     if (auto bad = check_id(id)) return *bad;
   if (!call.api.repository->user(call.path[0])) return unknown();
   auto status = call.api.repository->revoke_token(call.path[0], call.path[1]);
-  return status ? no_content() : failure(status.error());
+  return status ? no_content() : failure(call, status.error());
 }
 
 HttpResponse recycle(Call& call) {
@@ -105,9 +102,9 @@ HttpResponse recycle(Call& call) {
 std::vector<Route> user_routes() {
   return {
       {"GET", "/api/users", Who::admin, Audited::no, nullptr, list},
-      {"POST", "/api/users", Who::admin, Audited::admin, &kCreate, create},
+      {"POST", "/api/users", Who::admin, Audited::admin, &kCreate, create, true},
       {"GET", "/api/users/{id}", Who::admin, Audited::no, nullptr, get},
-      {"PUT", "/api/users/{id}", Who::admin, Audited::admin, &kUpdate, update},
+      {"PUT", "/api/users/{id}", Who::admin, Audited::admin, &kUpdate, update, true},
       {"DELETE", "/api/users/{id}", Who::admin, Audited::admin, nullptr, remove},
       {"GET", "/api/users/{id}/tokens", Who::admin, Audited::no, nullptr, tokens},
       {"DELETE", "/api/users/{id}/tokens/{tokenId}", Who::admin, Audited::admin, nullptr, revoke_token},

@@ -1,0 +1,75 @@
+#include "admin/audit.hpp"
+
+#include <algorithm>
+
+#include "json/raw.hpp"
+#include "json/redact.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+constexpr std::size_t kApiDepth = 32;
+
+/// The trace id of a W3C traceparent; empty when there is none or it is malformed.
+std::string trace_id_of(const HttpRequest& request) {
+  const std::string* header = request.header("traceparent");
+  if (header == nullptr || header->size() < 55 || (*header)[2] != '-' || (*header)[35] != '-') return {};
+  std::string id = header->substr(3, 32);
+  const bool hex = id.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return hex && id != std::string(32, '0') ? id : std::string();
+}
+
+std::string recorded_body(const Route& route, const Call& call, const std::string& method) {
+  std::string out;
+  const std::string& text = call.request.body;
+  if (call.api.audit_bodies && !text.empty()) {
+    RedactRules rules;
+    rules.max_bytes = call.api.audit_body_max;
+    rules.method = method;
+    if (text.size() <= rules.max_bytes) {
+      // Refused requests are recorded too, and their bodies may be anything: what is no JSON object is not
+      // kept, since nobody can tell what of it is a secret.
+      const auto body = parse_json(text, kApiDepth);
+      if (body && body->is_object()) {
+        if (route.schema != nullptr) {
+          BodySecrets secrets = secrets_of(*route.schema, *body);
+          rules.secret_names = std::move(secrets.names);
+          rules.secrets = std::move(secrets.texts);
+        }
+        out = redact_body(text, rules);
+      }
+    } else {
+      out = redact_body(text, rules);  // its size alone
+    }
+  }
+  if (call.credentials_dropped > 0)
+    out = raw::with_member(out.empty() ? std::string("{}") : out, "credentials_dropped",
+                           std::to_string(call.credentials_dropped));
+  return out;
+}
+
+}  // namespace
+
+std::optional<AuditRecord> audit_row(const Route& route, Call& call, const HttpResponse& response,
+                                     Duration duration) {
+  if (route.audited == Audited::no) return std::nullopt;
+  // Who is unknown, or comes too often, is counted but leaves no row; a failed login does.
+  if (response.status == 429 || (response.status == 401 && route.who != Who::everyone)) return std::nullopt;
+  AuditRecord row = std::move(call.audit);
+  row.kind = route.audited == Audited::auth ? "auth" : "admin";
+  row.method = std::string(route.method) + " " + route.path;
+  if (row.user_id.empty()) row.user_id = call.principal.user_id;
+  if (row.user_email.empty()) row.user_email = call.principal.email;
+  row.response_status = response.status;
+  row.client_ip = call.request.remote_address;
+  row.trace_id = trace_id_of(call.request);
+  row.bytes_in = static_cast<std::int64_t>(call.request.body.size());
+  row.bytes_out = static_cast<std::int64_t>(response.body.size());
+  row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+  if (response.status >= 400)
+    row.error_code = raw::string_value(raw::find(response.body, "code")).value_or("");
+  row.request_body = recorded_body(route, call, row.method);
+  return row;
+}
+
+}  // namespace mcpgw::detail
