@@ -65,6 +65,7 @@ ctest_tier() {
   tests=$(sed -n 's/^[[:space:]]*tests="\([0-9]*\)".*/\1/p' "$report" | head -1)
   bad=$(sed -n 's/^[[:space:]]*\(failures\|disabled\|skipped\)="\([0-9]*\)".*/\2/p' "$report" | paste -sd+ | sed 's/^$/0/')
   bad=$((bad))
+  if [ "$tests" -eq 0 ]; then fail "$tier" "$log" "there is no such tier, or it has no test"; return; fi
   if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
   if [ "$bad" -ne 0 ]; then grep -E -A40 '\*\*\*(Failed|Exception|Timeout|Not Run)|tests failed' "$log" | tail -n 150; fi
   count "$tier" $((tests - bad)) "$bad"
