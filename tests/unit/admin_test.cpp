@@ -1,117 +1,7 @@
-#include <doctest/doctest.h>
-
-#include <algorithm>
-#include <atomic>
-#include <thread>
-
-#include "json/json.hpp"
-#include "mcpgw/admin_api.hpp"
-#include "mcpgw/testing.hpp"
+#include "admin_support.hpp"
 
 using namespace mcpgw;
-using namespace mcpgw::testing;
-using detail::Json;
-
-namespace {
-
-class FakeLive final : public LiveState {
- public:
-  int recycle(const std::string&) override { return 3; }
-  Result<int> restart_instances(const std::string&) override { return 2; }
-  TargetStatus target_status(const std::string&) override { return {}; }
-  Result<TargetTest> test_target(const Principal&, const std::string&) override {
-    TargetTest out;
-    out.ok = true;
-    out.steps.push_back({"initialize", true, 1, "fine"});
-    return out;
-  }
-  std::string snapshot(const Principal& principal) override {
-    return principal.is_admin() ? R"({"all":true})" : R"({"all":false})";
-  }
-  void audit(AuditRecord record) override {
-    const std::lock_guard lock(mutex);
-    rows.push_back(std::move(record));
-  }
-  std::mutex mutex;
-  std::vector<AuditRecord> rows;
-};
-
-struct Api {
-  FakeLive live;
-  std::shared_ptr<FailingStorage> storage = std::make_shared<FailingStorage>(make_memory_storage());
-  std::shared_ptr<Repository> repository;
-  std::shared_ptr<Authenticator> auth;
-  std::unique_ptr<AdminApi> api;
-  std::string admin_id, user_id, admin, user, mcp_only;
-
-  Api() {
-    RepositoryOptions options;
-    options.storage = storage;
-    options.keys.current = "0123456789abcdefghijklmnopqrstuv";
-    repository = *Repository::open(options);
-    AuthenticatorOptions a;
-    a.repository = repository;
-    a.jwt_secret = "a secret of the test, longer than 32 bytes";
-    auth = *Authenticator::create(a);
-    AdminApiOptions o;
-    o.repository = repository;
-    o.authenticator = auth;
-    o.policy_engine = PolicyEngine::create(repository);
-    o.audit_sink = make_memory_audit_sink();
-    o.live = &live;
-    api = std::make_unique<AdminApi>(o);
-    admin_id = add_user("root@example.test", "admin");
-    user_id = add_user("bob@example.test", "user");
-    admin = token(admin_id, {"mcp", "api"});
-    user = token(user_id, {"mcp", "api"});
-    mcp_only = token(admin_id, {"mcp"});
-  }
-  std::string add_user(const char* email, const char* role) {
-    User out;
-    out.email = email;
-    out.role = role;
-    return (*repository->create_user(out)).id;
-  }
-  std::string token(const std::string& id, std::vector<std::string> scopes) {
-    return (*auth->mint(id, "t", TokenKind::api, std::move(scopes), std::nullopt)).token;
-  }
-  HttpResponse call(const std::string& who, const std::string& method, const std::string& target,
-                    const std::string& body = {}, HttpHeaders headers = {}) {
-    HttpRequest request;
-    request.method = method;
-    request.target = target;
-    request.body = body;
-    request.headers = std::move(headers);
-    request.remote_address = "10.0.0.1";
-    if (!who.empty()) request.headers.emplace_back("Authorization", "Bearer " + who);
-    return api->handle(request, "req-1");
-  }
-  Json json(const HttpResponse& response) { return *detail::parse_json(response.body, 64); }
-  std::string code(const HttpResponse& response) { return json(response)["code"]; }
-  std::string make_target(const std::string& name, const std::string& more = "") {
-    return json(call(admin, "POST", "/api/targets",
-                     R"({"name":")" + name + R"(","url":"https://x.example/mcp")" + more + "}"))["id"];
-  }
-  void open_to_all() {
-    CHECK(call(admin, "POST", "/api/policies",
-               R"({"name":"all","effect":"allow","subjects":[{"subject_type":"everyone"}]})")
-              .status == 201);
-  }
-};
-
-/// A path of the template with values that exist for nobody.
-std::string fill(std::string path) {
-  for (std::size_t at; (at = path.find('{')) != std::string::npos;) {
-    const std::size_t end = path.find('}', at);
-    const std::string name = path.substr(at + 1, end - at - 1);
-    path.replace(
-        at, end - at + 1,
-        name == "key" || name == "role" || name == "group" ? "x" : "11111111-1111-4111-8111-111111111111");
-  }
-  return path;
-}
-
-}  // namespace
+using namespace mcpgw::admin_test;
 
 TEST_CASE("who may call what: every route, every kind of caller") {
   Api api;
@@ -389,41 +279,6 @@ TEST_CASE("policies: shapes, clearing, subjects, evaluate") {
   CHECK(api.call(api.admin, "DELETE", path).status == 204);
 }
 
-TEST_CASE("the forms that Reflow Gateway's web UI sends") {
-  Api api;
-  for (const char* kind :
-       {R"("streamable-http","url":"https://a.example/mcp","command":"","args":[],"image":"")",
-        R"("stdio","url":"","command":"npx","args":["-y","x"],"image":"")",
-        R"("kubernetes","url":"","command":"","args":[],"image":"img:1")"}) {
-    const std::string form =
-        std::string(R"({"name":"ui)") + kind[1] + R"(","transport_type":)" + kind +
-        R"(,"port":8080,"health_path":"","statefulness":"stateless","isolation_boundary":"shared","auth_type":"none","auth_header_name":""})";
-    const HttpResponse made =
-        api.call(api.admin, "POST", "/api/targets", form, {{"Content-Type", "application/json"}});
-    CHECK_MESSAGE(made.status == 201, made.body);
-    const std::string path = "/api/targets/" + std::string(api.json(made)["id"]);
-    CHECK(api.call(api.admin, "PUT", path, form).status == 200);
-    CHECK(api.json(api.call(api.admin, "PUT", path, R"({"enabled":false})"))["enabled"] == false);
-    CHECK(api.call(api.admin, "POST", path + "/env/default", R"({"key":"K","value":"v"})").status == 200);
-    CHECK(api.json(api.call(api.admin, "GET", path + "/env"))[0]["env_key"] == "K");
-    CHECK(api.call(api.admin, "DELETE", path).status == 204);
-  }
-  const HttpResponse policy = api.call(
-      api.admin, "POST", "/api/policies",
-      R"({"name":"n","description":"","resource_type":"all","resource_pattern":"","effect":"deny","priority":5,"enabled":true,"subjects":[{"subject_type":"everyone"}]})");
-  CHECK(policy.status == 201);
-  CHECK(api.call(api.admin, "PUT", "/api/policies/" + std::string(api.json(policy)["id"]),
-                 R"({"enabled":false})")
-            .status == 200);
-  const std::string restart = "/api/targets/" +
-                              api.make_target("s", R"(,"transport_type":"stdio","command":"x")") +
-                              "/restart-instances";
-  CHECK(api.json(api.call(api.admin, "POST", restart))["deleted"] == 2);
-  for (const char* path : {"/api/auth/me", "/api/targets", "/api/policies", "/api/logs?limit=20&offset=0",
-                           "/api/observability/snapshot", "/api/auth/tokens"})
-    CHECK(api.call(api.user, "GET", path, "", {{"Content-Type", "application/json"}}).status == 200);
-}
-
 TEST_CASE("lists come in pages with totals") {
   Api api;
   for (int i = 0; i < 5; ++i) api.make_target("t" + std::to_string(i));
@@ -442,15 +297,12 @@ TEST_CASE("lists come in pages with totals") {
 TEST_CASE("R62, R94: one name for one target under load; a failed write leaves nothing") {
   Api api;
   std::atomic<int> made{0}, refused{0};
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 8; ++i)
-    threads.emplace_back([&] {
-      const int status =
-          api.call(api.admin, "POST", "/api/targets", R"({"name":"same","url":"https://x.example"})").status;
-      if (status == 201) ++made;
-      if (status == 409) ++refused;
-    });
-  for (auto& thread : threads) thread.join();
+  in_parallel(8, [&](int) {
+    const int status =
+        api.call(api.admin, "POST", "/api/targets", R"({"name":"same","url":"https://x.example"})").status;
+    if (status == 201) ++made;
+    if (status == 409) ++refused;
+  });
   CHECK(made == 1);
   CHECK(refused == 7);
   api.storage->fail_commit(1, {ErrorCode::unavailable, "storage_unavailable", "The storage is away"});

@@ -19,29 +19,29 @@ std::string trace_id_of(const HttpRequest& request) {
   return hex && id != std::string(32, '0') ? id : std::string();
 }
 
+/// More secret names than a body that fits any route can have.
+constexpr std::size_t kMaxSecretNames = 600;
+
+/// The request's body without its secrets. Refused requests are recorded too, and their bodies may be
+/// anything: what is no JSON object is not kept, since nobody can tell what of it is a secret.
+std::string without_secrets(const Route& route, const Call& call, const std::string& method) {
+  const std::string& text = call.request.body;
+  RedactRules rules;
+  rules.max_bytes = call.api.audit_body_max;
+  rules.method = method;
+  if (text.size() > rules.max_bytes) return redact_body(text, rules);  // its size alone
+  const auto body = parse_json(text, kApiDepth);
+  if (!body || !body->is_object()) return {};
+  BodySecrets secrets = secrets_of(route.schema != nullptr ? *route.schema : Schema(), *body);
+  if (secrets.names.size() > kMaxSecretNames) rules.max_bytes = 0;
+  rules.secret_names = std::move(secrets.names);
+  rules.secrets = std::move(secrets.texts);
+  return redact_body(text, rules);
+}
+
 std::string recorded_body(const Route& route, const Call& call, const std::string& method) {
   std::string out;
-  const std::string& text = call.request.body;
-  if (call.api.audit_bodies && !text.empty()) {
-    RedactRules rules;
-    rules.max_bytes = call.api.audit_body_max;
-    rules.method = method;
-    if (text.size() <= rules.max_bytes) {
-      // Refused requests are recorded too, and their bodies may be anything: what is no JSON object is not
-      // kept, since nobody can tell what of it is a secret.
-      const auto body = parse_json(text, kApiDepth);
-      if (body && body->is_object()) {
-        if (route.schema != nullptr) {
-          BodySecrets secrets = secrets_of(*route.schema, *body);
-          rules.secret_names = std::move(secrets.names);
-          rules.secrets = std::move(secrets.texts);
-        }
-        out = redact_body(text, rules);
-      }
-    } else {
-      out = redact_body(text, rules);  // its size alone
-    }
-  }
+  if (call.api.audit_bodies && !call.request.body.empty()) out = without_secrets(route, call, method);
   if (call.credentials_dropped > 0)
     out = raw::with_member(out.empty() ? std::string("{}") : out, "credentials_dropped",
                            std::to_string(call.credentials_dropped));

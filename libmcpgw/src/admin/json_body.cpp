@@ -7,9 +7,6 @@
 namespace mcpgw::detail {
 namespace {
 
-/// More keys than a map may have are not told one by one.
-constexpr std::size_t kMaxNamedSecrets = 500;
-
 Error invalid(const std::string& field, const std::string& message) {
   return {ErrorCode::invalid_argument, "invalid_request", message, field};
 }
@@ -110,26 +107,29 @@ void collect_texts(const Json& value, std::vector<std::string>& out) {
 }
 
 void collect(const Schema& schema, const Json& body, BodySecrets& out) {
-  for (const Field& field : schema) {
-    if (field.members != nullptr) {
-      // The names count even where the value has another form.
-      const auto it = body.is_object() ? body.find(field.name) : body.end();
-      const bool found = body.is_object() && it != body.end();
-      if (found && it->is_array())
-        for (const Json& element : *it) collect(*field.members, element, out);
+  if (!body.is_object()) return;
+  for (const auto& [name, value] : body.items()) {
+    const auto field =
+        std::find_if(schema.begin(), schema.end(),
+                     [&, key = std::string_view(name)](const Field& one) { return key == one.name; });
+    if (field == schema.end()) {
+      out.names.push_back(name);  // nobody can tell what it holds
+    } else if (field->is_secret) {
+      // Of a map the keys may be told.
+      if (field->type == Field::Type::text_map && value.is_object())
+        for (const auto& [key, one] : value.items()) out.names.push_back(key);
       else
-        collect(*field.members, found ? *it : Json(), out);
+        out.names.push_back(name);
+      collect_texts(value, out.texts);
+    } else if (field->members != nullptr) {
+      const bool fits = field->type == Field::Type::object ? value.is_object() : value.is_array();
+      if (!fits && !value.is_null()) out.names.push_back(name);
+      if (fits && value.is_object()) collect(*field->members, value, out);
+      if (fits && value.is_array())
+        for (const Json& element : value) collect(*field->members, element, out);
+    } else if (value.is_structured() && field->type != Field::Type::texts) {
+      out.names.push_back(name);
     }
-    if (!field.is_secret) continue;
-    const auto it = body.is_object() ? body.find(field.name) : body.end();
-    const bool found = body.is_object() && it != body.end();
-    // Of a map the keys may be told.
-    if (found && field.type == Field::Type::text_map && it->is_object() && it->size() <= kMaxNamedSecrets) {
-      for (const auto& [key, value] : it->items()) out.names.push_back(key);
-    } else {
-      out.names.emplace_back(field.name);
-    }
-    if (found) collect_texts(*it, out.texts);
   }
 }
 

@@ -51,8 +51,8 @@ Schema with_required(Schema schema, const std::vector<std::string_view>& names);
 /// invalid_argument/"invalid_request" with the member's name as field.
 Status check_body(const Schema& schema, const Json& body);
 
-/// What of `body` must not be kept: names of members whose values are secret, and the texts themselves.
-/// `body` need not fit the schema.
+/// What of `body` must not be kept: names of members whose values are secret or which the schema does not
+/// know, and the texts of the secrets. `body` need not fit the schema.
 struct BodySecrets {
   std::vector<std::string> names;
   std::vector<std::string> texts;

@@ -1,0 +1,179 @@
+// The web UI of Reflow Gateway: what it sends is accepted as it is, what it reads is there.
+#include "admin_support.hpp"
+
+using namespace mcpgw;
+using namespace mcpgw::admin_test;
+
+namespace {
+
+/// Every request of the UI, GET too, carries this.
+const HttpHeaders kJson{{"Content-Type", "application/json"}};
+
+void has_all(const Json& object, const std::vector<const char*>& members) {
+  for (const char* member : members) CHECK_MESSAGE(object.contains(member), member);
+}
+
+std::string form(const std::string& name, const std::string& transport) {
+  return R"({"name":")" + name + R"(","transport_type":)" + transport +
+         R"(,"port":8080,"health_path":"","statefulness":"stateless","isolation_boundary":"shared",)"
+         R"("auth_type":"none","auth_header_name":""})";
+}
+
+}  // namespace
+
+TEST_CASE("the target forms, toggles, and what the targets page reads") {
+  Api api;
+  int n = 0;
+  for (const char* transport :
+       {R"("streamable-http","url":"https://a.example/mcp","command":"","args":[],"image":"")",
+        R"("sse","url":"https://a.example/sse","command":"","args":[],"image":"")",
+        R"("stdio","url":"","command":"npx","args":["-y","x"],"image":"")",
+        R"("kubernetes","url":"","command":"","args":[],"image":"img:1")"}) {
+    const std::string body = form("ui" + std::to_string(n++), transport);
+    const auto made = api.call(api.admin, "POST", "/api/targets", body, kJson);
+    REQUIRE_MESSAGE(made.status == 201, made.body);
+    const Json target = Api::json(made);
+    has_all(target, {"id", "name", "url", "transport_type", "port", "statefulness", "isolation_boundary",
+                     "auth_type", "enabled"});
+    // Omitted when empty, never null.
+    for (const char* member : {"command", "args", "image", "health_path", "auth_header_name"})
+      if (target.contains(member)) CHECK_FALSE((target[member].is_null() || target[member].empty()));
+    const std::string path = "/api/targets/" + std::string(target["id"]);
+    CHECK(api.call(api.admin, "PUT", path, body, kJson).status == 200);
+    CHECK(Api::json(api.call(api.admin, "PUT", path, R"({"enabled":false})", kJson))["enabled"] == false);
+    CHECK(Api::json(api.call(api.admin, "PUT", path, R"({"enabled":true})", kJson))["enabled"] == true);
+
+    for (const std::string& scope :
+         {std::string("default"), std::string("role/admin"), std::string("group/ops"), "user/" + api.user_id})
+      CHECK(api.call(api.admin, "POST", path + "/env/" + scope, R"({"key":"K","value":"v"})", kJson).status ==
+            200);
+    CHECK(api.call(api.admin, "POST", path + "/env/default", R"({"key":"D","value":"v","description":""})",
+                   kJson)
+              .status == 200);
+    const Json rows = Api::json(api.call(api.admin, "GET", path + "/env", "", kJson));
+    REQUIRE(rows.is_array());
+    CHECK(rows.size() == 5);
+    for (const Json& row : rows) {
+      has_all(row, {"id", "scope_type", "scope_value", "env_key"});
+      CHECK_FALSE(row.contains("value"));
+    }
+    CHECK(Api::json(api.call(api.admin, "PUT", path + "/env/default", R"({"configs":{"X":"1"}})", kJson))
+              .size() == 3);
+    CHECK(Api::json(api.call(api.admin, "PUT", path + "/env/default", R"({"configs":{}})", kJson)).size() ==
+          3);
+    for (const std::string& one : {path + "/env/default/K", path + "/env/user/" + api.user_id + "/K", path}) {
+      const auto gone = api.call(api.admin, "DELETE", one, "", kJson);
+      CHECK(gone.status == 204);
+      CHECK(gone.body.empty());
+    }
+  }
+  const auto restart =
+      api.call(api.admin, "POST", "/api/targets/" + api.make_stdio("s") + "/restart-instances", "", kJson);
+  CHECK(restart.status == 200);
+  CHECK(Api::json(restart)["deleted"] == 2);
+  CHECK(Api::json(restart)["message"].is_string());
+}
+
+TEST_CASE("the policy editor: inline subjects, no target, a toggle, subjects one by one") {
+  Api api;
+  const std::string target = api.make_target("crm");
+  const auto made = api.call(
+      api.admin, "POST", "/api/policies",
+      R"({"name":"n","description":"","resource_type":"all","resource_pattern":"","effect":"deny","priority":5,)"
+      R"("enabled":true,"subjects":[{"subject_type":"everyone"},{"subject_type":"role","subject_value":"viewer"}]})",
+      kJson);
+  REQUIRE(made.status == 201);
+  const Json policy = Api::json(made);
+  has_all(policy, {"id", "name", "resource_type", "effect", "priority", "enabled", "subjects"});
+  for (const char* member : {"description", "target_id", "resource_pattern"})
+    CHECK_FALSE(policy.contains(member));
+  CHECK(policy["subjects"][0]["subject_value"].is_null());
+  has_all(policy["subjects"][1], {"id", "subject_type", "subject_value"});
+  const std::string path = "/api/policies/" + std::string(policy["id"]);
+  CHECK(api.call(api.admin, "PUT", path, R"({"enabled":false})", kJson).status == 200);
+  CHECK(Api::json(api.call(api.admin, "PUT", path, R"({"target_id":")" + target + "\"}",
+                           kJson))["target_id"] == target);
+  // "All targets" is sent as an absent member: unchanged.
+  CHECK(Api::json(api.call(api.admin, "PUT", path, R"({"name":"n","effect":"allow"})", kJson))["target_id"] ==
+        target);
+  const auto subject = api.call(api.admin, "POST", path + "/subjects",
+                                R"({"subject_type":"group","subject_value":"ops"})", kJson);
+  CHECK(subject.status == 201);
+  const auto gone =
+      api.call(api.admin, "DELETE", path + "/subjects/" + std::string(Api::json(subject)["id"]), "", kJson);
+  CHECK(gone.status == 204);
+  CHECK(gone.body.empty());
+  CHECK(Api::json(api.call(api.admin, "GET", "/api/policies", "", kJson))[0]["name"] == "Admin Full Access");
+}
+
+TEST_CASE("login, shell, API keys and users pages") {
+  Api api;
+  const auto made = api.call("", "POST", "/api/auth/register",
+                             R"({"email":"ui@example.test","password":"correct horse"})", kJson);
+  CHECK(made.status == 201);
+  CHECK(Api::json(made).size() == 2);
+  has_all(Api::json(made)["user"], {"id", "email", "role"});
+  const auto in = api.call("", "POST", "/api/auth/login",
+                           R"({"email":"ui@example.test","password":"correct horse"})", kJson);
+  CHECK(in.status == 200);
+  const std::string token = Api::json(in)["token"];
+  const Json me = Api::json(api.call(token, "GET", "/api/auth/me", "", kJson));
+  has_all(me, {"id", "email", "role", "groups", "created_at"});
+  CHECK(me["groups"] == Json::array());
+  const auto failed =
+      api.call("", "POST", "/api/auth/login", R"({"email":"ui@example.test","password":"wrong"})", kJson);
+  CHECK(Api::json(failed)["error"].is_string());
+
+  const auto key = api.call(token, "POST", "/api/auth/tokens", R"({"name":"laptop"})", kJson);
+  CHECK(key.status == 201);
+  CHECK(Api::json(key)["token"].is_string());
+  std::vector<std::string> names;
+  for (const Json& one : Api::json(api.call(token, "GET", "/api/auth/tokens", "", kJson))) {
+    has_all(one, {"id", "name", "created_at", "last_used_at"});
+    names.push_back(one["name"]);
+  }
+  std::sort(names.begin(), names.end());
+  CHECK(names == std::vector<std::string>{"Default", "Login", "laptop"});
+  const auto gone = api.call(token, "DELETE",
+                             "/api/auth/tokens/" + std::string(Api::json(key)["api_token"]["id"]), "", kJson);
+  CHECK(gone.status == 204);
+  CHECK(gone.body.empty());
+
+  const std::string id = me["id"];
+  for (const char* role : {"user", "admin", "viewer"}) {
+    const auto put = api.call(api.admin, "PUT", "/api/users/" + id,
+                              std::string(R"({"role":")") + role + R"(","groups":["a","b"]})", kJson);
+    CHECK(put.status == 200);
+    has_all(Api::json(put), {"id", "email", "role", "groups", "created_at"});
+  }
+  const auto recycle = api.call(api.admin, "POST", "/api/users/" + id + "/recycle", "", kJson);
+  CHECK(Api::json(recycle) == Json({{"recycled", 3}, {"user_id", id}}));
+}
+
+TEST_CASE("a plain user loads every page of theirs") {
+  Api api;
+  api.make_target("crm");
+  for (const char* path : {"/api/auth/me", "/api/targets", "/api/policies", "/api/logs?limit=20&offset=0",
+                           "/api/observability/snapshot", "/api/auth/tokens"}) {
+    const auto page = api.call(api.user, "GET", path, "", kJson);
+    CHECK_MESSAGE(page.status == 200, path);
+    CHECK_FALSE(Api::json(page).is_null());
+  }
+  CHECK(Api::json(api.call(api.user, "GET", "/api/targets")) == Json::array());
+  CHECK(Api::json(api.call(api.user, "GET", "/api/logs?limit=20&offset=0")) == Json::array());
+}
+
+TEST_CASE("either name of the group, either name of the default") {
+  Api api;
+  const std::string path = "/api/targets/" + api.make_target("crm", R"(,"auth_type":"bearer")");
+  for (const char* body : {R"({"group":"ops","token":"t"})", R"({"group_name":"ops","token":"t"})",
+                           R"({"group":"ops","group_name":"ops","token":"t"})"})
+    CHECK(api.call(api.admin, "PUT", path + "/tokens/group", body, kJson).status == 200);
+  for (const bool expected : {false, true}) {
+    const Json config = Api::json(api.call(api.admin, "GET", path + "/tokens", "", kJson));
+    CHECK(config["has_default"] == expected);
+    CHECK(config["has_default_token"] == expected);
+    for (const char* list : {"user_tokens", "role_tokens", "group_tokens"}) CHECK(config[list].is_array());
+    CHECK(api.call(api.admin, "PUT", path + "/tokens/default", R"({"token":"t"})", kJson).status == 200);
+  }
+}
