@@ -297,3 +297,73 @@ TEST_CASE("R62: of eight simultaneous creations of one email one succeeds") {
   CHECK(made == 1);
   CHECK(taken == 7);
 }
+
+TEST_CASE("registration and login over the API; tokens of an account") {
+  Api api;
+  const HttpResponse made = api.call("", "POST", "/api/auth/register",
+                                     R"({"email":"New@Example.test","password":"correct horse"})");
+  CHECK(made.status == 201);
+  CHECK(api.json(made)["user"]["role"] == "user");
+  CHECK(
+      api.call("", "POST", "/api/auth/register", R"({"email":"new@example.test","password":"correct horse"})")
+          .status == 409);
+  CHECK(api.code(api.call("", "POST", "/api/auth/register",
+                          R"({"email":"x@example.test","password":"short"})")) == "weak_password");
+  const HttpResponse wrong =
+      api.call("", "POST", "/api/auth/login", R"({"email":"new@example.test","password":"wrong horse"})");
+  CHECK(wrong.status == 401);
+  CHECK(wrong.header("WWW-Authenticate"));
+  const HttpResponse in =
+      api.call("", "POST", "/api/auth/login", R"({"email":"new@example.test","password":"correct horse"})");
+  CHECK(in.status == 200);
+  const std::string token = api.json(in)["token"];
+  const Json me = api.json(api.call(token, "GET", "/api/auth/me"));
+  CHECK(me["email"] == "new@example.test");
+  CHECK(me["groups"].is_array());
+  CHECK_FALSE(me.contains("password_hash"));
+
+  const HttpResponse api_token =
+      api.call(token, "POST", "/api/auth/tokens", R"({"name":"ci","scopes":["mcp"]})");
+  CHECK(api_token.status == 201);
+  const std::string minted = api.json(api_token)["token"];
+  CHECK(api.code(api.call(token, "POST", "/api/auth/tokens", R"({"name":"Login"})")) == "reserved_name");
+  CHECK(api.code(api.call(token, "POST", "/api/auth/tokens", R"({"expires_at":"2001-01-01T00:00:00Z"})")) ==
+        "invalid_request");
+  CHECK(api.call(token, "GET", "/api/auth/tokens").body.find(minted) == std::string::npos);
+  CHECK(api.json(api.call(token, "GET", "/api/auth/tokens")).size() == 3);
+  // R47: a token without the scope cannot hand it out.
+  const std::string api_only =
+      api.json(api.call(token, "POST", "/api/auth/tokens", R"({"scopes":["api"]})"))["token"];
+  CHECK(api.code(api.call(api_only, "POST", "/api/auth/tokens", R"({"scopes":["mcp"]})")) ==
+        "insufficient_scope");
+  const std::string id = api.json(api_token)["api_token"]["id"];
+  CHECK(api.call(token, "DELETE", "/api/auth/tokens/" + id).status == 204);
+  CHECK(api.call(token, "DELETE", "/api/auth/tokens/" + id).status == 204);
+  CHECK(api.call(api.user, "DELETE", "/api/auth/tokens/" + id).status == 404);
+  CHECK(api.call(token, "POST", "/api/auth/logout").status == 204);
+  CHECK(api.code(api.call(token, "GET", "/api/auth/me")) == "token_revoked");
+}
+
+TEST_CASE("R45, R62: users, and an edit that meets another") {
+  Api api;
+  const HttpResponse made =
+      api.call(api.admin, "POST", "/api/users",
+               R"({"email":"c@example.test","password":"correct horse","groups":["a","a","b"]})");
+  CHECK(made.status == 201);
+  const Json user = api.json(made);
+  CHECK(user["groups"] == Json({"a", "b"}));
+  const std::string path = "/api/users/" + std::string(user["id"]);
+  CHECK(*made.header("Location") == path);
+  const std::string etag = *made.header("ETag");
+  CHECK(api.call(api.admin, "PUT", path, R"({"role":"viewer"})", {{"If-Match", etag}}).status == 200);
+  CHECK(api.call(api.admin, "PUT", path, R"({"role":"user"})", {{"If-Match", etag}}).status == 412);
+  CHECK(api.json(api.call(api.admin, "GET", path))["role"] == "viewer");
+  CHECK(api.json(api.call(api.admin, "PUT", path, R"({"groups":null})"))["groups"].size() == 2);
+  CHECK(api.json(api.call(api.admin, "PUT", path, R"({"groups":[]})"))["groups"].empty());
+  CHECK(api.code(api.call(api.admin, "PUT", "/api/users/" + api.admin_id, R"({"role":"user"})")) ==
+        "last_admin");
+  CHECK(api.call(api.admin, "DELETE", "/api/users/" + api.admin_id).status == 409);
+  CHECK(api.call(api.admin, "DELETE", path).status == 204);
+  CHECK(api.call(api.admin, "GET", path).status == 404);
+  CHECK(api.json(api.call(api.admin, "POST", "/api/users/" + api.user_id + "/recycle"))["recycled"] == 3);
+}

@@ -387,3 +387,24 @@ TEST_CASE("R46, R89: what a plain user may read and set") {
                              R"({"key":"A","value":"b","configs":{"A":"b"}})")) == "forbidden");
   CHECK(Api::code(api.call(api.user, "DELETE", http + "/env/user/" + api.admin_id + "/WIDE")) == "forbidden");
 }
+
+TEST_CASE("R62, R94: one name for one target under load; a failed write leaves nothing") {
+  Api api;
+  std::atomic<int> made{0}, refused{0};
+  in_parallel(8, [&](int) {
+    const int status =
+        api.call(api.admin, "POST", "/api/targets", R"({"name":"same","url":"https://x.example"})").status;
+    if (status == 201) ++made;
+    if (status == 409) ++refused;
+  });
+  CHECK(made == 1);
+  CHECK(refused == 7);
+  api.storage->fail_commit(1, {ErrorCode::unavailable, "storage_unavailable", "The storage is away"});
+  const HttpResponse failed =
+      api.call(api.admin, "POST", "/api/targets", R"({"name":"half","url":"https://x.example"})");
+  CHECK(failed.status == 503);
+  CHECK(failed.header("Retry-After"));
+  CHECK(api.json(api.call(api.admin, "GET", "/api/targets")).size() == 1);
+  CHECK(api.call(api.admin, "POST", "/api/targets", R"({"name":"half","url":"https://x.example"})").status ==
+        201);
+}

@@ -116,7 +116,7 @@ HttpResponse list_response(Call& call, std::vector<Json> items) {
   if (!offset) return failure(call, offset.error());
   const std::size_t total = items.size();
   const std::size_t from = std::min(static_cast<std::size_t>(offset->value_or(0)), total);
-  std::size_t count = std::min(call.api.list_max, total - from);
+  std::size_t count = std::min(std::max<std::size_t>(call.api.list_max, 1), total - from);
   if (*limit) count = std::min(count, static_cast<std::size_t>(**limit));
   Json page = Json::array();
   for (std::size_t i = from; i < from + count; ++i) page.push_back(std::move(items[i]));
