@@ -140,6 +140,8 @@ TEST_CASE("lists: pages, bounds, and links that lead through everything") {
                           "/env/group/a%3E%2Fb";
   CHECK(api.call(api.admin, "PUT", env, R"({"configs":{"A":"1","B":"2"}})").status == 200);
   CHECK(next_of(api.call(api.admin, "GET", env + "?limit=1")) == env + "?limit=1&offset=1");
+  const std::string raw = env.substr(0, env.rfind('/')) + "/a>%2fb";
+  CHECK(next_of(api.call(api.admin, "GET", raw + "?limit=1")) == env + "?limit=1&offset=1");
   // Without a limit the bound is list_max, and the link asks for what may be asked for.
   for (int i = 0; i < 1600; ++i) api.add_user("u" + std::to_string(i) + "@example.test", "user");
   const auto users = api.call(api.admin, "GET", "/api/users");

@@ -303,6 +303,10 @@ TEST_CASE("environment: upsert, descriptions, merging all or nothing, order, con
   CHECK(post("role/dev", R"({"key":"R","value":"v"})").status == 200);
   CHECK(post("group/b", R"({"key":"G","value":"v"})").status == 200);
   CHECK(post("group/%20a%2Fb%20", R"({"key":"G","value":"v"})").status == 200);
+  // A group is the same with space around it, in every method.
+  CHECK(Api::json(api.call(api.admin, "GET", path + "/env/group/%20a%2Fb")).size() == 1);
+  CHECK(Api::json(api.call(api.admin, "PUT", path + "/env/group/%20a%2Fb", R"({"configs":{"G":"w"}})"))
+            .size() == 1);
   CHECK(post("user/" + api.user_id, R"({"key":"U","value":"v"})").status == 200);
   CHECK(Api::code(post("user/" + kNobody, R"({"key":"U","value":"v"})")) == "user_not_found");
   CHECK(Api::code(post("user/bob", R"({"key":"U","value":"v"})")) == "invalid_id");
