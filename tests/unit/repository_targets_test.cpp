@@ -442,3 +442,32 @@ TEST_CASE("a damaged credential is there and refuses, until it is written anew")
   must(f->set_target_token(target.id, kDefaultScope, "new"));
   CHECK(must(f->reveal_target_token(target.id, kDefaultScope)) == "new");
 }
+
+TEST_CASE("the largest permitted target fits into a record") {
+  Fixture f;
+  Target target = with_key({});
+  target.name = std::string(100, 'n');
+  target.url = "https://a.example/" + std::string(1900, 'u');
+  target.command = std::string(500, 'c');
+  target.args.assign(100, std::string(4000, 'a'));
+  target.forward_headers.clear();
+  for (int i = 0; i < 100; ++i)
+    target.forward_headers.push_back("X-" + std::to_string(i) + std::string(90, 'h'));
+  for (int i = 0; i < 500; ++i)
+    target.user_env_keys.push_back("K" + std::to_string(i) + std::string(120, 'k'));
+  const auto fill_up = [](const std::string& pem, std::size_t size) {
+    const auto at = pem.find("-----END");
+    std::string text = pem.substr(0, at);
+    while (text.size() + 70 + pem.size() < size) text += std::string(64, 'A') + "\n";
+    return text + pem.substr(at);
+  };
+  target.tls->ca = fill_up(kCert, 256 * 1024);
+  target.tls->client_cert = fill_up(kCert, 64 * 1024);
+  target.tls->client_key = fill_up(kKey, 64 * 1024);
+  const Target made = must(f->create_target(target));
+  CHECK(f->target(made.id)->tls->client_key == target.tls->client_key);
+  target.args.assign(100, std::string(4000, 'a'));
+  target.args.front() = std::string(4000, 'a').replace(0, 1, "\xc3\xa9");
+  target.name = "other";
+  CHECK(field(f->create_target(target)) == "args");
+}

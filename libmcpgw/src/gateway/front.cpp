@@ -78,7 +78,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
       HttpResponse response = http_error(500, "internal", "The request was not answered", request_id);
       send(std::move(response));
     }
-    if (counted) core_->in_flight.fetch_sub(1, std::memory_order_relaxed);
+    uncount();
   }
 
   // Set before the handler runs.
@@ -90,7 +90,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
   std::string remote_address;
   HttpHeaders extra;
   bool no_store = false;
-  bool counted = false;
+  std::atomic<bool> counted{false};
   bool head_only = false;
   Duration started{};
   std::size_t bytes_in = 0;
@@ -99,6 +99,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
     answered_ = true;
     decorate(response);
     log(response.status, response.body.size());
+    uncount();
     inner_->send(std::move(response));
   }
 
@@ -106,7 +107,8 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
     answered_ = true;
     decorate(head);
     log(head.status, head.body.size());
-    return inner_->start(std::move(head));
+    auto stream = inner_->start(std::move(head));
+    return stream ? std::make_shared<CountedStream>(std::move(stream), shared_from_this()) : stream;
   }
 
   void on_disconnect(std::function<void()> callback) override { inner_->on_disconnect(std::move(callback)); }
@@ -126,6 +128,26 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
   }
 
  private:
+  /// The request is in flight until its stream ends.
+  class CountedStream final : public ResponseStream {
+   public:
+    CountedStream(std::shared_ptr<ResponseStream> inner, std::shared_ptr<Reply> reply)
+        : inner_(std::move(inner)), reply_(std::move(reply)) {}
+    bool write(std::string data) override { return inner_->write(std::move(data)); }
+    void close() override {
+      reply_->uncount();
+      inner_->close();
+    }
+
+   private:
+    const std::shared_ptr<ResponseStream> inner_;
+    const std::shared_ptr<Reply> reply_;
+  };
+
+  void uncount() {
+    if (counted.exchange(false)) core_->in_flight.fetch_sub(1, std::memory_order_relaxed);
+  }
+
   void decorate(HttpResponse& response) const {
     if (response.header("X-Request-Id") == nullptr) response.headers.emplace_back("X-Request-Id", request_id);
     if (response.header("X-Content-Type-Options") == nullptr)

@@ -186,6 +186,8 @@ class SessionRegistry {
   const std::weak_ptr<GatewayCore> core_;
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, std::shared_ptr<Session>> sessions_;
+  /// Ended a moment ago: storage may still hold them.
+  std::unordered_map<std::string, SteadyTime> ended_;
   bool announcing_ = false;
 };
 

@@ -8,6 +8,8 @@ namespace {
 
 using std::chrono::steady_clock;
 
+/// Longer than a queued removal may wait for its worker.
+constexpr auto kRememberEnded = std::chrono::minutes(5);
 constexpr auto kAnnounceDelay = std::chrono::milliseconds(100);
 
 std::string make_session_id(Random& random) {
@@ -86,6 +88,7 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
   if (!core || id.empty() || id.size() > 64) co_return std::shared_ptr<Session>();
   {
     const std::lock_guard lock(mutex_);
+    if (ended_.contains(id)) co_return std::shared_ptr<Session>();
     if (const auto it = sessions_.find(id); it != sessions_.end())
       co_return it->second->user_id() == principal.user_id && !it->second->closed()
           ? it->second
@@ -100,6 +103,7 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
     co_return std::shared_ptr<Session>();
   auto session = std::make_shared<Session>(core, ***loaded);
   const std::lock_guard lock(mutex_);
+  if (ended_.contains(id)) co_return std::shared_ptr<Session>();
   co_return sessions_.emplace(id, std::move(session)).first->second;
 }
 
@@ -109,6 +113,7 @@ void SessionRegistry::end(const std::shared_ptr<Session>& session, const char* e
   {
     const std::lock_guard lock(mutex_);
     if (sessions_.erase(session->id()) == 0) return;
+    ended_[session->id()] = steady_clock::now();
   }
   session->close();
   audit_session(*core, *session, event);
@@ -204,6 +209,10 @@ void SessionRegistry::schedule_announcements() {
 void SessionRegistry::sweep(SteadyTime now) {
   const auto core = core_.lock();
   if (!core) return;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(ended_, [&](const auto& entry) { return now - entry.second > kRememberEnded; });
+  }
   for (const auto& session : all()) {
     if (session->has_stream() || session->running() > 0) session->touch();
     if (now - session->last_active() > core->options.session.timeout) {

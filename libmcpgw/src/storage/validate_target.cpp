@@ -89,9 +89,16 @@ bool is_host_name(std::string_view host) {
   return true;
 }
 
-Status validate_pem(std::string_view text, std::string_view field, bool key) {
+// Together with the rest of a target these bounds stay below what a record may hold.
+constexpr std::size_t kMaxCa = 256 * 1024;
+constexpr std::size_t kMaxPem = 64 * 1024;
+constexpr std::size_t kMaxArgBytes = 400 * 1000;
+
+Status validate_pem(std::string_view text, std::string_view field, bool key, std::size_t max) {
   if (text.empty()) return {};
-  if (auto status = validate_text(text, 256 * 1024, field, "\t\r\n"); !status) return status;
+  if (text.size() > max)
+    return invalid(field, "A PEM text must have at most " + std::to_string(max) + " bytes");
+  if (auto status = validate_text(text, max, field, "\t\r\n"); !status) return status;
   const bool has_key = text.find("PRIVATE KEY-----") != std::string_view::npos;
   if (key) {
     if (!has_key || text.find("-----BEGIN ") == std::string_view::npos ||
@@ -110,10 +117,10 @@ Status validate_pem(std::string_view text, std::string_view field, bool key) {
 }
 
 Status validate_tls(const TargetTls& tls) {
-  if (auto status = validate_pem(tls.ca, "tls", false); !status) return status;
-  if (auto status = validate_pem(tls.client_cert, "tls", false); !status) return status;
+  if (auto status = validate_pem(tls.ca, "tls", false, kMaxCa); !status) return status;
+  if (auto status = validate_pem(tls.client_cert, "tls", false, kMaxPem); !status) return status;
   if (tls.client_key != kUnreadableClientKey)
-    if (auto status = validate_pem(tls.client_key, "tls", true); !status) return status;
+    if (auto status = validate_pem(tls.client_key, "tls", true, kMaxPem); !status) return status;
   if (tls.client_cert.empty() != tls.client_key.empty())
     return invalid("tls", "client_cert and client_key belong together: give both or none");
   return {};
@@ -121,8 +128,13 @@ Status validate_tls(const TargetTls& tls) {
 
 Status validate_lists(const Target& target) {
   if (target.args.size() > 100) return invalid("args", "args can have at most 100 entries");
-  for (const std::string& arg : target.args)
+  std::size_t arg_bytes = 0;
+  for (const std::string& arg : target.args) {
     if (auto status = validate_text(arg, 4000, "args"); !status) return status;
+    arg_bytes += arg.size();
+  }
+  if (arg_bytes > kMaxArgBytes)
+    return invalid("args", "args must have at most " + std::to_string(kMaxArgBytes) + " bytes together");
   if (target.forward_headers.size() > 100)
     return invalid("forward_headers", "forward_headers can have at most 100 entries");
   std::set<std::string> seen;
