@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -109,7 +110,11 @@ void Shard::accept_some() {
     if (fd < 0) {
       if (errno == EAGAIN) return;
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-        pause_accepting(errno);
+        // The kernel looks for a free descriptor before it looks for a connection: it complains although
+        // nobody waits.
+        const int error = errno;
+        pollfd waiting{listener_->get(), POLLIN, 0};
+        if (::poll(&waiting, 1, 0) == 1) pause_accepting(error);
         return;
       }
       continue;  // that connection failed (ECONNABORTED and the like); the next one may not
