@@ -183,11 +183,12 @@ describe('two users', { timeout: 240000 }, () => {
     assert.equal(denied.error_code, 'denied');
     assert.equal(denied.tool, 'echo');
     assert.equal(denied.user_email, 'alice@example.test');
-    const allowed = (await rows('&decision=allow&target=web')).find((row) => row.tool === 'echo');
+    const allowed = await eventually('the audit row of an allowed call', async () =>
+      (await rows('&decision=allow&target=web')).find((row) => row.tool === 'echo'));
     assert.equal(allowed.response_status, 200);
     assert.equal(allowed.method, 'tools/call');
     assert.equal(allowed.request_body.params.arguments.text, 'for the audit');
-    const unknown = (await rows('&status=404'))[0];
+    const unknown = await eventually('the audit row of an unknown tool', async () => (await rows('&status=404'))[0]);
     assert.equal(unknown.error_code, 'unknown_item');
     assert.equal(unknown.decision, null);
 
