@@ -9,7 +9,9 @@
 #include <atomic>
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
 #include <cerrno>
-#include <future>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
 
 #include "runtime/child_start.hpp"
 #include "runtime/line_splitter.hpp"
@@ -389,11 +391,23 @@ class Handle final : public ChildProcess {
 
 Result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(Loop& loop, SpawnOptions options,
                                                           Callbacks callbacks) {
-  std::promise<Result<StartedProcess>> promise;
-  auto future = promise.get_future();
-  if (!loop.spawner().post([&] { promise.set_value(start_process(options)); }))
-    return Error(ErrorCode::unavailable, "upstream_unreachable", "The gateway is stopping");
-  Result<StartedProcess> started = future.get();
+  // The child dies with the thread that starts it, so that thread must be one that lives as long as the loop.
+  struct Start {
+    std::mutex mutex;
+    std::condition_variable done;
+    std::optional<Result<StartedProcess>> result;
+  } start;
+  const bool taken = loop.spawner().post([&] {
+    auto result = start_process(options);
+    const std::lock_guard lock(start.mutex);
+    start.result = std::move(result);
+    start.done.notify_one();
+  });
+  if (!taken) return Error(ErrorCode::unavailable, "upstream_unreachable", "The gateway is stopping");
+  std::unique_lock lock(start.mutex);
+  start.done.wait(lock, [&] { return start.result.has_value(); });
+  Result<StartedProcess> started = std::move(*start.result);
+  lock.unlock();
   if (!started) return started.error();
   auto child = std::make_shared<Child>(loop, std::move(options), std::move(callbacks), std::move(*started));
   loop.post([child] { child->start(); });

@@ -17,6 +17,10 @@
 #include <string_view>
 #include <vector>
 
+// glibc's own name of clone(): under the public one ThreadSanitizer takes the call for a fork, and notes in
+// the memory that both share that this process is the child.
+extern "C" int __clone(int (*function)(void*), void* stack, int flags, void* argument, ...);
+
 namespace mcpgw::detail {
 namespace {
 
@@ -40,9 +44,11 @@ struct Launch {
   pid_t parent;
 };
 
-// The child shares our memory until it runs the program (as posix_spawn does it): it allocates nothing, takes no
-// lock and makes system calls directly, so that neither libc nor a sanitizer notes down what it does as ours.
-#define MCPGW_IN_CHILD __attribute__((no_sanitize_address, no_sanitize_thread, no_sanitize_undefined, noinline))
+// The child shares our memory until it runs the program (as posix_spawn does it): it allocates nothing, takes
+// no lock and makes system calls directly, so that neither libc nor a sanitizer notes down what it does as
+// ours.
+#define MCPGW_IN_CHILD \
+  __attribute__((no_sanitize_address, no_sanitize_thread, no_sanitize_undefined, noinline))
 
 MCPGW_IN_CHILD void give_up(const Launch& launch, Stage stage) {
   const Report report{stage, errno};
@@ -94,12 +100,14 @@ Error cannot(const std::string& command, const char* why) {
 }
 
 Error explain(const std::string& command, const Report& report) {
-  if (report.stage == Stage::working_dir) return cannot(command, "cannot be started: its working directory cannot be entered");
+  if (report.stage == Stage::working_dir)
+    return cannot(command, "cannot be started: its working directory cannot be entered");
   if (report.stage == Stage::exec) {
     if (report.error == ENOENT || report.error == ENOTDIR) return cannot(command, "was not found");
     if (report.error == EACCES || report.error == EPERM) return cannot(command, "may not be executed");
     if (report.error == ENOEXEC) return cannot(command, "is not a program");
-    if (report.error == E2BIG) return cannot(command, "cannot be started: arguments and environment are too large");
+    if (report.error == E2BIG)
+      return cannot(command, "cannot be started: arguments and environment are too large");
   }
   return cannot(command, "cannot be started");
 }
@@ -132,7 +140,8 @@ Status check(const SpawnOptions& options) {
   const auto bad = [](const char* field, const char* message) {
     return Error(ErrorCode::invalid_argument, "invalid_command", message, field);
   };
-  if (options.command.empty() || has_nul(options.command)) return bad("command", "The command is empty or malformed");
+  if (options.command.empty() || has_nul(options.command))
+    return bad("command", "The command is empty or malformed");
   if (has_nul(options.working_dir)) return bad("working_dir", "The working directory is malformed");
   for (const std::string& each : options.args)
     if (has_nul(each)) return bad("args", "An argument contains a NUL byte");
@@ -180,7 +189,8 @@ pid_t launch_child(Launch& launch) {
   const std::uint64_t all = ~std::uint64_t{0};
   std::uint64_t before = 0;
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof all);
-  const pid_t pid = ::clone(run_child, static_cast<char*>(stack) + kStackSize, CLONE_VM | CLONE_VFORK | SIGCHLD, &launch);
+  const pid_t pid =
+      __clone(run_child, static_cast<char*>(stack) + kStackSize, CLONE_VM | CLONE_VFORK | SIGCHLD, &launch);
   const int error = errno;
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, nullptr, sizeof before);
   ::munmap(stack, kStackSize);
@@ -207,14 +217,10 @@ Result<StartedProcess> start_process(const SpawnOptions& options) {
   arguments.insert(arguments.end(), options.args.begin(), options.args.end());
   const std::vector<char*> argv = pointers(arguments);
   const std::vector<char*> envp = pointers(options.env);
-  Launch launch{program.c_str(),
-                argv.data(),
-                envp.data(),
-                options.working_dir.empty() ? nullptr : options.working_dir.c_str(),
-                input.read.get(),
-                output.write.get(),
-                errors.write.get(),
-                report.write.get(),
+  Launch launch{program.c_str(),    argv.data(),
+                envp.data(),        options.working_dir.empty() ? nullptr : options.working_dir.c_str(),
+                input.read.get(),   output.write.get(),
+                errors.write.get(), report.write.get(),
                 ::getpid()};
   const pid_t pid = launch_child(launch);
   if (pid < 0) return cannot(options.command, "cannot be started: no more processes can be made");
