@@ -29,6 +29,16 @@ check "add_subdirectory: configure" cmake -G Ninja -S "$here/add_subdirectory" -
   -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_COMPILER_LAUNCHER="$(command -v ccache || true)"
 check "add_subdirectory: build" cmake --build "$work/sub" -j2
 check "add_subdirectory: run" "$work/sub/consumer" "$work/sub.db"
+# Each public header compiles alone in C++17 and names no other library.
+for header in "$work"/prefix/include/mcpgw/*.hpp; do
+  echo "#include <mcpgw/${header##*/}>" >"$work/alone.cpp"
+  check "${header##*/} compiles alone" "${CXX:-c++}" -std=c++17 -Wall -Wextra -Wpedantic -Werror -fsyntax-only \
+    -I "$work/prefix/include" "$work/alone.cpp"
+done
+no_foreign_includes() {
+  ! grep -nE '#include [<"](nlohmann|boost|fmt|httplib|openssl|sqlite3|re2|spdlog|yaml-cpp)' "$work"/prefix/include/mcpgw/*.hpp
+}
+check "no header includes another library" no_foreign_includes
 # What is installed are the public headers and nothing of src/.
 check "no internal header is installed" test -z "$(find "$work/prefix" -name 'raw.hpp' -o -name 'core.hpp')"
 echo "$passed passed, $failed failed"
