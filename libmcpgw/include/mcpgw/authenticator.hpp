@@ -98,6 +98,9 @@ class Authenticator {
   Result<MintedToken> mint(std::string_view user_id, std::string name, TokenKind kind,
                            std::vector<std::string> scopes, std::optional<Time> expires_at);
 
+  /// Puts other secrets in force for everything that comes after. invalid_argument when one is short.
+  Status replace_secrets(const std::string& jwt_secret, const std::vector<std::string>& previous_jwt_secrets);
+
   /// Seconds to wait after a resource_exhausted or unavailable error.
   static constexpr int kRetryAfterSeconds = 60;
 

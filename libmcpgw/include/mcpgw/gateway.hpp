@@ -9,7 +9,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -95,6 +97,13 @@ struct AuditOptions {
   std::size_t queue_max = 10000;
 };
 
+/// The secrets of a gateway, read anew (GatewayOptions::reload_keys).
+struct GatewayKeys {
+  std::string jwt_secret;
+  std::vector<std::string> previous_jwt_secrets;
+  EncryptionKeys encryption;
+};
+
 struct GatewayOptions {
   std::shared_ptr<Storage> storage;   ///< required
   std::shared_ptr<AuditSink> audit_sink;  ///< null: in memory
@@ -110,6 +119,12 @@ struct GatewayOptions {
   std::string jwt_audience = "mcpgw";
   /// 32 bytes; empty: made up, which only memory storage accepts (sealed values would be lost).
   EncryptionKeys encryption;
+  /// Reads all secrets again: called when another process has announced new ones (Repository::announce_keys) or
+  /// a stored value names a key that is not known. Nullopt: they cannot be read now, the old ones stay. Called
+  /// from any thread. Null: they never change.
+  std::function<std::optional<GatewayKeys>()> reload_keys;
+  /// Further issuers of tokens, asked after our own (authenticator.hpp).
+  std::vector<std::shared_ptr<TokenVerifier>> token_verifiers;
 
   bool registration_open = true;
   std::string setup_token;

@@ -46,11 +46,16 @@ struct RepositoryOptions {
   /// Told when a stored row cannot be read or decrypted: a short text without names or values. Called from
   /// any thread, also with reads under way; must not call the repository.
   std::function<void(std::string_view what)> on_problem;
+  /// Reads the keys again: called when another process has announced new ones (announce_keys), and when a
+  /// stored value names a key that is not known. Nullopt: they cannot be read now, the old ones stay. Called
+  /// from any thread; must not call the repository. Null: the keys never change.
+  std::function<std::optional<EncryptionKeys>()> reload_keys;
 };
 
 /// What changed, told to listeners after memory has been updated.
 struct RepositoryChange {
-  enum class Kind { user, token, target, target_token, env, policy, session };
+  /// keys: signing or encryption keys were replaced somewhere (announce_keys).
+  enum class Kind { user, token, target, target_token, env, policy, session, keys };
   Kind kind;
   std::string id;       ///< user, token, target, policy or session id; for target_token and env the target id
   std::string user_id;  ///< token, session: its user. target_token, env: the user of a user scope, else empty
@@ -79,6 +84,13 @@ struct TargetUpdate {
 struct TargetUpdateResult {
   Target target;
   int credentials_dropped = 0;
+};
+
+/// How many sealed values are stored under which key. Keys are named by 16 hex digits that do not tell them.
+struct SealedValues {
+  std::string current_key;
+  std::map<std::string, std::uint64_t> by_key;
+  std::uint64_t unreadable = 0;  ///< of these, the ones that no known key opens
 };
 
 /// Of Repository::reseal().
@@ -219,6 +231,11 @@ class Repository {
   /// Seals with the current key what a previous one sealed, row by row, while everything goes on. Stops at
   /// the first storage error; calling it again continues. `progress` is called after each row.
   Result<ResealProgress> reseal(const std::function<void(const ResealProgress&)>& progress = {});
+  /// Reads every sealed value once.
+  Result<SealedValues> sealed_values();
+  /// Tells every process on this storage to read its keys again. Done once the new ones are where those
+  /// processes read them, and before anything is sealed with them.
+  Status announce_keys();
   /// Stored rows that could not be read or decrypted, counted each time. Memory.
   std::uint64_t damaged_records() const noexcept;
 

@@ -27,4 +27,9 @@ struct SqliteStorage {
 /// "schema_too_new") when the file was written by a newer mcpgw, and changes nothing then.
 Result<SqliteStorage> open_sqlite(const SqliteOptions& options);
 
+/// A consistent copy of the database at `path`, taken while others read and write it. `to` must not exist; it
+/// appears whole or not at all, with mode 0600, and is checked. conflict/"already_exists"; not_found;
+/// invalid_argument/"cannot_open"; unavailable; data_loss.
+Status backup_sqlite(const std::string& path, const std::string& to);
+
 }  // namespace mcpgw

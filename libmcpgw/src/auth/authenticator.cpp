@@ -40,12 +40,17 @@ bool is_token_text(std::string_view text) {
   });
 }
 
+Status check_secrets(const std::string& current, const std::vector<std::string>& previous) {
+  const auto too_short = [](const std::string& secret) { return secret.size() < kMinSecret; };
+  if (too_short(current)) return bad_option("jwt.secret", "A JWT secret must have at least 32 bytes");
+  if (std::any_of(previous.begin(), previous.end(), too_short))
+    return bad_option("jwt.previous_secrets", "A JWT secret must have at least 32 bytes");
+  return {};
+}
+
 Status check(const AuthenticatorOptions& o) {
   if (!o.repository) return bad_option("repository", "A repository is required");
-  const auto too_short = [](const std::string& secret) { return secret.size() < kMinSecret; };
-  if (too_short(o.jwt_secret)) return bad_option("jwt.secret", "A JWT secret must have at least 32 bytes");
-  if (std::any_of(o.previous_jwt_secrets.begin(), o.previous_jwt_secrets.end(), too_short))
-    return bad_option("jwt.previous_secrets", "A JWT secret must have at least 32 bytes");
+  if (auto status = check_secrets(o.jwt_secret, o.previous_jwt_secrets); !status) return status;
   if (o.issuer.empty() || o.audience.empty())
     return bad_option(o.issuer.empty() ? "jwt.issuer" : "jwt.audience", "It must not be empty");
   if (o.login_ttl < std::chrono::seconds(1) || o.login_ttl > kMaxTtl)
@@ -70,7 +75,7 @@ AuthenticatorOptions without_secrets(AuthenticatorOptions options) {
 
 Authenticator::Impl::Impl(AuthenticatorOptions o)
     : options(without_secrets(o)),
-      keys(o.jwt_secret, o.previous_jwt_secrets),
+      current_keys(std::make_shared<JwtKeys>(o.jwt_secret, o.previous_jwt_secrets)),
       gate(o.max_parallel_hashes == 0 ? cpus() : o.max_parallel_hashes, o.max_waiting_hashes),
       limits(o.login_failures_per_pair, o.login_failures_per_address, o.login_failures_per_account,
              o.rate_window),
@@ -84,7 +89,7 @@ Result<std::string> Authenticator::Impl::sign(const ApiToken& row) const {
   claims.token_id = row.jti;
   claims.issued_at = claims.not_before = to_seconds(row.created_at);
   if (row.expires_at) claims.expires_at = to_seconds(*row.expires_at);
-  return keys.sign(claims);
+  return keys()->sign(claims);
 }
 
 Result<MintedToken> Authenticator::Impl::mint(ApiToken row) {
@@ -135,7 +140,7 @@ Result<Principal> Authenticator::authenticate(std::string_view authorization) co
 Result<Principal> Authenticator::authenticate_token(std::string_view token) const {
   const Repository& repository = impl_->repository();
   const Time now = impl_->now();
-  const auto claims = impl_->keys.verify(
+  const auto claims = impl_->keys()->verify(
       token, {impl_->options.issuer, impl_->options.audience, to_seconds(now), kLeewaySeconds});
   if (!claims) {
     for (const auto& verifier : impl_->options.verifiers)
@@ -188,6 +193,15 @@ Result<MintedToken> Authenticator::mint(std::string_view user_id, std::string na
   row.scopes = std::move(scopes);
   row.expires_at = expires_at;
   return impl_->mint(std::move(row));  // the rules of its members are the repository's
+}
+
+Status Authenticator::replace_secrets(const std::string& jwt_secret,
+                                      const std::vector<std::string>& previous_jwt_secrets) {
+  if (auto status = check_secrets(jwt_secret, previous_jwt_secrets); !status) return status;
+  auto keys = std::make_shared<const JwtKeys>(jwt_secret, previous_jwt_secrets);
+  const std::lock_guard lock(impl_->keys_mutex);
+  impl_->current_keys.swap(keys);
+  return {};
 }
 
 }  // namespace mcpgw

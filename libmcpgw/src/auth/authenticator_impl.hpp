@@ -1,6 +1,8 @@
 // What the authenticator's files share.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,8 +41,14 @@ class Authenticator::Impl {
   /// Of an identity that a further verifier vouches for.
   Result<Principal> accept_external(Principal principal) const;
 
-  const AuthenticatorOptions options;  ///< its secrets are cleared: they are in `keys`
-  const detail::JwtKeys keys;
+  std::shared_ptr<const detail::JwtKeys> keys() const {
+    const std::lock_guard lock(keys_mutex);
+    return current_keys;
+  }
+
+  const AuthenticatorOptions options;  ///< its secrets are cleared: they are in `current_keys`
+  mutable std::mutex keys_mutex;
+  std::shared_ptr<const detail::JwtKeys> current_keys;  ///< guarded by keys_mutex
   detail::HashGate gate;
   detail::LoginLimits limits;
   detail::RateLimiter registrations;

@@ -50,6 +50,16 @@ Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::at
   }
 }
 
+/// Keys were replaced elsewhere; the repository has its own again already.
+void reload_secrets(GatewayCore& core) {
+  if (!core.options.reload_keys) return;
+  const auto keys = core.options.reload_keys();
+  if (!keys) return core.log(LogLevel::warn, "gateway", "new keys were announced, but cannot be read");
+  if (auto status = core.authenticator->replace_secrets(keys->jwt_secret, keys->previous_jwt_secrets); !status)
+    return core.log(LogLevel::error, "gateway", "new keys cannot be used: " + status.error().message);
+  core.log(LogLevel::info, "gateway", "keys read again");
+}
+
 /// Collects an answer for the blocking face.
 class BlockingResponder final : public Responder {
  public:
@@ -162,6 +172,11 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   repository.stdio_allowed_commands = core->options.stdio.allowed_commands;
   repository.max_tokens_per_user = core->options.max_tokens_per_user;
   repository.max_timeout_ms = core->options.upstream.max_timeout.count();
+  if (core->options.reload_keys)
+    repository.reload_keys = [read = core->options.reload_keys]() -> std::optional<EncryptionKeys> {
+      auto keys = read();
+      return keys ? std::optional(std::move(keys->encryption)) : std::nullopt;
+    };
   auto opened = Repository::open(std::move(repository));
   if (!opened) return opened.error();
   core->repository = *opened;
@@ -182,6 +197,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   auth.login_failures_per_account = core->options.login_failures_per_account;
   auth.rate_window = core->options.rate_window;
   auth.registrations_per_address = core->options.registrations_per_address;
+  auth.verifiers = core->options.token_verifiers;
   auto authenticator = Authenticator::create(std::move(auth));
   if (!authenticator) return authenticator.error();
   core->authenticator = *authenticator;
@@ -219,6 +235,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
         if (!alive) return;
         alive->pool->on_change(change);
         using Kind = RepositoryChange::Kind;
+        if (change.kind == Kind::keys) reload_secrets(*alive);
         if (change.kind == Kind::user || change.kind == Kind::token) alive->sessions->check_identities();
         if (change.kind == Kind::policy || change.kind == Kind::target || change.kind == Kind::user)
           alive->sessions->schedule_announcements();

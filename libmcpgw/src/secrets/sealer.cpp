@@ -73,12 +73,10 @@ class AesSealer final : public Sealer {
   }
 
   Result<std::string> open(std::string_view sealed, std::string_view identity) const override {
-    if (!sealed.starts_with(kPrefix)) return unavailable();
-    sealed.remove_prefix(kPrefix.size());
-    const auto dot = sealed.find('.');
-    if (dot == std::string_view::npos) return unavailable();
-    const auto key = keys_.find(sealed.substr(0, dot));
-    const auto packed = from_base64url(sealed.substr(dot + 1));
+    const auto id = key_id_of(sealed);
+    if (id.empty()) return unavailable();
+    const auto key = keys_.find(id);
+    const auto packed = from_base64url(sealed.substr(kPrefix.size() + id.size() + 1));
     if (key == keys_.end() || !packed || packed->size() < kNonceBytes + kTagBytes ||
         packed->size() > kMaxBytes + kNonceBytes + kTagBytes)
       return unavailable();
@@ -105,8 +103,12 @@ class AesSealer final : public Sealer {
   }
 
   bool is_current(std::string_view sealed) const override {
-    return sealed.starts_with(std::string(kPrefix) + current_ + ".");
+    return key_id_of(sealed) == current_;
   }
+
+  bool knows(std::string_view sealed) const override { return keys_.find(key_id_of(sealed)) != keys_.end(); }
+
+  std::string current_key_id() const override { return current_; }
 
  private:
   const std::string current_;
@@ -115,6 +117,13 @@ class AesSealer final : public Sealer {
 };
 
 }  // namespace
+
+std::string_view Sealer::key_id_of(std::string_view sealed) {
+  if (!sealed.starts_with(kPrefix)) return {};
+  sealed.remove_prefix(kPrefix.size());
+  const auto dot = sealed.find('.');
+  return dot == std::string_view::npos ? std::string_view() : sealed.substr(0, dot);
+}
 
 Result<std::shared_ptr<Sealer>> Sealer::create(const EncryptionKeys& keys, std::shared_ptr<Random> random) {
   const auto bad = [](const std::string& key) { return key.size() != kKeyBytes; };

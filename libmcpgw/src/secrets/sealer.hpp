@@ -26,6 +26,12 @@ class Sealer {
   virtual Result<std::string> open(std::string_view sealed, std::string_view identity) const = 0;
   /// Whether `sealed` was made with the current key.
   virtual bool is_current(std::string_view sealed) const = 0;
+  /// Whether its key is one of ours.
+  virtual bool knows(std::string_view sealed) const = 0;
+  virtual std::string current_key_id() const = 0;
+
+  /// The id of the key that made `sealed`; empty when it is not of our form.
+  static std::string_view key_id_of(std::string_view sealed);
 };
 
 }  // namespace mcpgw::detail

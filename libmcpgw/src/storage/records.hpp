@@ -42,6 +42,7 @@ inline constexpr std::string_view kSchema = "schema";
 inline constexpr std::string_view kSeeded = "seeded";
 inline constexpr std::string_view kFirstUser = "first_user";
 inline constexpr std::string_view kAdmins = "admins";  ///< ids of the enabled admins
+inline constexpr std::string_view kKeys = "keys";      ///< written when keys were replaced: holds none
 }  // namespace meta
 
 // `previous`: the stored text that is replaced (empty at creation); its unknown members are kept.

@@ -20,7 +20,11 @@ RecordState state_of(Record record) {
                      record.version};
 }
 
+// Of the rest only what another process announces: its keys record.
 bool is_watched(std::string_view name) { return is_cached(name) || name == collection::kUserSessions; }
+bool is_keys_record(std::string_view name, std::string_view key) {
+  return name == collection::kMeta && key == meta::kKeys;
+}
 
 bool same_change(const RepositoryChange& a, const RepositoryChange& b) {
   return a.kind == b.kind && a.erased == b.erased && a.id == b.id && a.user_id == b.user_id;
@@ -85,7 +89,7 @@ class Repository::Impl::PendingWrite {
   std::vector<Written> written_;
 };
 
-Repository::Impl::Impl(RepositoryOptions repository_options, std::shared_ptr<Sealer> made_sealer)
+Repository::Impl::Impl(RepositoryOptions repository_options, std::shared_ptr<KeyRing> made_sealer)
     : options(std::move(repository_options)),
       storage(options.storage),
       clock(options.clock),
@@ -260,7 +264,7 @@ void Repository::Impl::on_watch(const std::vector<Change>& changes) {
   bool filled = changes.empty();  // some may have been missed
   if (changes.empty()) reload_wanted_ = true;
   for (const Change& change : changes) {
-    if (!is_watched(change.collection)) continue;
+    if (!is_watched(change.collection) && !is_keys_record(change.collection, change.key)) continue;
     RecordId id{change.collection, change.key};
     if (const auto it = pending_.find(id); it != pending_.end()) {
       it->second.announced.push_back(change.version);
@@ -321,8 +325,16 @@ bool Repository::Impl::refresh(const DirtyRecords& ids, bool everything) {
   {
     const RepositoryMemory::Guard guard(memory);
     std::vector<RecordState> states;
+    // Before any record is read: it may be sealed with a key that was announced with it.
+    if (everything || ids.count({std::string(collection::kMeta), std::string(meta::kKeys)}) != 0) {
+      sealer->refresh();
+      RepositoryChange keys{};
+      keys.kind = RepositoryChange::Kind::keys;
+      changes.push_back(std::move(keys));
+    }
     if (everything && !read_everything(states)) return false;
     for (const auto& [id, version] : ids) {
+      if (is_keys_record(id.first, id.second)) continue;
       auto state = reread(id.first, id.second, version);
       if (!state) return false;
       states.push_back(std::move(*state));
@@ -425,7 +437,7 @@ Result<std::shared_ptr<Repository>> Repository::open(RepositoryOptions options) 
     return Error(ErrorCode::invalid_argument, "invalid_request", "A repository needs a storage", "storage");
   if (!options.clock) options.clock = make_system_clock();
   if (!options.random) options.random = make_system_random();
-  auto sealer = Sealer::create(options.keys, options.random);
+  auto sealer = KeyRing::create(options.keys, options.random, options.reload_keys);
   if (!sealer) return sealer.error();
   options.keys = {};  // the sealer has them
   auto impl = std::make_shared<Impl>(std::move(options), std::move(*sealer));

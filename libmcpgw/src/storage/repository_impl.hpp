@@ -23,7 +23,7 @@
 
 #include "base/text.hpp"
 #include "mcpgw/repository.hpp"
-#include "secrets/sealer.hpp"
+#include "secrets/key_ring.hpp"
 #include "storage/records.hpp"
 #include "storage/repository_memory.hpp"
 #include "storage/validate.hpp"
@@ -32,7 +32,7 @@ namespace mcpgw {
 
 class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
  public:
-  Impl(RepositoryOptions repository_options, std::shared_ptr<detail::Sealer> sealer);
+  Impl(RepositoryOptions repository_options, std::shared_ptr<detail::KeyRing> sealer);
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
@@ -111,7 +111,7 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   std::shared_ptr<Storage> storage;
   std::shared_ptr<Clock> clock;
   std::shared_ptr<Random> random;
-  std::shared_ptr<detail::Sealer> sealer;
+  std::shared_ptr<detail::KeyRing> sealer;
   detail::RepositoryMemory memory;
   std::atomic<std::uint64_t> problems{0};
 

@@ -144,6 +144,7 @@ RepositoryMemory::Decoded RepositoryMemory::decode(const RecordState& record) co
         problem_("unreadable record in " + record.collection);
       break;
     case ChangeKind::session:
+    case ChangeKind::keys:
       break;
   }
   return out;
@@ -216,6 +217,7 @@ bool RepositoryMemory::apply_one(const RecordState& record, Decoded decoded) {
       changed = replace(env_, record, std::move(decoded.credential), no_index);
       break;
     case ChangeKind::session:
+    case ChangeKind::keys:
       break;
   }
   if (!changed) return false;
@@ -291,6 +293,7 @@ std::vector<std::string> RepositoryMemory::keys(std::string_view collection) con
       add(env_);
       break;
     case ChangeKind::session:
+    case ChangeKind::keys:
       break;
   }
   return out;

@@ -1,4 +1,4 @@
-// Repository: session records, and sealing anew. Sessions are not kept in memory here: who has one open does.
+// Repository: session records. Sessions are not kept in memory here: who has one open does.
 #include <algorithm>
 
 #include "json/json.hpp"
@@ -118,87 +118,6 @@ Result<std::vector<std::string>> Repository::purge_sessions(Time cutoff) {
     if (page->size() < kPurgePage) return purged;
     after = page->back().key;
   }
-}
-
-// --- keys ------------------------------------------------------------------------------------------
-
-namespace {
-
-// Where a record holds something sealed: {"sealed"} or {"tls":{"client_key_sealed"}} or
-// {"upstream_ids_sealed"}.
-struct SealedMember {
-  Json document;
-  Json* text = nullptr;
-  std::string identity;
-};
-
-std::optional<SealedMember> sealed_member(const Record& record) {
-  auto document = parse_json(record.value, 16);
-  if (!document || !document->is_object()) return std::nullopt;
-  SealedMember out;
-  out.document = std::move(*document);
-  const auto member = [](Json& object, const char* name) -> Json* {
-    if (!object.is_object()) return nullptr;
-    const auto it = object.find(name);
-    return it == object.end() ? nullptr : &*it;
-  };
-  if (record.collection == collection::kTargets) {
-    Json* tls = member(out.document, "tls");
-    out.text = tls != nullptr ? member(*tls, "client_key_sealed") : nullptr;
-    out.identity = client_key_identity(record.key);
-  } else if (record.collection == collection::kSessions) {
-    out.text = member(out.document, "upstream_ids_sealed");
-    out.identity = session_identity(record.key);
-  } else {
-    const auto key = decode_credential_key(record.collection, record.key);
-    if (!key) return std::nullopt;
-    out.text = member(out.document, "sealed");
-    out.identity = credential_identity(record.collection, *key);
-  }
-  if (out.text == nullptr || !out.text->is_string() || out.text->get_ref<const std::string&>().empty())
-    return std::nullopt;
-  return out;
-}
-
-}  // namespace
-
-Result<ResealProgress> Repository::reseal(const std::function<void(const ResealProgress&)>& progress) {
-  ResealProgress done;
-  for (const auto name :
-       {collection::kTargetTokens, collection::kEnv, collection::kTargets, collection::kSessions}) {
-    const auto records = impl_->list(name);
-    if (!records) return records.error();
-    for (const Record& listed : *records) {
-      bool sealed_value = false;
-      bool failed = false;
-      bool resealed = false;
-      auto status = impl_->retry<void>([&]() -> Status {
-        sealed_value = failed = resealed = false;
-        const auto record = impl_->get(name, listed.key);
-        if (!record) return record.error();
-        auto sealed = *record ? sealed_member(**record) : std::nullopt;
-        if (!sealed) return {};
-        sealed_value = true;
-        const auto& text = sealed->text->get_ref<const std::string&>();
-        const auto plain = impl_->sealer->open(text, sealed->identity);
-        failed = !plain;
-        if (failed || impl_->sealer->is_current(text)) return {};
-        *sealed->text = impl_->sealer->seal(*plain, sealed->identity);
-        const auto versions =
-            impl_->commit({Impl::put(name, listed.key, dump_json(sealed->document), (*record)->version)});
-        if (!versions) return versions.error();
-        resealed = true;
-        return {};
-      });
-      if (!status) return status.error();
-      if (!sealed_value) continue;
-      ++done.checked;
-      done.failed += failed ? 1 : 0;
-      done.resealed += resealed ? 1 : 0;
-      if (progress) progress(done);
-    }
-  }
-  return done;
 }
 
 }  // namespace mcpgw
