@@ -60,6 +60,11 @@ void Loop::stop_and_join() {
   if (thread_.joinable()) thread_.join();
 }
 
+void Loop::empty() {
+  emptied_ = true;
+  io_.shutdown();
+}
+
 WorkerPool::WorkerPool(unsigned threads, std::size_t max_queued) : max_queued_(max_queued) {
   threads_.reserve(threads);
   for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
@@ -124,8 +129,10 @@ unsigned cpus() {
 Runtime::Impl::Impl(const RuntimeOptions& options) {
   const unsigned loops = options.loops == 0 ? cpus() : options.loops;
   for (unsigned i = 0; i < loops; ++i) loops_.push_back(std::make_unique<detail::Loop>(i));
-  workers_ = std::make_unique<detail::WorkerPool>(options.workers == 0 ? 1 : options.workers, options.max_queued);
-  hash_workers_ = std::make_unique<detail::WorkerPool>(options.hash_workers == 0 ? cpus() : options.hash_workers, 64);
+  workers_ =
+      std::make_unique<detail::WorkerPool>(options.workers == 0 ? 1 : options.workers, options.max_queued);
+  hash_workers_ =
+      std::make_unique<detail::WorkerPool>(options.hash_workers == 0 ? cpus() : options.hash_workers, 64);
 }
 
 Runtime::Impl::~Impl() {
@@ -133,6 +140,7 @@ Runtime::Impl::~Impl() {
   workers_->stop_and_join();
   hash_workers_->stop_and_join();
   for (auto& loop : loops_) loop->stop_and_join();
+  for (auto& loop : loops_) loop->empty();
 }
 
 bool Runtime::Impl::owns(const detail::Loop* loop) const noexcept {

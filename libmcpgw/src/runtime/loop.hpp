@@ -37,16 +37,16 @@ template <class T>
 using Task = asio::awaitable<T, Executor>;
 using UseTask = asio::use_awaitable_t<Executor>;
 constexpr UseTask use_task{};
-using SteadyTimer =
-    asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
+using SteadyTimer = asio::basic_waitable_timer<std::chrono::steady_clock,
+                                               asio::wait_traits<std::chrono::steady_clock>, Executor>;
 using TcpSocket = asio::basic_stream_socket<asio::ip::tcp, Executor>;
 using TcpAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, Executor>;
 using SteadyTime = std::chrono::steady_clock::time_point;
 
 class WorkerPool;
 
-/// One thread that runs an io_context. SIGPIPE is blocked in it: a pipe whose reader has gone is an error of the
-/// write and nothing else.
+/// One thread that runs an io_context. SIGPIPE is blocked in it: a pipe whose reader has gone is an error of
+/// the write and nothing else.
 class Loop {
  public:
   explicit Loop(std::size_t index);
@@ -61,9 +61,10 @@ class Loop {
   /// The loop whose thread this is; nullptr elsewhere.
   static Loop* current() noexcept;
 
+  /// Dropped when the loop has been emptied.
   template <class F>
   void post(F&& work) {
-    asio::post(io_, std::forward<F>(work));
+    if (!emptied_) asio::post(io_, std::forward<F>(work));
   }
   /// At once when already on this loop, else post().
   template <class F>
@@ -71,24 +72,34 @@ class Loop {
     if (here()) {
       std::forward<F>(work)();
     } else {
-      asio::post(io_, std::forward<F>(work));
+      post(std::forward<F>(work));
     }
   }
   /// Starts a coroutine on this loop. Exceptions that leave it are logged to stderr and end nothing else.
   void spawn(Task<void> task);
 
-  /// One thread that starts child processes, made when first needed. The kernel ends a child together with the
-  /// thread that started it (PR_SET_PDEATHSIG), so that has to be one that lives as long as the loop.
+  /// One thread that starts child processes, made when first needed. The kernel ends a child together with
+  /// the thread that started it (PR_SET_PDEATHSIG), so that has to be one that lives as long as the loop.
   WorkerPool& spawner();
 
   void stop_and_join();
+  /// Destroys all that waits on this loop, after which it takes nothing more. A coroutine of one loop may
+  /// hold timers and sockets of another: when several loops end, all are joined, then all emptied, then
+  /// destroyed.
+  void empty();
 
  private:
-  asio::io_context io_{1};
+  struct Context : asio::io_context {
+    using asio::io_context::io_context;
+    using asio::io_context::shutdown;
+  };
+
+  Context io_{1};
   asio::executor_work_guard<Executor> guard_;
   std::size_t index_;
   std::mutex spawner_mutex_;
   std::unique_ptr<WorkerPool> spawner_;  // guarded by the mutex
+  bool emptied_ = false;                 // written when no thread but one is left
   std::thread thread_;
 };
 
@@ -140,8 +151,8 @@ class Runtime::Impl {
 namespace mcpgw::detail {
 
 /// Runs `work` on `pool` and resumes on the current loop with its result; nullopt when the pool refuses it.
-/// `work` must not throw; it is moved from. It is a reference to a named variable because g++ 12 destroys a closure
-/// twice that is made inside a co_await expression.
+/// `work` must not throw; it is moved from. It is a reference to a named variable because g++ 12 destroys a
+/// closure twice that is made inside a co_await expression.
 template <class F>
 Task<std::optional<std::invoke_result_t<F>>> run_blocking(WorkerPool& pool, F& work) {
   using R = std::invoke_result_t<F>;
