@@ -53,14 +53,48 @@ class ResponseStream {
   virtual void close() = 0;
 };
 
-/// How one request is answered: exactly one of send() and start() is called, once, from any thread.
-/// A Responder that is destroyed unanswered answers 500.
+/// An open WebSocket (RFC 6455). All functions may be called from any thread, none blocks. Dropping the last
+/// reference closes it with 1001.
+class WebSocket {
+ public:
+  virtual ~WebSocket() = default;
+  /// Queues a text message. False when it will not be delivered: either side has closed, the text is not
+  /// UTF-8, or the client does not read fast enough (a bound of its queue was met; it is closed with 1013).
+  virtual bool send_text(std::string text) = 0;
+  /// Begins the closing handshake; what was queued is delivered first. `code` is 1000 to 1014 without 1004 to
+  /// 1006, or 3000 to 4999, else 1011 is sent; of `reason` at most 123 bytes go out. Idempotent.
+  virtual void close(int code = 1000, std::string_view reason = {}) = 0;
+};
+
+struct WebSocketOptions {
+  HttpHeaders headers;                         ///< of the 101 answer, besides those of the handshake
+  std::size_t max_message = 64 * 1024;         ///< of the client; closed with 1009 beyond it
+  std::size_t max_queued_bytes = 1024 * 1024;  ///< not yet taken by the client; closed with 1013 beyond it
+  std::size_t max_queued_messages = 256;       ///< likewise
+  /// Each text message, one at a time, on an unspecified thread; must not block. Binary messages close with
+  /// 1003. Null: messages of either kind are read and ignored.
+  std::function<void(std::string)> on_text;
+  /// Once, when the socket is over: the code that was sent or received, 1005 when the client gave none, 1006
+  /// when the connection broke. May run before accept_websocket() returns. Must not block.
+  std::function<void(int)> on_close;
+};
+
+/// Whether a request may become a WebSocket: 0 when it may, else the status that refuses it: 426 when it asks
+/// for none or for another version than 13 (answer with `Upgrade: websocket` and `Sec-WebSocket-Version:
+/// 13`), 400 when its handshake is malformed.
+int websocket_refusal(const HttpRequest& request);
+
+/// How one request is answered: exactly one of send(), start() and accept_websocket() is called, once, from
+/// any thread. A Responder that is destroyed unanswered answers 500.
 class Responder {
  public:
   virtual ~Responder() = default;
   virtual void send(HttpResponse response) = 0;
   /// Begins a streamed answer; `head.body` is its first part.
   virtual std::shared_ptr<ResponseStream> start(HttpResponse head) = 0;
+  /// Answers 101 and makes the connection a WebSocket. nullptr when that cannot be (websocket_refusal() is
+  /// not 0, or this HTTP stack has no WebSockets): the request is still to be answered.
+  virtual std::shared_ptr<WebSocket> accept_websocket(WebSocketOptions options);
   /// `callback` runs once when the client disconnects or is dropped before the answer ended; at once when
   /// that has already happened. It runs on an unspecified thread and must not block. Pass nullptr to clear.
   virtual void on_disconnect(std::function<void()> callback) = 0;

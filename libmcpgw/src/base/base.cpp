@@ -87,6 +87,28 @@ void HttpResponse::set_header(std::string name, std::string value) {
   headers.emplace_back(std::move(name), std::move(value));
 }
 
+int websocket_refusal(const HttpRequest& request) {
+  const auto lists = [&](std::string_view name, std::string_view wanted) {
+    for (const auto& [key, value] : request.headers) {
+      if (!detail::iequals(key, name)) continue;
+      for (const std::string& element : detail::split(value, ','))
+        if (detail::iequals(detail::trim(element), wanted)) return true;
+    }
+    return false;
+  };
+  if (request.method != "GET" || !lists("Upgrade", "websocket") || !lists("Connection", "upgrade")) return 426;
+  const std::string* version = request.header("Sec-WebSocket-Version");
+  if (version == nullptr || *version != "13") return 426;
+  const auto keys = std::count_if(request.headers.begin(), request.headers.end(), [](const auto& header) {
+    return detail::iequals(header.first, "Sec-WebSocket-Key");
+  });
+  if (keys != 1 || !request.body.empty()) return 400;
+  const auto nonce = detail::from_base64(*request.header("Sec-WebSocket-Key"));
+  return nonce && nonce->size() == 16 ? 0 : 400;
+}
+
+std::shared_ptr<WebSocket> Responder::accept_websocket(WebSocketOptions) { return nullptr; }
+
 const char* version() noexcept { return MCPGW_VERSION; }
 const char* commit() noexcept { return MCPGW_COMMIT; }
 

@@ -2,13 +2,12 @@
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 
+#include "server/compress.hpp"
 #include "server/shard.hpp"
 
 namespace mcpgw::detail::server {
@@ -16,8 +15,9 @@ namespace {
 
 constexpr std::size_t kMaxReadAhead = 64 * 1024;      // of pipelined requests, while one is being answered
 constexpr std::size_t kMaxPipelinedOut = 256 * 1024;  // unsent answers, before the next request is looked at
-constexpr std::size_t kMaxSegments = 32;
 constexpr std::chrono::seconds kLinger{2};
+constexpr std::chrono::seconds kFresh{1};  // for the first request of a connection, while the server drains
+constexpr char kHandshakeRecord = 0x16;
 
 }  // namespace
 
@@ -26,15 +26,21 @@ void ServerContext::log(LogLevel level, std::string message,
   if (options.log) options.log(LogEvent{level, "http", std::move(message), std::move(fields)});
 }
 
-Connection::Connection(Shard& shard, int fd, const AddressBytes& peer)
+Connection::Connection(Shard& shard, int fd, const AddressBytes& peer, std::unique_ptr<TlsEngine> tls)
     : context_(shard.context()),
       port_(shard.port()),
       peer_(peer),
       shard_(&shard),
+      tls_(std::move(tls)),
       fd_(fd),
-      reader_(context_->limits) {}
+      reader_(context_->limits),
+      phase_(tls_ == nullptr ? Phase::reading : Phase::handshake),
+      secure_(tls_ != nullptr) {
+  context_->fresh.fetch_add(1, std::memory_order_relaxed);
+}
 
 Connection::~Connection() {
+  lose_freshness();
   if (fd_ >= 0) ::close(fd_);
 }
 
@@ -72,13 +78,79 @@ void Connection::on_readable() {
     peer_closed();
     return;
   }
+  const std::string_view data(buffer, static_cast<std::size_t>(n));
+  if (tls_ != nullptr && phase_ != Phase::lingering && phase_ != Phase::closing) {
+    on_encrypted(data);
+  } else {
+    consume(data);
+  }
+}
+
+void Connection::on_encrypted(std::string_view data) {
+  const auto keep = shared_from_this();
+  if (!greeted_ && data.front() != kHandshakeRecord) {
+    plain_on_tls(data.front());
+    return;
+  }
+  greeted_ = true;
+  tls_->receive(data);
+  // The engine may have something to say of its own: handshake messages, alerts.
+  std::size_t before = tls_->out().size();
+  const auto account = [&] { queued_.fetch_add(tls_->out().size() - before, std::memory_order_relaxed); };
+  if (phase_ == Phase::handshake) {
+    const int result = tls_->handshake();
+    account();
+    if (result != 1) {
+      write_out();
+      if (result != TlsEngine::kAgain) {
+        close();
+      } else {
+        settle();
+      }
+      return;
+    }
+    phase_ = Phase::reading;
+  }
+  for (;;) {
+    before = tls_->out().size();
+    const ssize_t n = tls_->read(shard_->plain_scratch(), shard_->plain_scratch_size());
+    account();
+    if (n == TlsEngine::kAgain) break;
+    if (n <= 0) {
+      write_out();
+      peer_closed();
+      return;
+    }
+    consume({shard_->plain_scratch(), static_cast<std::size_t>(n)});
+    if (phase_ == Phase::closed || phase_ == Phase::closing || phase_ == Phase::lingering) return;
+  }
+  write_out();
+  settle();
+}
+
+/// Somebody speaks HTTP, or nothing we know, to a port of TLS.
+void Connection::plain_on_tls(char first) {
+  tls_.reset();
+  if (!is_token({&first, 1})) {
+    close();
+    return;
+  }
+  fail({400, "https_required", "This port speaks HTTPS"});
+  write_out();
+  settle();
+}
+
+void Connection::consume(std::string_view data) {
   if (phase_ == Phase::lingering || phase_ == Phase::closing) {
     linger_ = true;
     return;
   }
-  const std::string_view data(buffer, static_cast<std::size_t>(n));
-  if (phase_ == Phase::reading && unsent() == 0) {
+  if (phase_ == Phase::websocket) {
+    receive_frames(data);
+    settle();
+  } else if (phase_ == Phase::reading && unsent() == 0) {
     advance(data);
+    if (phase_ == Phase::websocket) resume();  // a frame behind its handshake
     settle();
   } else {
     in_.append(data);
@@ -91,7 +163,6 @@ void Connection::peer_closed() { close(); }
 
 void Connection::advance(std::string_view data) {
   const auto keep = shared_from_this();
-  advancing_ = true;
   while (phase_ == Phase::reading && !data.empty() && unsent() < kMaxPipelinedOut) {
     std::size_t used = 0;
     const RequestReader::Progress progress = reader_.feed(data, used);
@@ -104,7 +175,6 @@ void Connection::advance(std::string_view data) {
       queue("HTTP/1.1 100 Continue\r\n\r\n");
     }
   }
-  advancing_ = false;
   if (phase_ == Phase::closed) return;
   if (phase_ != Phase::closing) {
     in_.assign(data);
@@ -116,13 +186,25 @@ void Connection::advance(std::string_view data) {
 }
 
 void Connection::resume() {
-  while (phase_ == Phase::reading && unsent() == 0 && !in_.empty()) {
+  while (!in_.empty()) {
+    const bool frames = phase_ == Phase::websocket;
+    if (!frames && (phase_ != Phase::reading || unsent() != 0)) break;
     const std::string data = std::move(in_);
     in_.clear();
-    advance(data);
+    if (frames) {
+      receive_frames(data);
+    } else {
+      advance(data);
+    }
   }
   if (phase_ != Phase::closed && (watched_ & EPOLLIN) == 0 && in_.size() < kMaxReadAhead)
     watch(watched_ | EPOLLIN);
+}
+
+void Connection::lose_freshness() {
+  if (!fresh_) return;
+  fresh_ = false;
+  context_->fresh.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void Connection::dispatch() {
@@ -136,11 +218,14 @@ void Connection::dispatch() {
     fail({400, "invalid_request", "The request is malformed"});
     return;
   }
-  TrustedProxies::Client client = context_->proxies.client_of(peer_, request.headers);
+  TrustedProxies::Client client = context_->proxies.client_of(peer_, request.headers, secure_);
   request.remote_address = std::move(client.address);
   request.over_tls = client.tls;
   const std::string_view offered_id = reader_.find("X-Request-Id");
   std::string request_id(offered_id);
+  form.gzip = !form.head && accepts_gzip(request.headers);
+  std::string websocket_key(reader_.find("Sec-WebSocket-Key"));
+  if (!websocket_key.empty() && (!form.http11 || websocket_refusal(request) != 0)) websocket_key.clear();
   reader_.next();
 
   std::uint64_t id = 0;
@@ -153,13 +238,15 @@ void Connection::dispatch() {
   phase_ = Phase::busy;
   called_ = true;
   try {
-    shard_->handler().handle_async(std::move(request),
-                                   make_exchange(shared_from_this(), id, form, std::move(request_id)));
+    shard_->handler().handle_async(
+        std::move(request),
+        make_exchange(shared_from_this(), id, form, std::move(request_id), std::move(websocket_key)));
   } catch (...) {
     // The responder answers 500 when it is dropped. The text may hold anything: it is not ours to log.
     context_->log(LogLevel::error, "A request handler threw an exception");
   }
   called_ = false;
+  lose_freshness();
   if (phase_ != Phase::closed) collect();
 }
 
@@ -174,6 +261,7 @@ void Connection::fail(const FramingError& error) {
   std::string text = render_head(response, form, response.body.size());
   if (!form.head) text += response.body;
   queue(std::move(text));
+  lose_freshness();
   phase_ = Phase::closing;
   linger_ = true;
   in_ = {};
@@ -182,6 +270,10 @@ void Connection::fail(const FramingError& error) {
 void Connection::refuse() {
   if (phase_ == Phase::closed) return;
   const auto keep = shared_from_this();
+  if (tls_ != nullptr) {
+    close();  // not worth a handshake
+    return;
+  }
   fail({503, "overloaded", "The server has too many connections"});
   write_out();
   settle();
@@ -189,7 +281,16 @@ void Connection::refuse() {
 
 void Connection::drain() {
   const auto keep = shared_from_this();
-  if (phase_ == Phase::reading && reader_.idle() && in_.empty() && unsent() == 0) close();
+  if (phase_ == Phase::reading && reader_.idle() && in_.empty() && unsent() == 0) settle();
+}
+
+void Connection::shut_down() {
+  const auto keep = shared_from_this();
+  if (phase_ == Phase::websocket) {
+    end_websocket(1001, websocket_close_frame(1001, "The server stops"), false);
+    write_out();
+  }
+  close();
 }
 
 void Connection::on_deadline() {
@@ -197,6 +298,11 @@ void Connection::on_deadline() {
   switch (wait) {
     case Wait::receiving:
       fail({408, "request_timeout", "The request did not arrive in time"});
+      write_out();
+      settle();
+      break;
+    case Wait::quiet:
+      ask_for_pong();
       write_out();
       settle();
       break;
@@ -210,183 +316,6 @@ void Connection::on_deadline() {
   }
 }
 
-// --- writing ---------------------------------------------------------------------------------------------
-
-void Connection::queue(std::string bytes) {
-  queued_.fetch_add(bytes.size(), std::memory_order_relaxed);
-  out_.push_back(std::move(bytes));
-}
-
-bool Connection::push(std::uint64_t id, Piece piece) {
-  const std::size_t size = piece.first.size() + piece.second.size();
-  const bool here = port_->here();
-  bool accepted = true;
-  bool post = false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (gone_ || aborted_ || !answering_ || ended_ || id != exchange_) return false;
-    if (!piece.end && unsent() >= context_->options.max_write_buffer) {
-      aborted_ = true;
-      accepted = false;
-    } else {
-      queued_.fetch_add(size, std::memory_order_relaxed);
-      if (!piece.first.empty()) outbox_.push_back(std::move(piece.first));
-      if (!piece.second.empty()) outbox_.push_back(std::move(piece.second));
-      ended_ = piece.end;
-      close_after_ = close_after_ || piece.close;
-    }
-    if (!here) {
-      post = !pump_posted_;
-      pump_posted_ = true;
-    }
-  }
-  if (post) {
-    port_->post([self = shared_from_this()] { self->pump(); });
-  } else if (here && !called_) {
-    called_ = true;
-    pump();
-  }
-  return accepted;
-}
-
-void Connection::abort(std::uint64_t id) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (gone_ || !answering_ || ended_ || id != exchange_) return;
-    aborted_ = true;
-  }
-  port_->post([self = shared_from_this()] { self->pump(); });
-}
-
-void Connection::on_disconnect(std::uint64_t id, std::function<void()> callback) {
-  std::function<void()> old;
-  {
-    const std::lock_guard lock(mutex_);
-    if (id != exchange_ || !answering_) return;
-    old = std::move(disconnected_);
-    disconnected_ = nullptr;
-    if (!gone_) {
-      disconnected_ = std::move(callback);
-      return;
-    }
-  }
-  if (callback) callback();
-}
-
-void Connection::collect() {
-  std::function<void()> callback;  // destroyed outside the lock
-  bool ended = false;
-  bool closes = false;
-  bool aborted = false;
-  {
-    const std::lock_guard lock(mutex_);
-    pump_posted_ = false;
-    aborted = aborted_;
-    if (out_.empty()) {
-      out_.swap(outbox_);
-    } else {
-      for (std::string& bytes : outbox_) out_.push_back(std::move(bytes));
-      outbox_.clear();
-    }
-    if (answering_ && ended_) {
-      ended = true;
-      closes = close_after_;
-      answering_ = false;
-      callback = std::move(disconnected_);
-      disconnected_ = nullptr;
-    }
-  }
-  if (aborted) {
-    close();
-    return;
-  }
-  if (ended && phase_ == Phase::busy) {
-    phase_ = closes ? Phase::closing : Phase::reading;
-    if (closes && !in_.empty()) linger_ = true;
-  }
-}
-
-/// Runs on the loop: posted by other threads, or inside a call of the loop's own.
-void Connection::pump() {
-  const auto keep = shared_from_this();
-  if (phase_ != Phase::closed) collect();
-  if (phase_ != Phase::closed) write_out();
-  if (phase_ == Phase::reading && unsent() == 0 && (!in_.empty() || (watched_ & EPOLLIN) == 0)) {
-    if (!called_) {
-      resume();
-    } else {
-      // The next request must not start inside a handler's call, under its locks.
-      port_->post([keep] {
-        if (keep->phase_ == Phase::closed) return;
-        keep->resume();
-        keep->settle();
-      });
-    }
-  }
-  settle();
-  called_ = false;
-}
-
-void Connection::write_out() {
-  while (out_index_ < out_.size()) {
-    std::array<iovec, kMaxSegments> parts;
-    std::size_t count = 0;
-    for (std::size_t i = out_index_; i < out_.size() && count < parts.size(); ++i, ++count) {
-      const std::size_t skip = i == out_index_ ? out_offset_ : 0;
-      parts[count].iov_base = out_[i].data() + skip;
-      parts[count].iov_len = out_[i].size() - skip;
-    }
-    ssize_t sent = 0;
-    if (count == 1) {
-      sent = ::send(fd_, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL);
-    } else {
-      msghdr message{};
-      message.msg_iov = parts.data();
-      message.msg_iovlen = count;
-      sent = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
-    }
-    if (sent < 0) {
-      if (errno == EINTR) continue;
-      if (errno == EAGAIN) {
-        watch(watched_ | EPOLLOUT);
-      } else {
-        close();
-      }
-      return;
-    }
-    progress_ = progress_ || sent != 0;
-    queued_.fetch_sub(static_cast<std::size_t>(sent), std::memory_order_relaxed);
-    auto left = static_cast<std::size_t>(sent);
-    while (left != 0) {
-      const std::size_t here = out_[out_index_].size() - out_offset_;
-      if (left < here) {
-        out_offset_ += left;
-        break;
-      }
-      left -= here;
-      out_[out_index_] = {};  // a long queue gives its memory back as it drains
-      ++out_index_;
-      out_offset_ = 0;
-    }
-  }
-  out_.clear();
-  out_index_ = 0;
-  if (out_.capacity() > 64) out_ = {};
-  if ((watched_ & EPOLLOUT) != 0) watch(watched_ & ~static_cast<std::uint32_t>(EPOLLOUT));
-  if (phase_ == Phase::closing) finish_writing();
-}
-
-void Connection::finish_writing() {
-  if (!linger_) {
-    close();
-    return;
-  }
-  // Closing with unread input resets the connection, and the client could lose our answer.
-  ::shutdown(fd_, SHUT_WR);
-  phase_ = Phase::lingering;
-  watch(EPOLLIN | EPOLLRDHUP);
-}
-
 // --- state -----------------------------------------------------------------------------------------------
 
 void Connection::settle() {
@@ -394,16 +323,28 @@ void Connection::settle() {
   const HttpServerOptions& options = context_->options;
   if (phase_ == Phase::lingering) {
     if (wait != Wait::lingering) shard_->enlist(*this, Wait::lingering, kLinger);
+  } else if (phase_ == Phase::handshake) {
+    if (wait != Wait::handshake) shard_->enlist(*this, Wait::handshake, options.tls.handshake_timeout);
   } else if (unsent() != 0) {
     // A slow reader may take as long as it likes while it takes something at all.
     if (wait != Wait::writing || progress_) shard_->enlist(*this, Wait::writing, options.request_timeout);
+  } else if (phase_ == Phase::websocket) {
+    if (socket_->awaits_pong) {
+      if (wait != Wait::pong) shard_->enlist(*this, Wait::pong, options.websocket_pong);
+    } else if (wait != Wait::quiet) {
+      shard_->enlist(*this, Wait::quiet, options.websocket_ping);
+    }
   } else if (phase_ != Phase::reading) {
     if (wait != Wait::busy) shard_->enlist(*this, Wait::busy, std::chrono::steady_clock::duration::max());
   } else if (!reader_.idle()) {
     // Once per request: a byte now and then moves nothing.
     if (wait != Wait::receiving) shard_->enlist(*this, Wait::receiving, options.request_timeout);
   } else if (context_->draining.load(std::memory_order_relaxed)) {
-    close();
+    if (!fresh_) {
+      close();
+    } else if (wait != Wait::fresh) {
+      shard_->enlist(*this, Wait::fresh, kFresh);
+    }
   } else {
     shard_->enlist(*this, Wait::idle, options.idle_timeout);
   }
@@ -418,15 +359,23 @@ void Connection::watch(std::uint32_t events) {
 
 void Connection::close() {
   if (phase_ == Phase::closed) return;
+  if (tls_ != nullptr && phase_ == Phase::reading && unsent() == 0) {
+    // An end between requests; one in the middle of an answer must not look like it.
+    tls_->say_goodbye();
+    (void)::send(fd_, tls_->out().data(), tls_->out().size(), MSG_NOSIGNAL);
+  }
   phase_ = Phase::closed;
+  lose_freshness();
   std::function<void()> callback;
   std::vector<std::string> dropped;
+  WebSocketChannel* channel = nullptr;
   {
     const std::lock_guard lock(mutex_);
     gone_ = true;
     dropped.swap(outbox_);
     if (answering_ && !ended_) callback = std::move(disconnected_);
     disconnected_ = nullptr;
+    channel = channel_.get();
   }
   shard_->unwatch(fd_);
   ::close(fd_);
@@ -434,6 +383,7 @@ void Connection::close() {
   in_ = {};
   out_ = {};
   out_index_ = out_offset_ = 0;
+  tls_.reset();
   reader_.next();
   shard_->remove(*this);
   Shard* const shard = shard_;
@@ -445,6 +395,7 @@ void Connection::close() {
       callback();
     }
   }
+  if (channel != nullptr) report_close(*channel, 1006);
   shard->bury(std::move(self_));
 }
 

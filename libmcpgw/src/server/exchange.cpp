@@ -3,6 +3,8 @@
 #include <atomic>
 #include <charconv>
 
+#include "base/text.hpp"
+#include "server/compress.hpp"
 #include "server/connection.hpp"
 
 namespace mcpgw::detail::server {
@@ -57,10 +59,41 @@ class Stream final : public ResponseStream {
   std::atomic<bool> closed_{false};
 };
 
+class Socket final : public WebSocket {
+ public:
+  Socket(std::shared_ptr<Connection> connection, std::uint64_t id)
+      : connection_(std::move(connection)), id_(id) {}
+  ~Socket() override { close(1001, {}); }
+
+  bool send_text(std::string text) override {
+    if (closed_ || !is_utf8(text)) return false;
+    return connection_->push(id_, {websocket_frame(WebSocketOpcode::text, text), {}});
+  }
+
+  void close(int code, std::string_view reason) override {
+    if (closed_.exchange(true)) return;
+    if (!is_websocket_close_code(code)) code = 1011;
+    Connection::Piece piece{
+        websocket_close_frame(code, is_utf8(reason) ? reason : std::string_view{}), {}, true};
+    piece.code = code;
+    connection_->push(id_, std::move(piece));
+  }
+
+ private:
+  const std::shared_ptr<Connection> connection_;
+  const std::uint64_t id_;
+  std::atomic<bool> closed_{false};
+};
+
 class Exchange final : public Responder {
  public:
-  Exchange(std::shared_ptr<Connection> connection, std::uint64_t id, AnswerForm form, std::string request_id)
-      : connection_(std::move(connection)), id_(id), form_(form), request_id_(std::move(request_id)) {}
+  Exchange(std::shared_ptr<Connection> connection, std::uint64_t id, AnswerForm form, std::string request_id,
+           std::string websocket_key)
+      : connection_(std::move(connection)),
+        id_(id),
+        form_(form),
+        request_id_(std::move(request_id)),
+        websocket_key_(std::move(websocket_key)) {}
   ~Exchange() override {
     if (!answered_) fail("The request was not answered");
   }
@@ -97,6 +130,16 @@ class Exchange final : public Responder {
     return stream;
   }
 
+  std::shared_ptr<WebSocket> accept_websocket(WebSocketOptions options) override {
+    if (websocket_key_.empty() || answered_.exchange(true)) return nullptr;
+    auto channel = std::make_shared<WebSocketChannel>(std::move(options));
+    Connection::Piece piece{render_upgrade(options.headers, websocket_accept(websocket_key_)), {}};
+    piece.channel = channel;
+    auto socket = std::make_shared<Socket>(connection_, id_);
+    if (!connection_->push(id_, std::move(piece)) && channel->on_close) channel->on_close(1006);
+    return socket;
+  }
+
   void on_disconnect(std::function<void()> callback) override {
     connection_->on_disconnect(id_, std::move(callback));
   }
@@ -119,8 +162,32 @@ class Exchange final : public Responder {
       fail("The handler gave no valid status");
       return;
     }
-    AnswerForm form = form_;
-    form.close = form.close || draining();
+    if (has_body(response.status, form_.head) && may_compress(response)) {
+      response.headers.emplace_back("Vary", "Accept-Encoding");
+      if (form_.gzip && compress_elsewhere(response)) return;
+    }
+    push_answer(*connection_, id_, form_, std::move(response));
+  }
+
+  /// Compresses the answer here, or has a worker compress and send it (true) when this is a loop and it is
+  /// long. When no worker is free it goes out as it is.
+  bool compress_elsewhere(HttpResponse& response) {
+    if (response.body.size() <= kCompressOnLoop || Loop::current() == nullptr) {
+      compress(response);
+      return false;
+    }
+    auto held = std::make_shared<HttpResponse>(std::move(response));
+    if (connection_->context().workers.post([connection = connection_, id = id_, form = form_, held] {
+          compress(*held);
+          push_answer(*connection, id, form, std::move(*held));
+        }))
+      return true;
+    response = std::move(*held);
+    return false;
+  }
+
+  static void push_answer(Connection& connection, std::uint64_t id, AnswerForm form, HttpResponse response) {
+    form.close = form.close || connection.context().draining.load(std::memory_order_relaxed);
     const bool body = has_body(response.status, form.head);
     const bool copy = body && response.body.size() <= kCopyLimit;
     Connection::Piece piece{
@@ -130,21 +197,23 @@ class Exchange final : public Responder {
     } else if (body) {
       piece.second = std::move(response.body);
     }
-    connection_->push(id_, std::move(piece));
+    connection.push(id, std::move(piece));
   }
 
   const std::shared_ptr<Connection> connection_;
   const std::uint64_t id_;
   const AnswerForm form_;
   const std::string request_id_;
+  const std::string websocket_key_;
   std::atomic<bool> answered_{false};
 };
 
 }  // namespace
 
 std::shared_ptr<Responder> make_exchange(std::shared_ptr<Connection> connection, std::uint64_t id,
-                                         AnswerForm form, std::string request_id) {
-  return std::make_shared<Exchange>(std::move(connection), id, form, std::move(request_id));
+                                         AnswerForm form, std::string request_id, std::string websocket_key) {
+  return std::make_shared<Exchange>(std::move(connection), id, form, std::move(request_id),
+                                    std::move(websocket_key));
 }
 
 }  // namespace mcpgw::detail::server

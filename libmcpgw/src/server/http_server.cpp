@@ -1,92 +1,24 @@
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <future>
+#include <mutex>
+#include <thread>
 
 #include "mcpgw/server.hpp"
-#include "server/server_impl.hpp"
+#include "server/listener.hpp"
 #include "server/shard.hpp"
 
 namespace mcpgw {
 namespace detail::server {
 namespace {
 
-constexpr int kBacklog = 4096;
-
 Error bad_option(const char* field, const char* message) {
   return {ErrorCode::invalid_argument, "invalid_option", message, field};
 }
 
-struct Listener {
-  std::shared_ptr<SharedFd> fd;
-  int port = 0;
-};
-
-Result<Listener> open_listener(const AddressBytes& address, bool ipv4, int port) {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-  if (ipv4) {
-    auto& in = reinterpret_cast<sockaddr_in&>(storage);
-    in.sin_family = AF_INET;
-    in.sin_port = htons(static_cast<std::uint16_t>(port));
-    std::memcpy(&in.sin_addr, address.data() + 12, 4);
-    size = sizeof in;
-  } else {
-    auto& in6 = reinterpret_cast<sockaddr_in6&>(storage);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_port = htons(static_cast<std::uint16_t>(port));
-    std::memcpy(&in6.sin6_addr, address.data(), 16);
-    size = sizeof in6;
-  }
-  const int fd = ::socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return Error(ErrorCode::unavailable, "no_socket", "No socket can be opened");
-  Listener out;
-  out.fd = std::make_shared<SharedFd>(fd);
-  const int on = 1;
-  const int off = 0;
-  // Not SO_REUSEPORT: another process of the same user could take a share of our clients.
-  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (!ipv4) ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-  if (::bind(fd, reinterpret_cast<sockaddr*>(&storage), size) != 0 || ::listen(fd, kBacklog) != 0) {
-    switch (errno) {
-      case EADDRINUSE:
-        return Error(ErrorCode::unavailable, "address_in_use", "The port is in use", "port");
-      case EACCES:
-        return Error(ErrorCode::permission_denied, "address_denied", "This port may not be used", "port");
-      case EADDRNOTAVAIL:
-        return Error(ErrorCode::invalid_argument, "address_not_available", "This host has no such address",
-                     "host");
-      default:
-        return Error(ErrorCode::unavailable, "cannot_listen", "The server cannot listen there", "host");
-    }
-  }
-  size = sizeof storage;
-  ::getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size);
-  out.port = ntohs(ipv4 ? reinterpret_cast<sockaddr_in&>(storage).sin_port
-                        : reinterpret_cast<sockaddr_in6&>(storage).sin6_port);
-  return out;
-}
+constexpr std::chrono::milliseconds kDrainStep{5};
 
 }  // namespace
-
-bool is_loopback(const AddressBytes& address) noexcept {
-  AddressBytes v6{};
-  v6[15] = 1;
-  AddressBytes v4{};
-  v4[10] = v4[11] = 0xff;
-  v4[12] = 127;
-  return address == v6 || std::memcmp(address.data(), v4.data(), 13) == 0;
-}
-
-std::optional<AddressBytes> listen_address(const std::string& host) {
-  return parse_address(host == "localhost" ? std::string_view("127.0.0.1") : std::string_view(host));
-}
-
 }  // namespace detail::server
 
 class HttpServer::Impl {
@@ -95,15 +27,26 @@ class HttpServer::Impl {
                                              std::shared_ptr<Runtime> runtime, HttpServerOptions options);
   ~Impl() { stop(); }
 
-  void drain() {
+  void drain(std::chrono::milliseconds patience) {
     context_->draining = true;
     everywhere([](detail::server::Shard& shard) { shard.drain(); });
+    {
+      const std::lock_guard lock(listeners_mutex_);
+      listeners_.sockets.clear();
+      if (listeners_.file != nullptr) listeners_.file->remove();
+    }
+    const auto end = std::chrono::steady_clock::now() + patience;
+    while (context_->fresh.load(std::memory_order_relaxed) != 0 && std::chrono::steady_clock::now() < end)
+      std::this_thread::sleep_for(detail::server::kDrainStep);
   }
 
   void stop() {
-    context_->draining = true;
+    drain({});
     everywhere([](detail::server::Shard& shard) { shard.stop(); });
+    context_->workers.close();
   }
+
+  bool loopback_only() const { return listeners_.loopback_only; }
 
   int port = 0;
   std::string url;
@@ -131,12 +74,17 @@ class HttpServer::Impl {
   std::shared_ptr<Runtime> runtime_;         // first in, last out: shards use its loops
   std::shared_ptr<RequestHandler> handler_;  // let go by the owner's thread, never by a loop's
   std::shared_ptr<detail::server::ServerContext> context_;
+  std::mutex listeners_mutex_;
+  detail::server::Listeners listeners_;  ///< its sockets and its file: guarded by the mutex
   std::vector<std::shared_ptr<detail::server::Shard>> shards_;
 };
 
 Result<std::shared_ptr<HttpServer::Impl>> HttpServer::Impl::start(std::shared_ptr<RequestHandler> handler,
                                                                   std::shared_ptr<Runtime> runtime,
                                                                   HttpServerOptions options) {
+  std::vector<std::shared_ptr<detail::server::SharedFd>> given;
+  for (const int fd : options.sockets) given.push_back(std::make_shared<detail::server::SharedFd>(fd));
+  options.sockets.clear();
   if (handler == nullptr) return detail::server::bad_option("handler", "A request handler is needed");
   if (runtime == nullptr) return detail::server::bad_option("runtime", "A runtime is needed");
   if (options.port < 0 || options.port > 65535)
@@ -150,20 +98,25 @@ Result<std::shared_ptr<HttpServer::Impl>> HttpServer::Impl::start(std::shared_pt
     return detail::server::bad_option("max_write_buffer", "The write buffer cannot be empty");
   if (options.request_timeout.count() <= 0 || options.idle_timeout.count() <= 0)
     return detail::server::bad_option("request_timeout", "Timeouts are longer than zero");
-  const auto address = detail::server::listen_address(options.host);
-  if (!address)
-    return Error(ErrorCode::invalid_argument, "invalid_address", "The host is no IP address", "host");
+  if (options.websocket_ping.count() <= 0 || options.websocket_pong.count() <= 0 ||
+      options.tls.handshake_timeout.count() <= 0)
+    return detail::server::bad_option("websocket_ping", "Timeouts are longer than zero");
   auto proxies = detail::server::TrustedProxies::parse(options.trusted_proxies);
   if (!proxies) return proxies.error();
-
-  const bool ipv4 = options.host.find(':') == std::string::npos;
-  auto listener = detail::server::open_listener(*address, ipv4, options.port);
-  if (!listener) return listener.error();
+  std::shared_ptr<detail::server::TlsListener> tls;
+  if (!options.tls.cert.empty() || !options.tls.key.empty() || !options.tls.client_ca.empty()) {
+    auto made = detail::server::TlsListener::create(options.tls);
+    if (!made) return made.error();
+    tls = std::move(*made);
+  }
+  auto listeners = detail::server::open_listeners(options, given);
+  if (!listeners) return listeners.error();
 
   auto impl = std::make_shared<Impl>();
   impl->runtime_ = std::move(runtime);
   impl->handler_ = std::move(handler);
-  impl->port = listener->port;
+  impl->listeners_ = std::move(*listeners);
+  impl->port = impl->listeners_.port;
   impl->context_ = std::make_shared<detail::server::ServerContext>();
   detail::server::ServerContext& context = *impl->context_;
   context.proxies = std::move(*proxies);
@@ -173,12 +126,14 @@ Result<std::shared_ptr<HttpServer::Impl>> HttpServer::Impl::start(std::shared_pt
   context.limits.max_headers = options.max_headers;
   context.limits.max_body = options.max_body;
   context.options = std::move(options);
+  context.tls = std::move(tls);
+  context.workers.open(*impl->runtime_);
 
-  // A wildcard address is no place to go to; the loopback address is one of those it stands for.
-  std::string host = context.options.host == "localhost" ? "127.0.0.1" : context.options.host;
-  if (host == "0.0.0.0") host = "127.0.0.1";
-  if (host == "::") host = "::1";
-  impl->url = "http://" + (ipv4 ? host : "[" + host + "]") + ":" + std::to_string(impl->port);
+  if (impl->listeners_.authority.empty()) {
+    impl->url = "unix:" + impl->listeners_.path;
+  } else {
+    impl->url = (context.tls == nullptr ? "http://" : "https://") + impl->listeners_.authority;
+  }
 
   Runtime::Impl& loops = impl->runtime_->impl();
   std::vector<detail::server::Shard*> peers;
@@ -194,7 +149,7 @@ Result<std::shared_ptr<HttpServer::Impl>> HttpServer::Impl::start(std::shared_pt
   }
   for (const auto& shard : impl->shards_) {
     shard->set_peers(peers);
-    shard->loop().post([shard, fd = listener->fd] { shard->listen(fd); });
+    shard->loop().post([shard, sockets = impl->listeners_.sockets] { shard->listen(sockets); });
   }
   return impl;
 }
@@ -212,8 +167,15 @@ Result<std::shared_ptr<HttpServer>> HttpServer::start(std::shared_ptr<RequestHan
 
 int HttpServer::port() const noexcept { return impl_->port; }
 std::string HttpServer::url() const { return impl_->url; }
-void HttpServer::drain() { impl_->drain(); }
+bool HttpServer::loopback_only() const noexcept { return impl_->loopback_only(); }
+void HttpServer::drain(std::chrono::milliseconds patience) { impl_->drain(patience); }
 void HttpServer::stop() { impl_->stop(); }
+
+Status HttpServer::reload_tls() {
+  const auto& tls = impl_->context()->tls;
+  if (tls == nullptr) return Error(ErrorCode::unsupported, "no_tls", "The server speaks no TLS");
+  return tls->reload();
+}
 
 HttpServer::Statistics HttpServer::statistics() const {
   const detail::server::ServerContext& context = *impl_->context();

@@ -66,6 +66,16 @@ bool is_ours(std::string_view name) noexcept {
   }
 }
 
+void append_headers(std::string& out, const HttpHeaders& headers) {
+  for (const auto& [name, value] : headers) {
+    if (is_ours(name) || !is_token(name) || !is_safe_value(value)) continue;
+    out += name;
+    out += ": ";
+    out += value;
+    out += "\r\n";
+  }
+}
+
 }  // namespace
 
 const char* reason_phrase(int status) noexcept {
@@ -193,13 +203,7 @@ std::string render_head(const HttpResponse& response, const AnswerForm& form, st
   out += reason_phrase(response.status);
   out += "\r\n";
   out += date_line();
-  for (const auto& [name, value] : response.headers) {
-    if (is_ours(name) || !is_token(name) || !is_safe_value(value)) continue;
-    out += name;
-    out += ": ";
-    out += value;
-    out += "\r\n";
-  }
+  append_headers(out, response.headers);
   if (form.body == BodyForm::chunked) {
     out += "Transfer-Encoding: chunked\r\n";
   } else if (form.body == BodyForm::sized && response.status != 204 &&
@@ -208,12 +212,24 @@ std::string render_head(const HttpResponse& response, const AnswerForm& form, st
     append_number(out, response.body.size());
     out += "\r\n";
   }
-  if (form.close) {
+  if (response.status == 426 && response.header("Upgrade") != nullptr) {
+    out += form.close ? "Connection: close, upgrade\r\n" : "Connection: upgrade\r\n";
+  } else if (form.close) {
     out += "Connection: close\r\n";
   } else if (!form.http11) {
     out += "Connection: keep-alive\r\n";
   }
   out += "\r\n";
+  return out;
+}
+
+std::string render_upgrade(const HttpHeaders& headers, std::string_view accept) {
+  std::string out = "HTTP/1.1 101 Switching Protocols\r\n";
+  out += date_line();
+  append_headers(out, headers);
+  out += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ";
+  out += accept;
+  out += "\r\n\r\n";
   return out;
 }
 

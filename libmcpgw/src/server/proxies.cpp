@@ -132,8 +132,10 @@ bool TrustedProxies::trusts(const AddressBytes& address) const noexcept {
   return false;
 }
 
-TrustedProxies::Client TrustedProxies::client_of(const AddressBytes& peer, const HttpHeaders& headers) const {
+TrustedProxies::Client TrustedProxies::client_of(const AddressBytes& peer, const HttpHeaders& headers,
+                                                 bool tls) const {
   Client client;
+  client.tls = tls;
   if (networks_.empty() || !trusts(peer)) {
     client.address = format_address(peer);
     return client;

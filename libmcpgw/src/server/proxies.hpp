@@ -34,7 +34,8 @@ class TrustedProxies {
     bool tls = false;
   };
   /// The client as trusted proxies tell it: from right to left through them, to the first that is not one.
-  Client client_of(const AddressBytes& peer, const HttpHeaders& headers) const;
+  /// `tls`: whether our own connection is secure, which counts unless a proxy says otherwise.
+  Client client_of(const AddressBytes& peer, const HttpHeaders& headers, bool tls = false) const;
 
  private:
   struct Network {

@@ -18,6 +18,7 @@ constexpr int kAcceptsAtOnce = 32;  // then connections get their turn again
 constexpr std::size_t kImbalance =
     8;  // connections one loop may have more than another before it hands them on
 constexpr std::size_t kReceiveSize = 64 * 1024;
+constexpr std::size_t kRecordSize = 16 * 1024;  // of TLS
 constexpr std::chrono::milliseconds kAcceptPause{100};
 
 AddressBytes address_of(const sockaddr_storage& peer) noexcept {
@@ -25,17 +26,17 @@ AddressBytes address_of(const sockaddr_storage& peer) noexcept {
   if (peer.ss_family == AF_INET6) {
     std::memcpy(out.data(), &reinterpret_cast<const sockaddr_in6&>(peer).sin6_addr, out.size());
   } else {
+    // Whoever comes by a socket file is on this host.
+    sockaddr_in in{};
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (peer.ss_family == AF_INET) in = reinterpret_cast<const sockaddr_in&>(peer);
     out[10] = out[11] = 0xff;
-    std::memcpy(out.data() + 12, &reinterpret_cast<const sockaddr_in&>(peer).sin_addr, 4);
+    std::memcpy(out.data() + 12, &in.sin_addr, 4);
   }
   return out;
 }
 
 }  // namespace
-
-SharedFd::~SharedFd() {
-  if (fd_ >= 0) ::close(fd_);
-}
 
 Shard::Shard(Loop& loop, std::shared_ptr<ServerContext> context, RequestHandler& handler, int epoll_fd)
     : loop_(loop),
@@ -46,7 +47,8 @@ Shard::Shard(Loop& loop, std::shared_ptr<ServerContext> context, RequestHandler&
       poller_(loop.executor(), epoll_fd),
       timer_(loop.executor()),
       accept_timer_(loop.executor()),
-      scratch_(kReceiveSize) {}
+      scratch_(kReceiveSize),
+      plain_scratch_(context_->tls == nullptr ? 0 : kRecordSize) {}
 
 Shard::~Shard() = default;
 
@@ -93,34 +95,42 @@ void Shard::bury(std::shared_ptr<Connection> connection) {
 
 // --- accepting -------------------------------------------------------------------------------------------
 
-void Shard::listen(std::shared_ptr<SharedFd> listener) {
+void Shard::listen(std::vector<std::shared_ptr<SharedFd>> listeners) {
   if (stopped_) return;
-  listener_ = std::move(listener);
-  // Exclusive: a new connection wakes one loop, not all.
-  watch(listener_->get(), EPOLLIN | EPOLLEXCLUSIVE, nullptr, false);
+  listeners_ = std::move(listeners);
+  watch_listeners();
   wait_for_events();
 }
 
+void Shard::watch_listeners() {
+  // Exclusive: a new connection wakes one loop, not all.
+  for (const auto& listener : listeners_) watch(listener->get(), EPOLLIN | EPOLLEXCLUSIVE, nullptr, false);
+}
+
 void Shard::accept_some() {
-  for (int i = 0; i < kAcceptsAtOnce && listener_ != nullptr; ++i) {
+  for (std::size_t i = 0; i < listeners_.size(); ++i) accept_from(listeners_[i]->get());
+}
+
+void Shard::accept_from(int listener) {
+  for (int i = 0; i < kAcceptsAtOnce && !listeners_.empty(); ++i) {
     sockaddr_storage peer{};
     socklen_t size = sizeof peer;
     const int fd =
-        ::accept4(listener_->get(), reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        ::accept4(listener, reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-      if (errno == EAGAIN) return;
+      if (errno == EAGAIN || errno == EINVAL) return;
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         // The kernel looks for a free descriptor before it looks for a connection: it complains although
         // nobody waits.
         const int error = errno;
-        pollfd waiting{listener_->get(), POLLIN, 0};
+        pollfd waiting{listener, POLLIN, 0};
         if (::poll(&waiting, 1, 0) == 1) pause_accepting(error);
         return;
       }
       continue;  // that connection failed (ECONNABORTED and the like); the next one may not
     }
     const int on = 1;
-    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (peer.ss_family != AF_UNIX) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     context_->accepted.fetch_add(1, std::memory_order_relaxed);
     place(fd, address_of(peer));
   }
@@ -130,11 +140,10 @@ void Shard::accept_some() {
 void Shard::pause_accepting(int error) {
   context_->log(LogLevel::warn, "No connection can be accepted for now", {{"errno", std::to_string(error)}});
   if (Connection* oldest = lists_[static_cast<std::size_t>(Connection::Wait::idle)].first) oldest->close();
-  unwatch(listener_->get());
+  for (const auto& listener : listeners_) unwatch(listener->get());
   accept_timer_.expires_after(kAcceptPause);
   accept_timer_.async_wait([self = shared_from_this()](const boost::system::error_code& failed) {
-    if (failed || self->stopped_ || self->listener_ == nullptr) return;
-    self->watch(self->listener_->get(), EPOLLIN | EPOLLEXCLUSIVE, nullptr, false);
+    if (!failed && !self->stopped_) self->watch_listeners();
   });
 }
 
@@ -164,7 +173,7 @@ void Shard::place(int fd, const AddressBytes& peer) {
 }
 
 void Shard::adopt(int fd, const AddressBytes& peer, bool make_room) {
-  bool refuse = stopped_ || context_->draining.load(std::memory_order_relaxed);
+  bool refuse = stopped_;
   if (make_room && !refuse) {
     Connection* victim =
         lists_[static_cast<std::size_t>(Connection::Wait::lingering)].first;  // has its answer
@@ -175,16 +184,21 @@ void Shard::adopt(int fd, const AddressBytes& peer, bool make_room) {
       refuse = true;
     }
   }
-  auto connection = std::make_shared<Connection>(*this, fd, peer);
+  std::unique_ptr<TlsEngine> tls;
+  if (context_->tls != nullptr && (tls = context_->tls->engine()) == nullptr) {
+    ::close(fd);
+    load_.fetch_sub(1, std::memory_order_relaxed);
+    context_->connections.fetch_sub(1, std::memory_order_relaxed);
+    return;
+  }
+  auto connection = std::make_shared<Connection>(*this, fd, peer, std::move(tls));
   connection->open();
   if (refuse) connection->refuse();
 }
 
 void Shard::drain() {
-  if (listener_ != nullptr) {
-    unwatch(listener_->get());
-    listener_ = nullptr;
-  }
+  for (const auto& listener : listeners_) unwatch(listener->get());
+  listeners_.clear();
   accept_timer_.cancel();
   for (const List& list : lists_) {
     for (Connection* connection = list.first; connection != nullptr;) {
@@ -202,7 +216,7 @@ void Shard::stop() {
   for (bool any = true; any;) {
     any = false;
     for (List& list : lists_) {
-      for (; list.first != nullptr; any = true) list.first->close();
+      for (; list.first != nullptr; any = true) list.first->shut_down();
     }
   }
   stopped_ = true;

@@ -10,23 +10,9 @@
 
 #include "server/connection.hpp"
 #include "server/httplib_parser.hpp"
+#include "server/listener.hpp"
 
 namespace mcpgw::detail::server {
-
-/// A descriptor that is closed with its last owner.
-class SharedFd {
- public:
-  explicit SharedFd(int fd) noexcept : fd_(fd) {}
-  ~SharedFd();
-  SharedFd(const SharedFd&) = delete;
-  SharedFd& operator=(const SharedFd&) = delete;
-  int get() const noexcept { return fd_; }
-  /// The descriptor, which is the caller's from now on.
-  int release() noexcept { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 /// Everything but the constructor and the atomics runs on the loop.
 class Shard : public std::enable_shared_from_this<Shard> {
@@ -36,7 +22,7 @@ class Shard : public std::enable_shared_from_this<Shard> {
 
   /// All shards of the server, once, before listen(). They live as long as one of them does work.
   void set_peers(std::vector<Shard*> peers) { peers_ = std::move(peers); }
-  void listen(std::shared_ptr<SharedFd> listener);
+  void listen(std::vector<std::shared_ptr<SharedFd>> listeners);
   void drain();
   void stop();
 
@@ -49,6 +35,9 @@ class Shard : public std::enable_shared_from_this<Shard> {
   /// Memory for one receive.
   char* scratch() noexcept { return scratch_.data(); }
   std::size_t scratch_size() const noexcept { return scratch_.size(); }
+  /// The same for what was received, decrypted.
+  char* plain_scratch() noexcept { return plain_scratch_.data(); }
+  std::size_t plain_scratch_size() const noexcept { return plain_scratch_.size(); }
 
   // For connections.
   bool watch(int fd, std::uint32_t events, Connection* connection, bool known);
@@ -63,11 +52,13 @@ class Shard : public std::enable_shared_from_this<Shard> {
     Connection* first = nullptr;
     Connection* last = nullptr;
   };
-  static constexpr std::size_t kLists = 6;
+  static constexpr auto kLists = static_cast<std::size_t>(Connection::Wait::count);
 
   void wait_for_events();
   void poll();
   void accept_some();
+  void accept_from(int listener);
+  void watch_listeners();
   void place(int fd, const AddressBytes& peer);
   void adopt(int fd, const AddressBytes& peer, bool make_room);
   void pause_accepting(int error);
@@ -87,10 +78,11 @@ class Shard : public std::enable_shared_from_this<Shard> {
   SteadyTimer timer_;
   SteadyTimer accept_timer_;
   std::chrono::steady_clock::time_point armed_ = std::chrono::steady_clock::time_point::max();
-  std::shared_ptr<SharedFd> listener_;
+  std::vector<std::shared_ptr<SharedFd>> listeners_;
   std::array<List, kLists> lists_;
   std::vector<std::shared_ptr<Connection>> grave_;
   std::vector<char> scratch_;
+  std::vector<char> plain_scratch_;
   bool polling_ = false;
   bool stopped_ = false;
 
