@@ -61,6 +61,13 @@ const Json& resolved(const Json& value) {
 std::string misfit(const Json& given, const Json& value, const std::string& at) {
   const Json& schema = resolved(given);
   if (value.is_null()) return schema.value("nullable", false) ? "" : at + " is null";
+  for (const char* choice : {"anyOf", "oneOf"}) {
+    if (!schema.contains(choice) || schema.contains("type")) continue;
+    const Json& forms = schema[choice];
+    const bool fits = std::any_of(forms.begin(), forms.end(),
+                                  [&](const Json& one) { return misfit(one, value, at).empty(); });
+    return fits ? "" : at + " has none of the forms";
+  }
   const std::string type = schema.value("type", "");
   const bool right = (type == "string" && value.is_string()) || (type == "boolean" && value.is_boolean()) ||
                      (type == "integer" && value.is_number_integer()) ||
@@ -139,9 +146,12 @@ void same_members(const detail::Schema& fields, const Json& given, const std::st
     const Json& member = resolved(schema["properties"][field.name]);
     CHECK(member["type"] == type_name(field.type));
     CHECK((required.count(field.name) == 1) == field.is_required);
+    // null for an optional member means that it is absent, or clears.
+    CHECK(member.value("nullable", false) == !field.is_required);
     if (field.type == detail::Field::Type::word) {
       std::set<std::string> words(field.words.begin(), field.words.end()), told;
-      for (const Json& word : member["enum"]) told.insert(word.get<std::string>());
+      for (const Json& word : member["enum"])
+        if (!word.is_null()) told.insert(word.get<std::string>());
       CHECK(words == told);
     }
     if (field.type == detail::Field::Type::integer) {
@@ -240,6 +250,36 @@ TEST_CASE("R93: bodies are documented as the routes declare them") {
     CHECK(body["required"] == needed);
     same_members(*route.schema, body["content"]["application/json"]["schema"], "body");
   }
+}
+
+TEST_CASE("links lead from what is made to what can be done with it") {
+  std::map<std::string, std::set<std::string>> parameters;
+  for (const auto& [path, item] : document()["paths"].items())
+    for (const auto& [method, operation] : item.items()) {
+      auto& names = parameters[operation["operationId"].get<std::string>()];
+      for (const Json& parameter : operation.value("parameters", Json::array()))
+        names.insert(resolved(parameter)["name"].get<std::string>());
+    }
+  std::set<std::string> sources;
+  for (const auto& [path, item] : document()["paths"].items())
+    for (const auto& [method, operation] : item.items())
+      for (const auto& [status, response] : operation["responses"].items()) {
+        const Json links = resolved(response).value("links", Json::object());
+        for (const auto& [name, link] : links.items()) {
+          CAPTURE(path);
+          CAPTURE(name);
+          sources.insert(operation["operationId"].get<std::string>());
+          const auto known = parameters.find(link["operationId"].get<std::string>());
+          REQUIRE(known != parameters.end());
+          for (const auto& [parameter, expression] : link["parameters"].items()) {
+            CHECK(known->second.count(parameter) == 1);
+            CHECK(expression.get_ref<const std::string&>().starts_with("$re"));
+          }
+        }
+      }
+  for (const char* made :
+       {"createUser", "createTarget", "createPolicy", "createToken", "addSubject", "setDefaultEnv"})
+    CHECK_MESSAGE(sources.count(made) == 1, made);
 }
 
 TEST_CASE("the document is sound: references lead somewhere, examples fit their schemas") {
