@@ -27,7 +27,8 @@ inline const std::string kNobody = "11111111-1111-4111-8111-111111111111";
 /// The live side of a gateway, as far as the API can tell.
 class FakeLive final : public LiveState {
  public:
-  int recycle(const std::string& user_id) override {
+  Result<int> recycle(const std::string& user_id) override {
+    if (away) return Error(ErrorCode::unavailable, "storage_unavailable", "The storage does not answer");
     const std::lock_guard lock(mutex);
     recycled.push_back(user_id);
     return 3;
@@ -59,6 +60,7 @@ class FakeLive final : public LiveState {
   std::string tested_as;
   TargetStatus status;
   bool broken = false;
+  bool away = false;  ///< of its storage
 };
 
 struct Settings {

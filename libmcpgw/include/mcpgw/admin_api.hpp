@@ -55,8 +55,9 @@ struct TargetTest {
 class LiveState {
  public:
   virtual ~LiveState() = default;
-  /// Closes all sessions of the user and their own instances; returns how many sessions.
-  virtual int recycle(const std::string& user_id) = 0;
+  /// Closes all sessions of the user and their own instances; returns how many sessions. Fails, and closes
+  /// none, when storage cannot be told.
+  virtual Result<int> recycle(const std::string& user_id) = 0;
   /// Marks the target's instances as old; returns how many.
   virtual Result<int> restart_instances(const std::string& target_id) = 0;
   virtual TargetStatus target_status(const std::string& target_id) = 0;
@@ -68,15 +69,15 @@ class LiveState {
 };
 
 struct AdminApiOptions {
-  std::shared_ptr<Repository> repository;          ///< required
-  std::shared_ptr<Authenticator> authenticator;    ///< required
-  std::shared_ptr<PolicyEngine> policy_engine;     ///< required
-  std::shared_ptr<AuditSink> audit_sink;           ///< required
-  LiveState* live = nullptr;                       ///< required; outlives the AdminApi
+  std::shared_ptr<Repository> repository;        ///< required
+  std::shared_ptr<Authenticator> authenticator;  ///< required
+  std::shared_ptr<PolicyEngine> policy_engine;   ///< required
+  std::shared_ptr<AuditSink> audit_sink;         ///< required
+  LiveState* live = nullptr;                     ///< required; outlives the AdminApi
   std::size_t body_max = 1024 * 1024;
   std::size_t list_max = 10000;
   bool kubernetes_enabled = false;
-  bool audit_bodies = true;      ///< record redacted request bodies
+  bool audit_bodies = true;  ///< record redacted request bodies
   std::size_t audit_body_max = 64 * 1024;
   /// Told why a request was answered 500. Called from the thread of handle().
   std::function<void(const std::string& request_id, const std::string& cause)> on_internal_error;
@@ -89,14 +90,15 @@ class AdminApi {
   AdminApi(const AdminApi&) = delete;
   AdminApi& operator=(const AdminApi&) = delete;
 
-  /// Answers one request below /api. `request_id` is echoed and put into errors. HEAD is answered as GET, body
-  /// included: leaving it out is the HTTP server's part. Does not throw.
+  /// Answers one request below /api. `request_id` is echoed and put into errors. HEAD is answered as GET,
+  /// body included: leaving it out is the HTTP server's part. Does not throw.
   HttpResponse handle(const HttpRequest& request, const std::string& request_id);
 
   /// Whether this request hashes a password: a host runs those on a pool of their own.
   static bool hashes_password(std::string_view method, std::string_view path) noexcept;
 
-  /// The template of the route at `path` ("/api/targets/{id}"), for logs and metrics; empty when there is none.
+  /// The template of the route at `path` ("/api/targets/{id}"), for logs and metrics; empty when there is
+  /// none.
   static std::string route_template(std::string_view path);
 
   /// One line of the route table, for documentation and tests.

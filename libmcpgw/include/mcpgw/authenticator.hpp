@@ -76,6 +76,8 @@ class Authenticator {
   /// Whether the identity behind `principal` is still valid and unchanged (role, groups, scopes): used to
   /// close open streams. Memory.
   bool still_valid(const Principal& principal) const;
+  /// Whether its token and its user are still good, whatever became of role and groups. Memory.
+  bool token_valid(const Principal& principal) const;
 
   /// permission_denied/"registration_closed", "setup_token_required"; invalid_argument/"weak_password" or
   /// with field "email"; conflict/"email_taken"; resource_exhausted/"rate_limited";

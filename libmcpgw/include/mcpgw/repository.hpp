@@ -132,6 +132,7 @@ class Repository {
   std::shared_ptr<const User> user_by_email(std::string_view email) const;  // memory; any case
   std::vector<std::shared_ptr<const User>> users() const;                   // memory; by email
   bool has_users() const;                                                   // memory; ever had one
+  /// Disabling a user removes their sessions with it.
   /// not_found/"user_not_found"; conflict/"last_admin"; precondition_failed.
   Result<User> update_user(std::string_view id, const UserPatch& patch,
                            std::optional<std::uint64_t> if_version = std::nullopt);
@@ -142,6 +143,10 @@ class Repository {
   /// conflict/"token_limit" counts unexpired, unrevoked tokens of kind api. Sets id, jti, created_at.
   /// A user keeps at most 1000 rows: beyond it the oldest dead ones, then the oldest logins, make room.
   Result<ApiToken> create_token(ApiToken token);
+  /// A login: the token, and the user's last_login_at, in one transaction, if the account is enabled and its
+  /// password hash is still the one that was judged. `user` gets the account as it then is.
+  /// not_found/"user_not_found"; conflict/"account_changed".
+  Result<ApiToken> create_login(ApiToken token, std::string_view judged_hash, User& user);
   std::shared_ptr<const ApiToken> token_by_jti(std::string_view jti) const;  // memory
   std::shared_ptr<const ApiToken> token(std::string_view id) const;          // memory
   /// All tokens kept for the user, newest first, revoked and expired ones included.
@@ -223,6 +228,8 @@ class Repository {
   Status update_session(const SessionRecord& session);
   Result<std::optional<SessionRecord>> load_session(std::string_view id);
   Status delete_session(std::string_view id);
+  /// All of the user, in one transaction; returns their ids.
+  Result<std::vector<std::string>> delete_sessions_of(std::string_view user_id);
   Result<std::vector<SessionRecord>> sessions_of(std::string_view user_id);
   /// Removes sessions that were last active before `cutoff`; returns their ids.
   Result<std::vector<std::string>> purge_sessions(Time cutoff);

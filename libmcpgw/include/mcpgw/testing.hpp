@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,12 @@ class FailingStorage : public Storage {
   explicit FailingStorage(std::shared_ptr<Storage> inner);
   /// The `nth` next commit (1 = the very next) fails with `error`, before (or after) it took effect.
   void fail_commit(int nth, Error error, bool after_commit = false);
+  /// The `nth` next call that reads or writes (1 = the very next) fails with `error`, without effect.
+  void fail_call(int nth, Error error);
+  /// Whether a failure that was asked for is still to come. Neither kind replaces the other.
+  bool failure_pending() const;
+  /// Takes back what is still to come.
+  void heal();
   /// Every call fails until set back.
   void set_down(bool down);
 
@@ -49,10 +56,13 @@ class FailingStorage : public Storage {
   Status ping() override;
 
  private:
-  bool down();
+  /// The error that this call shall have.
+  std::optional<Error> failure_of_call();
 
   std::shared_ptr<Storage> inner_;
-  std::mutex mutex_;  // protects the members below
+  mutable std::mutex mutex_;  // protects the members below
+  int call_countdown_ = 0;
+  Error call_error_;
   int countdown_ = 0;
   bool after_ = false;
   bool down_ = false;
@@ -115,13 +125,13 @@ class FakeUpstream {
 /// The answer to an MCP request, as a test wants to look at it.
 struct McpReply {
   int http_status = 0;
-  std::string body;                  ///< the JSON-RPC answer's text
+  std::string body;                        ///< the JSON-RPC answer's text
   std::vector<std::string> notifications;  ///< messages before it, in order
   std::string session_id;
-  bool ok() const;                   ///< a result, not an error
-  int error_code() const;            ///< 0 when ok
+  bool ok() const;         ///< a result, not an error
+  int error_code() const;  ///< 0 when ok
   std::string error_message() const;
-  std::string result() const;        ///< JSON text of `result`
+  std::string result() const;  ///< JSON text of `result`
   /// Texts of result.content[].text, joined by newlines.
   std::string text() const;
 };
@@ -140,6 +150,9 @@ class McpClient {
   std::vector<std::string> list_prompts();
   /// A REST call with this user's token.
   HttpResponse api(const std::string& method, const std::string& path, const std::string& body = {});
+  /// Goes on with another token, or in another session.
+  void use_token(std::string token) { token_ = std::move(token); }
+  void use_session(std::string session_id) { session_id_ = std::move(session_id); }
   const std::string& token() const { return token_; }
   const std::string& session_id() const { return session_id_; }
   const std::string& user_id() const { return user_id_; }
@@ -155,8 +168,8 @@ class McpClient {
 };
 
 struct InProcessOptions {
-  GatewayOptions gateway;       ///< storage may be null: memory
-  bool over_socket = false;     ///< drive it through an HttpServer on a free port
+  GatewayOptions gateway;    ///< storage may be null: memory
+  bool over_socket = false;  ///< drive it through an HttpServer on a free port
 };
 
 /// A gateway with memory storage, an admin and whatever upstreams and users the test adds.

@@ -103,8 +103,9 @@ HttpResponse change_password(Call& call) {
 }
 
 HttpResponse recycle_own(Call& call) {
-  return json_response(200, {{"recycled", call.api.live->recycle(call.principal.user_id)},
-                             {"user_id", call.principal.user_id}});
+  const auto count = call.api.live->recycle(call.principal.user_id);
+  if (!count) return failure(call, count.error());
+  return json_response(200, {{"recycled", *count}, {"user_id", call.principal.user_id}});
 }
 
 }  // namespace

@@ -106,6 +106,23 @@ void collect_texts(const Json& value, std::vector<std::string>& out) {
   }
 }
 
+/// User and password that a URL carries, though no URL of ours may.
+void collect_user_info(const Json& value, std::vector<std::string>& out) {
+  if (value.is_array()) {
+    for (const Json& element : value) collect_user_info(element, out);
+    return;
+  }
+  if (!value.is_string()) return;
+  const auto& text = value.get_ref<const std::string&>();
+  for (std::size_t at = 0; (at = text.find("://", at)) != std::string::npos;) {
+    at += 3;
+    const auto end = std::min(text.find_first_of("/?# \t\r\n", at), text.size());
+    const auto user_info = text.rfind('@', end);
+    if (user_info == std::string::npos || user_info < at || user_info >= end || user_info == at) continue;
+    out.push_back(text.substr(at, user_info - at));
+  }
+}
+
 void collect(const Schema& schema, const Json& body, BodySecrets& out) {
   if (!body.is_object()) return;
   for (const auto& [name, value] : body.items()) {
@@ -129,6 +146,8 @@ void collect(const Schema& schema, const Json& body, BodySecrets& out) {
         for (const Json& element : value) collect(*field->members, element, out);
     } else if (value.is_structured() && field->type != Field::Type::texts) {
       out.names.push_back(name);
+    } else {
+      collect_user_info(value, out.texts);
     }
   }
 }

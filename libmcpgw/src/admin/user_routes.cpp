@@ -59,7 +59,8 @@ HttpResponse update(Call& call) {
   }
   auto updated = call.api.repository->update_user(user->id, patch, *version);
   if (!updated) return failure(call, updated.error());
-  if (!updated->enabled) call.api.live->recycle(user->id);
+  // Their sessions are gone from storage: this ends what is open here.
+  if (!updated->enabled) (void)call.api.live->recycle(user->id);
   return object_response(200, user_view(*updated), updated->version);
 }
 
@@ -71,7 +72,7 @@ HttpResponse remove(Call& call) {
   if (!version) return failure(call, version.error());
   if (auto status = call.api.repository->delete_user(user->id, *version); !status)
     return failure(call, status.error());
-  call.api.live->recycle(user->id);
+  (void)call.api.live->recycle(user->id);
   return no_content();
 }
 
@@ -94,7 +95,9 @@ HttpResponse revoke_token(Call& call) {
 HttpResponse recycle(Call& call) {
   if (auto bad = check_id(call.path[0])) return *bad;
   if (!call.api.repository->user(call.path[0])) return unknown();
-  return json_response(200, {{"recycled", call.api.live->recycle(call.path[0])}, {"user_id", call.path[0]}});
+  const auto count = call.api.live->recycle(call.path[0]);
+  if (!count) return failure(call, count.error());
+  return json_response(200, {{"recycled", *count}, {"user_id", call.path[0]}});
 }
 
 }  // namespace

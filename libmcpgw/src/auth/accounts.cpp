@@ -131,33 +131,26 @@ Result<SignedIn> Authenticator::login(std::string_view email, std::string_view p
     if (!impl.limits.settle(account, address, right, impl.monotonic())) return rate_limited();
     if (!right) return invalid_credentials();
 
-    UserPatch patch;
-    patch.last_login_at = impl.now();
-    auto current = repository.update_user(user->id, patch);
-    if (!current) return deleted_is_unknown(current.error());
-    if (!current->enabled) return invalid_credentials();
-    if (current->password_hash != stored) continue;  // changed meanwhile: judge by the new one
     ApiToken row = impl.login_row("Login");
-    row.user_id = current->id;
-    auto minted = impl.mint(std::move(row));
-    if (!minted) return deleted_is_unknown(minted.error());
-    // A change from here on revokes the new token with the others; one before it is seen now.
-    const auto now = repository.user(current->id);
-    if (!now || !now->enabled || now->password_hash != stored) {
-      if (now) (void)repository.revoke_token(now->id, minted->row.id);
-      if (!now || !now->enabled) return invalid_credentials();
-      continue;
-    }
+    row.user_id = user->id;
+    User current;
+    // What happened to the account since it was judged makes this fail; what happens from here on finds the
+    // token among the others.
+    auto made = repository.create_login(std::move(row), stored, current);
+    if (!made && made.error().reason == "account_changed") continue;
+    if (!made) return deleted_is_unknown(made.error());
+    auto token = impl.sign(*made);
+    if (!token) return token.error();
     if (needs_rehash(stored)) {
       if (auto hash = impl.hash(password)) {
         UserPatch rehash;
         rehash.password_hash = std::move(*hash);
         // Best effort, and never over somebody's newer password: the next login tries again.
-        if (auto updated = repository.update_user(current->id, rehash, current->version))
-          current = std::move(updated);
+        if (auto updated = repository.update_user(current.id, rehash, current.version))
+          current = std::move(*updated);
       }
     }
-    return SignedIn{without_hash(std::move(*current)), std::move(minted->token)};
+    return SignedIn{without_hash(std::move(current)), std::move(*token)};
   }
   return overloaded();
 }

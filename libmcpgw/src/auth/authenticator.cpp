@@ -168,6 +168,13 @@ Result<Principal> Authenticator::authenticate_token(std::string_view token) cons
 }
 
 bool Authenticator::still_valid(const Principal& principal) const {
+  if (!token_valid(principal)) return false;
+  if (principal.token_id.empty()) return true;
+  const auto user = impl_->repository().user(principal.user_id);
+  return user && user->role == principal.role && user->groups == principal.groups;
+}
+
+bool Authenticator::token_valid(const Principal& principal) const {
   const Repository& repository = impl_->repository();
   const Time now = impl_->now();
   const auto user = repository.user(principal.user_id);
@@ -177,8 +184,7 @@ bool Authenticator::still_valid(const Principal& principal) const {
     return !impl_->options.verifiers.empty() && (!user || user->enabled) &&
            (!principal.token_expires_at || *principal.token_expires_at > now);
   }
-  if (!user || !user->enabled || user->role != principal.role || user->groups != principal.groups)
-    return false;
+  if (!user || !user->enabled) return false;
   const auto row = repository.token(principal.token_id);
   return row && row->user_id == principal.user_id && !row->revoked_at && row->scopes == principal.scopes &&
          (!row->expires_at || *row->expires_at > now);

@@ -59,9 +59,9 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   const std::shared_ptr<CallHandle> handle;
 
   // Set before it runs.
-  std::string body;  ///< keeps the views alive
+  std::string body;     ///< keeps the views alive
   HttpHeaders headers;  ///< of the client\'s request; those that a target lists are passed on
-  std::string id;    ///< raw JSON
+  std::string id;       ///< raw JSON
   std::string method;
   std::string_view params;     ///< raw, may be empty
   std::string progress_token;  ///< raw; empty: none asked for

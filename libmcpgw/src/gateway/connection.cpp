@@ -105,6 +105,8 @@ std::shared_ptr<const Listing> UpstreamConnection::known_listing(ListKind kind) 
 }
 
 Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind kind) {
+  const Use use(shared_from_this());  // an edit meanwhile lets it finish
+  if (!usable()) co_return Error(ErrorCode::unavailable, "upstream_closed", "The connection was closed");
   auto out = std::make_shared<Listing>();
   std::optional<std::string> cursor;
   std::set<std::string> seen;
@@ -208,7 +210,9 @@ void UpstreamConnection::on_lost(const Error& error) {
 
 UpstreamConnection::Use::Use(std::shared_ptr<UpstreamConnection> connection)
     : connection_(std::move(connection)) {
-  connection_->in_flight_.fetch_add(1, std::memory_order_relaxed);
+  // With retire(): one of the two sees the other, so that a call which then finds the connection usable is
+  // not cut by its end.
+  connection_->in_flight_.fetch_add(1, std::memory_order_seq_cst);
 }
 
 UpstreamConnection::Use::~Use() {
@@ -225,8 +229,8 @@ SteadyTime UpstreamConnection::idle_since() const noexcept {
 
 void UpstreamConnection::retire(SteadyTime deadline) {
   close_at_.store(ticks(deadline), std::memory_order_relaxed);
-  retired_.store(true, std::memory_order_release);
-  if (in_flight_.load(std::memory_order_acquire) == 0) close();
+  retired_.store(true, std::memory_order_seq_cst);
+  if (in_flight_.load(std::memory_order_seq_cst) == 0) close();
 }
 
 bool UpstreamConnection::overdue(SteadyTime now) const {

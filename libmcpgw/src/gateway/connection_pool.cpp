@@ -148,7 +148,11 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(
 Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                                 std::shared_ptr<AsyncEvent> opened) {
   auto result = co_await connect(core, binding);
-  if (result) {
+  // Either the change came before this look at it, or it finds the slot and marks it.
+  const bool outdated_now = outdated(*core, *binding);
+  if (outdated_now) {
+    // Nothing of it is news about the target as it is now.
+  } else if (result) {
     report(*binding->target, binding->key, std::nullopt, {}, &(*result)->upstream().facts());
   } else {
     report(*binding->target, binding->key, result.error(), result.error().message, nullptr);
@@ -158,12 +162,13 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
     const std::lock_guard lock(mutex_);
     Slot& slot = slots_[binding->key];
     slot.opening = nullptr;
-    if (result) {
-      if (closed_) {
-        unwanted = *result;
-      } else {
-        slot.connection = *result;
-      }
+    const bool superseded = std::exchange(slot.superseded, false) || outdated_now;
+    if (result && (closed_ || superseded)) unwanted = *result;
+    if (superseded) {
+      slot.error = Error(ErrorCode::unavailable, kSuperseded, "The target was changed in the meantime");
+      slot.retry_at = {};
+    } else if (result) {
+      if (!closed_) slot.connection = *result;
       slot.error = std::nullopt;
       slot.failures = 0;
     } else {
@@ -348,6 +353,7 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
         slot.connection = nullptr;
       }
       slot.retry_at = {};
+      slot.superseded = slot.opening != nullptr;
       it = slot.opening ? std::next(it) : slots_.erase(it);
     }
   }
@@ -355,33 +361,35 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
   if (count) *count = static_cast<int>(found.size());
 }
 
+bool ConnectionPool::outdated(const GatewayCore& core, const Binding& binding) const {
+  const auto target = core.repository->target(binding.target->id);
+  if (!target || !target->enabled || target->version != binding.target->version) return true;
+  Principal principal;
+  principal.user_id = binding.user_id;
+  if (const auto user = core.repository->user(binding.user_id)) {
+    if (!user->enabled && binding.subject.starts_with("user:")) return true;
+    principal.role = user->role;
+    principal.groups = user->groups;
+  } else if (binding.subject.starts_with("user:")) {
+    return true;
+  }
+  const auto now = bind(principal, target, binding.client, binding.session_id);
+  // A shared instance whose first user moved on still serves the others of its subject.
+  if (now && (*now)->subject != binding.subject && !binding.subject.starts_with("user:")) return false;
+  return !now || (*now)->key != binding.key;
+}
+
 void ConnectionPool::on_change(const RepositoryChange& change) {
   using Kind = RepositoryChange::Kind;
   const auto core = core_.lock();
   if (!core) return;
-  // Resolves anew what a connection was made with, for the same principal as storage knows it now.
-  const auto outdated = [&](const Binding& binding) {
-    const auto target = core->repository->target(binding.target->id);
-    if (!target || !target->enabled || target->version != binding.target->version) return true;
-    Principal principal;
-    principal.user_id = binding.user_id;
-    if (const auto user = core->repository->user(binding.user_id)) {
-      if (!user->enabled && binding.subject.starts_with("user:")) return true;
-      principal.role = user->role;
-      principal.groups = user->groups;
-    } else if (binding.subject.starts_with("user:")) {
-      return true;
-    }
-    const auto now = bind(principal, target, binding.client, binding.session_id);
-    // A shared instance whose first user moved on still serves the others of its subject.
-    if (now && (*now)->subject != binding.subject && !binding.subject.starts_with("user:")) return false;
-    return !now || (*now)->key != binding.key;
-  };
   switch (change.kind) {
     case Kind::target:
     case Kind::target_token:
     case Kind::env:
-      retire([&](const Binding& binding) { return binding.target->id == change.id && outdated(binding); });
+      retire([&](const Binding& binding) {
+        return binding.target->id == change.id && outdated(*core, binding);
+      });
       if (change.kind == Kind::target && change.erased) {
         const std::lock_guard lock(mutex_);
         health_.erase(change.id);
@@ -390,7 +398,8 @@ void ConnectionPool::on_change(const RepositoryChange& change) {
       }
       break;
     case Kind::user:
-      retire([&](const Binding& binding) { return binding.user_id == change.id && outdated(binding); });
+      retire(
+          [&](const Binding& binding) { return binding.user_id == change.id && outdated(*core, binding); });
       break;
     default:
       break;

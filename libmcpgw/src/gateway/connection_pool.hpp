@@ -28,6 +28,11 @@ namespace mcpgw::detail {
 
 class UpstreamConnection;
 
+/// Reason of acquire(): what the binding was made of has changed while the connection was being opened.
+inline constexpr const char* kSuperseded = "superseded";
+/// How often a call may meet a change of its target or values before it is told.
+inline constexpr int kMaxReopened = 5;
+
 /// Who hears what a server sends outside calls.
 class ConnectionListener {
  public:
@@ -61,7 +66,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   const Target& target() const noexcept { return *binding_->target; }
   Upstream& upstream() const noexcept { return *upstream_; }
   const std::shared_ptr<Upstream>& upstream_ptr() const noexcept { return upstream_; }
-  bool usable() const { return upstream_ && upstream_->alive() && !retired_.load(std::memory_order_acquire); }
+  bool usable() const { return upstream_ && upstream_->alive() && !retired_.load(std::memory_order_seq_cst); }
 
   /// The items of one kind, all pages. Kept while the server announces changes, else for a short time;
   /// `fresh` asks again unless that was done a moment ago. Empty when the server does not offer the kind.
@@ -135,7 +140,7 @@ class ConnectionPool {
                                               const ClientFacts& client, const std::string& session_id) const;
 
   /// The connection for a binding, opened when there is none. Errors: those of Upstream,
-  /// "transport_disabled", "kubernetes_disabled", "instance_limit".
+  /// "transport_disabled", "kubernetes_disabled", "instance_limit", kSuperseded.
   Task<Result<std::shared_ptr<UpstreamConnection>>> acquire(std::shared_ptr<const Binding> binding,
                                                             SteadyTime deadline);
 
@@ -168,6 +173,7 @@ class ConnectionPool {
     std::optional<Error> error;
     int failures = 0;
     SteadyTime retry_at{};
+    bool superseded = false;  ///< retired while it was being opened
   };
   struct Health {
     std::string state = "idle";
@@ -183,6 +189,8 @@ class ConnectionPool {
   Result<std::shared_ptr<HttpClient>> http_client(const GatewayCore& core, const Target& target);
   Status reserve_process(const GatewayCore& core, const Binding& binding);
   void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr);
+  /// Whether the binding would be made otherwise now, for the same principal as storage knows it now.
+  bool outdated(const GatewayCore& core, const Binding& binding) const;
 
   const std::weak_ptr<GatewayCore> core_;
   mutable std::mutex mutex_;  // guards what follows
@@ -190,7 +198,7 @@ class ConnectionPool {
   std::vector<std::shared_ptr<UpstreamConnection>> retired_;
   std::map<std::string, Health> health_;                                                  // by target id
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
-  std::map<std::string, std::shared_ptr<ConcurrencyLimit>> limits_;  // by target id
+  std::map<std::string, std::shared_ptr<ConcurrencyLimit>> limits_;                       // by target id
   bool closed_ = false;
 };
 

@@ -17,14 +17,15 @@ using std::chrono::steady_clock;
 
 namespace {
 
-constexpr auto kSweepEvery = std::chrono::seconds(1);
+/// Streams and calls of a token that expires end within a second.
+constexpr auto kSweepEvery = std::chrono::milliseconds(500);
 constexpr auto kKeepAliveEvery = std::chrono::seconds(14);
 /// Longer than a child takes to be killed.
 constexpr auto kFarewell = std::chrono::seconds(8);
 constexpr auto kPurgeEvery = std::chrono::hours(1);
 constexpr auto kKeepEndedTokens = std::chrono::hours(24 * 30);
 
-/// Once a second: ends what is idle or overdue. Lives as long as the core is wanted.
+/// Twice a second: ends what is idle or overdue. Lives as long as the core is wanted.
 Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::atomic<bool>> stop) {
   auto last_keep_alive = steady_clock::now();
   auto last_purge = steady_clock::time_point::min();
@@ -44,7 +45,8 @@ Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::at
       last_purge = now;
       (void)core->runtime->post_blocking([core] {
         (void)core->repository->purge_tokens(core->clock->now() - kKeepEndedTokens);
-        (void)core->repository->purge_sessions(core->clock->now() - core->options.session.timeout);
+        // What storage knows of a session's activity lags behind.
+        (void)core->repository->purge_sessions(core->clock->now() - 2 * core->options.session.timeout);
       });
     }
   }
@@ -55,7 +57,8 @@ void reload_secrets(GatewayCore& core) {
   if (!core.options.reload_keys) return;
   const auto keys = core.options.reload_keys();
   if (!keys) return core.log(LogLevel::warn, "gateway", "new keys were announced, but cannot be read");
-  if (auto status = core.authenticator->replace_secrets(keys->jwt_secret, keys->previous_jwt_secrets); !status)
+  if (auto status = core.authenticator->replace_secrets(keys->jwt_secret, keys->previous_jwt_secrets);
+      !status)
     return core.log(LogLevel::error, "gateway", "new keys cannot be used: " + status.error().message);
   core.log(LogLevel::info, "gateway", "keys read again");
 }
@@ -237,6 +240,8 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
         using Kind = RepositoryChange::Kind;
         if (change.kind == Kind::keys) reload_secrets(*alive);
         if (change.kind == Kind::user || change.kind == Kind::token) alive->sessions->check_identities();
+        if (change.kind == Kind::session && change.erased)
+          alive->sessions->ended_elsewhere(change.id, change.user_id);
         if (change.kind == Kind::policy || change.kind == Kind::target || change.kind == Kind::user)
           alive->sessions->schedule_announcements();
       });

@@ -90,10 +90,11 @@ Task<void> run_test(std::shared_ptr<GatewayCore> core, Principal principal,
 
 }  // namespace
 
-int GatewayLiveState::recycle(const std::string& user_id) {
+Result<int> GatewayLiveState::recycle(const std::string& user_id) {
   const auto core = core_.lock();
   if (!core) return 0;
-  const int count = core->sessions->recycle(user_id);
+  const auto count = core->sessions->recycle(user_id);
+  if (!count) return count;
   core->pool->close_user(user_id);
   return count;
 }

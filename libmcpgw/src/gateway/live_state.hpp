@@ -10,7 +10,7 @@ class GatewayLiveState final : public LiveState {
  public:
   explicit GatewayLiveState(std::weak_ptr<GatewayCore> core) : core_(std::move(core)) {}
 
-  int recycle(const std::string& user_id) override;
+  Result<int> recycle(const std::string& user_id) override;
   Result<int> restart_instances(const std::string& target_id) override;
   TargetStatus target_status(const std::string& target_id) override;
   Result<TargetTest> test_target(const Principal& principal, const std::string& target_id) override;

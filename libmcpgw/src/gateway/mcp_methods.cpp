@@ -122,15 +122,16 @@ Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Ses
                         std::shared_ptr<const Target> target, std::optional<ListKind> what, bool again,
                         SteadyTime until) -> Task<Gathered> {
     Gathered out{target, nullptr, nullptr};
-    auto connection = co_await s->connection(p, target, until);
-    if (!connection) {
-      self->core_->log(LogLevel::warn, "gateway", "a target is left out",
-                       {{"target", target->name}, {"reason", connection.error().reason}});
+    if (!what) {
+      auto connection = co_await s->connection(p, target, until);
+      if (connection)
+        out.connection = *connection;
+      else
+        self->core_->log(LogLevel::warn, "gateway", "a target is left out",
+                         {{"target", target->name}, {"reason", connection.error().reason}});
       co_return out;
     }
-    out.connection = *connection;
-    if (!what) co_return out;
-    auto listing = co_await (*connection)->listing(*what, until, again);
+    auto listing = co_await s->listing(p, target, *what, until, again);
     if (listing) {
       out.listing = *listing;
     } else {
@@ -243,15 +244,10 @@ Task<std::optional<ItemRoute>> McpEndpoint::find_item(Call call, ListKind kind, 
       if (prefixed && !(name.size() > target->slug.size() && name.starts_with(target->slug) &&
                         name[target->slug.size()] == '_'))
         continue;
-      auto connection = co_await call->session->connection(call->principal, target, deadline);
-      if (!connection) {
+      auto listing = co_await call->session->listing(call->principal, target, kind, deadline, fresh);
+      if (!listing) {
         // The name can only be this target's: tell what is wrong with it rather than that the name is
         // unknown.
-        if (prefixed || view->targets.size() == 1) co_return ItemRoute{target, name, std::string(), prefixed};
-        continue;
-      }
-      auto listing = co_await (*connection)->listing(kind, deadline, fresh);
-      if (!listing) {
         if (prefixed || view->targets.size() == 1) co_return ItemRoute{target, name, std::string(), prefixed};
         continue;
       }
@@ -396,6 +392,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     co_return unknown_item(*call, kind, route.asked, "denied", 403);
   }
   row.decision = "allow";
+  const std::uint64_t judged = core_->policy->generation();
 
   const SteadyTime connect_by =
       steady_clock::now() + std::chrono::milliseconds(std::max<std::int64_t>(target.timeout_ms, 1000));
@@ -409,10 +406,22 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
           *call, target, Error(ErrorCode::resource_exhausted, "target_busy", "Too many calls are waiting"));
   }
   // A server that forgot the session has not acted on the call: it is sent once more on a new one.
+  bool sent_again = false;
   for (int attempt = 0;; ++attempt) {
     auto connection = co_await call->session->connection(call->principal, route.target, connect_by);
     if (!connection) co_return upstream_failure(*call, target, connection.error());
     const UpstreamConnection::Use use(*connection);
+    // Waiting takes time: whoever was revoked or denied meanwhile does not get through.
+    if (call->handle->cancelled())
+      co_return upstream_failure(*call, target,
+                                 Error(ErrorCode::cancelled, "cancelled", "The call was cancelled"));
+    if (core_->policy->generation() != judged &&
+        !core_->policy->evaluate(call->principal, target.id, type, route.original).allowed()) {
+      row.decision = "deny";
+      co_return unknown_item(*call, kind, route.asked, "denied", 403);
+    }
+    // Retired between the moment it was handed out and the moment it was in use.
+    if (!(*connection)->usable() && attempt < kMaxReopened) continue;
     call->connection = *connection;
     UpstreamCall request;
     request.method = call->method;
@@ -427,7 +436,8 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     request.handle = call->handle;
     auto answer = co_await (*connection)->upstream().request(std::move(request));
     if (!answer) {
-      if (answer.error().reason == "session_lost" && attempt == 0 && !call->handle->cancelled()) {
+      if (answer.error().reason == "session_lost" && !sent_again && !call->handle->cancelled()) {
+        sent_again = true;
         call->session->drop(*connection);
         continue;
       }

@@ -96,41 +96,70 @@ std::shared_ptr<const Session::View> Session::view(const Principal& principal) {
 
 Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
     const Principal& principal, const std::shared_ptr<const Target>& target, SteadyTime deadline) {
-  const std::uint64_t generation = core_->repository->credential_generation();
+  std::shared_ptr<const Target> current = target;
+  std::uint64_t generation;
   std::string identity = identity_of(principal);
   std::shared_ptr<const Binding> binding;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto it = bound_.find(target->id);
-    if (it != bound_.end() && it->second.generation == generation && it->second.identity == identity &&
-        it->second.binding->target->version == target->version) {
-      if (it->second.connection && it->second.connection->usable()) co_return it->second.connection;
-      binding = it->second.binding;
+  std::shared_ptr<UpstreamConnection> acquired;
+  for (int attempt = 0; !acquired; ++attempt) {
+    generation = core_->repository->credential_generation();
+    binding = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto it = bound_.find(current->id);
+      if (it != bound_.end() && it->second.generation == generation && it->second.identity == identity &&
+          it->second.binding->target->version == current->version) {
+        if (it->second.connection && it->second.connection->usable()) co_return it->second.connection;
+        binding = it->second.binding;
+      }
+    }
+    if (!binding) {
+      auto made = core_->pool->bind(principal, current, client_, id());
+      if (!made) co_return made.error();
+      binding = std::move(*made);
+    }
+    auto opened = co_await core_->pool->acquire(binding, deadline);
+    if (opened) {
+      acquired = std::move(*opened);
+    } else if (opened.error().reason != kSuperseded) {
+      co_return opened.error();
+    } else if (attempt == kMaxReopened) {
+      co_return Error(ErrorCode::unavailable, "upstream_closed", "The target changes all the time");
+    } else {
+      // Target or values were changed while it was being opened: with what they are now.
+      current = core_->repository->target(target->id);
+      if (!current || !current->enabled)
+        co_return Error(ErrorCode::unavailable, "upstream_closed", "The target was taken out of use");
     }
   }
-  if (!binding) {
-    auto made = core_->pool->bind(principal, target, client_, id());
-    if (!made) co_return made.error();
-    binding = std::move(*made);
-  }
-  auto acquired = co_await core_->pool->acquire(binding, deadline);
-  if (!acquired) co_return acquired.error();
   std::shared_ptr<UpstreamConnection> old;
   {
     const std::lock_guard lock(mutex_);
     if (closed()) co_return Error(ErrorCode::cancelled, "cancelled", "The session was closed");
     Bound& bound = bound_[target->id];
     old = std::move(bound.connection);
-    bound = {generation, std::move(identity), binding, *acquired};
+    bound = {generation, std::move(identity), binding, acquired};
   }
-  if (old != *acquired) {
-    (*acquired)->attach(shared_from_this());
+  if (old != acquired) {
+    acquired->attach(shared_from_this());
     if (old) {
       old->detach(this);
       core_->pool->released(old);
     }
   }
-  co_return *acquired;
+  co_return acquired;
+}
+
+Task<Result<std::shared_ptr<const Listing>>> Session::listing(const Principal& principal,
+                                                              const std::shared_ptr<const Target>& target,
+                                                              ListKind kind, SteadyTime deadline,
+                                                              bool fresh) {
+  for (int attempt = 0;; ++attempt) {
+    auto open = co_await connection(principal, target, deadline);
+    if (!open) co_return open.error();
+    auto list = co_await (*open)->listing(kind, deadline, fresh);
+    if (list || (*open)->usable() || attempt == kMaxReopened) co_return list;
+  }
 }
 
 std::vector<std::shared_ptr<UpstreamConnection>> Session::connections() const {
@@ -150,10 +179,11 @@ void Session::drop(const std::shared_ptr<UpstreamConnection>& connection) {
 
 // --- running requests --------------------------------------------------------------------------------
 
-bool Session::begin(const std::string& raw_id, std::shared_ptr<CallHandle> handle) {
+bool Session::begin(const std::string& raw_id, std::shared_ptr<CallHandle> handle, const Principal& principal,
+                    std::function<void()> give_up) {
   const std::lock_guard lock(mutex_);
-  if (running_.size() >= kMaxRunning) return false;
-  return running_.emplace(raw_id, std::move(handle)).second;
+  if (closed() || running_.size() >= kMaxRunning) return false;
+  return running_.emplace(raw_id, Running{std::move(handle), principal, std::move(give_up)}).second;
 }
 
 void Session::end(const std::string& raw_id) {
@@ -165,9 +195,22 @@ void Session::cancel(const std::string& raw_id, std::string reason) {
   std::shared_ptr<CallHandle> handle;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto it = running_.find(raw_id); it != running_.end()) handle = it->second;
+    if (const auto it = running_.find(raw_id); it != running_.end()) handle = it->second.handle;
   }
   if (handle) handle->cancel(std::move(reason));
+}
+
+void Session::cancel_revoked() {
+  std::vector<Running> revoked;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [raw_id, call] : running_)
+      if (!core_->authenticator->token_valid(call.principal)) revoked.push_back(call);
+  }
+  for (const Running& call : revoked) {
+    call.handle->cancel("the token is no longer valid");
+    call.give_up();
+  }
 }
 
 std::size_t Session::running() const {
@@ -318,7 +361,7 @@ bool Session::subscribed(const std::string& exported_uri) const {
 void Session::close() {
   if (closed_.exchange(true)) return;
   std::map<std::string, Bound> bound;
-  std::unordered_map<std::string, std::shared_ptr<CallHandle>> running;
+  std::unordered_map<std::string, Running> running;
   std::unordered_map<std::int64_t, Asked> asked;
   std::shared_ptr<ResponseStream> stream;
   {
@@ -329,7 +372,10 @@ void Session::close() {
     stream = std::move(stream_);
     events_.clear();
   }
-  for (const auto& [raw_id, handle] : running) handle->cancel("the session was closed");
+  for (const auto& [raw_id, call] : running) {
+    call.handle->cancel("the session was closed");
+    call.give_up();
+  }
   for (auto& [number, one] : asked)
     if (const auto upstream = one.upstream.lock())
       upstream->respond(std::move(one.upstream_id), "error",

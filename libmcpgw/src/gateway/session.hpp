@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -60,6 +61,10 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   Task<Result<std::shared_ptr<UpstreamConnection>>> connection(const Principal& principal,
                                                                const std::shared_ptr<const Target>& target,
                                                                SteadyTime deadline);
+  /// A list over that connection; over a new one when it was retired meanwhile.
+  Task<Result<std::shared_ptr<const Listing>>> listing(const Principal& principal,
+                                                       const std::shared_ptr<const Target>& target,
+                                                       ListKind kind, SteadyTime deadline, bool fresh);
   /// Connections that are open now.
   std::vector<std::shared_ptr<UpstreamConnection>> connections() const;
   /// Drops a connection that turned out to be dead.
@@ -67,10 +72,15 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
 
   // --- requests of the client that are running -----------------------------------------------------
   /// False when a request with this id is running already.
-  bool begin(const std::string& raw_id, std::shared_ptr<CallHandle> handle);
+  /// `give_up` answers the client at once, wherever the call waits; called after a cancellation that the
+  /// client did not ask for, at most once.
+  bool begin(const std::string& raw_id, std::shared_ptr<CallHandle> handle, const Principal& principal,
+             std::function<void()> give_up);
   void end(const std::string& raw_id);
   void cancel(const std::string& raw_id, std::string reason);
   std::size_t running() const;
+  /// Cancels those whose token is no longer good.
+  void cancel_revoked();
 
   // --- requests to the client ----------------------------------------------------------------------
   /// Remembers whom an answer goes to; returns the id (raw JSON) for the client, empty when too many are
@@ -120,6 +130,11 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
     std::shared_ptr<const Binding> binding;
     std::shared_ptr<UpstreamConnection> connection;
   };
+  struct Running {
+    std::shared_ptr<CallHandle> handle;
+    Principal principal;
+    std::function<void()> give_up;
+  };
   struct Asked {
     std::weak_ptr<Upstream> upstream;
     std::string upstream_id;
@@ -145,7 +160,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   std::uint64_t view_generation_ = 0;
   std::string view_identity_;
   std::map<std::string, Bound> bound_;  // by target id
-  std::unordered_map<std::string, std::shared_ptr<CallHandle>> running_;
+  std::unordered_map<std::string, Running> running_;
   std::unordered_map<std::int64_t, Asked> asked_;
   std::int64_t next_ask_ = 1;
   std::shared_ptr<ResponseStream> stream_;
@@ -169,12 +184,16 @@ class SessionRegistry {
   Task<Result<std::shared_ptr<Session>>> find(const Principal& principal, const std::string& id);
   /// `event` is "deleted", "expired" or "recycled".
   void end(const std::shared_ptr<Session>& session, const char* event);
-  int recycle(const std::string& user_id);
+  /// Of this process and of storage. Fails, and ends none, when storage cannot be told.
+  Result<int> recycle(const std::string& user_id);
+  /// Storage no longer knows it: another replica has ended it.
+  void ended_elsewhere(const std::string& id, const std::string& user_id);
   std::vector<std::shared_ptr<Session>> all() const;
   std::size_t count(const std::string* user_id = nullptr) const;
   std::size_t streams() const;
   std::size_t streams_of(const std::string& user_id) const;
-  /// Closes streams of identities that are no longer what they were.
+  /// Closes streams of identities that are no longer what they were, and ends calls of those that were
+  /// revoked.
   void check_identities();
   void schedule_announcements();
   void sweep(SteadyTime now);
@@ -189,6 +208,7 @@ class SessionRegistry {
   /// Ended a moment ago: storage may still hold them.
   std::unordered_map<std::string, SteadyTime> ended_;
   bool announcing_ = false;
+  std::multiset<std::string> recycling_;  ///< users whose sessions are being ended here
 };
 
 }  // namespace mcpgw::detail

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <set>
 
 #include "base/text.hpp"
 #include "gateway/session.hpp"
@@ -18,16 +19,21 @@ std::string make_session_id(Random& random) {
   return base64url(bytes);
 }
 
-void audit_session(const GatewayCore& core, const Session& session, const char* event) {
+void audit_session(const GatewayCore& core, const std::string& id, const std::string& user_id,
+                   const std::string& client_name, const char* event) {
   AuditRecord row;
   row.kind = "session";
   row.method = event;
-  row.session_id = session.id();
-  row.user_id = session.user_id();
-  if (const auto user = core.repository->user(session.user_id())) row.user_email = user->email;
-  row.client_name = session.client_name();
+  row.session_id = id;
+  row.user_id = user_id;
+  if (const auto user = core.repository->user(user_id)) row.user_email = user->email;
+  row.client_name = client_name;
   row.response_status = 200;
   core.audit->add(std::move(row));
+}
+
+void audit_session(const GatewayCore& core, const Session& session, const char* event) {
+  audit_session(core, session.id(), session.user_id(), session.client_name(), event);
 }
 
 /// Storage calls block: they are made on a worker, and nobody waits for these.
@@ -120,24 +126,46 @@ void SessionRegistry::end(const std::shared_ptr<Session>& session, const char* e
   forget_later(core, session->id());
 }
 
-int SessionRegistry::recycle(const std::string& user_id) {
+Result<int> SessionRegistry::recycle(const std::string& user_id) {
   const auto core = core_.lock();
   if (!core) return 0;
-  std::vector<std::shared_ptr<Session>> live;
-  for (auto& session : all())
-    if (session->user_id() == user_id) live.push_back(std::move(session));
-  int count = static_cast<int>(live.size());
-  for (const auto& session : live) end(session, "recycled");
-  // Those that only storage knows: of an earlier run, or of another replica.
-  if (auto stored = core->repository->sessions_of(user_id)) {
-    for (const SessionRecord& record : *stored) {
-      const bool counted =
-          std::any_of(live.begin(), live.end(), [&](const auto& s) { return s->id() == record.id; });
-      if (!counted) ++count;
-      (void)core->repository->delete_session(record.id);
-    }
+  {
+    const std::lock_guard lock(mutex_);
+    recycling_.insert(user_id);
   }
-  return count;
+  // Storage first: what it still knew would come back to life after a restart, or on another replica.
+  auto stored = core->repository->delete_sessions_of(user_id);
+  std::vector<std::shared_ptr<Session>> live;
+  {
+    const std::lock_guard lock(mutex_);
+    recycling_.erase(recycling_.find(user_id));
+    if (!stored) return stored.error();
+    for (const auto& [id, session] : sessions_)
+      if (session->user_id() == user_id) live.push_back(session);
+    // One that is being loaded just now must not outlive this.
+    for (const std::string& id : *stored) ended_[id] = steady_clock::now();
+  }
+  std::set<std::string> ended(stored->begin(), stored->end());
+  for (const auto& session : live) {
+    end(session, "recycled");
+    ended.erase(session->id());
+  }
+  for (const std::string& id : ended) audit_session(*core, id, user_id, {}, "recycled");
+  return static_cast<int>(live.size() + ended.size());
+}
+
+void SessionRegistry::ended_elsewhere(const std::string& id, const std::string& user_id) {
+  std::shared_ptr<Session> session;
+  {
+    const std::lock_guard lock(mutex_);
+    if (recycling_.contains(user_id)) return;  // whoever does it ends them
+    ended_[id] = steady_clock::now();
+    const auto it = sessions_.find(id);
+    if (it == sessions_.end()) return;
+    session = std::move(it->second);
+    sessions_.erase(it);
+  }
+  session->close();
 }
 
 std::vector<std::shared_ptr<Session>> SessionRegistry::all() const {
@@ -177,6 +205,7 @@ void SessionRegistry::check_identities() {
       end(session, "expired");
       continue;
     }
+    session->cancel_revoked();
     const auto principal = session->stream_principal();
     if (principal && !core->authenticator->still_valid(*principal)) session->close_stream();
   }

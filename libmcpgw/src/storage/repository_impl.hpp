@@ -76,6 +76,10 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   /// repository_tokens.cpp
   Status revoke_operations(Operations& operations, std::string_view user_id, bool login, bool api,
                            std::string_view except_token_id) const;
+  /// Checks it, and sets id, jti and times.
+  Status prepare_token(ApiToken& token) const;
+  /// What creating a token takes: room for it, and the reference to its user. user_not_found, "token_limit".
+  Status token_operations(Operations& operations, const ApiToken& token) const;
   /// repository_targets.cpp
   std::string seal_client_key(const Target& target, const std::string& stored) const;
   Result<std::string> free_slug(const std::string& name) const;
@@ -95,6 +99,8 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   Result<std::string> open_credential(std::string_view collection, const detail::StoredCredential& row);
   /// repository_sessions.cpp
   Status write_session(const SessionRecord& session, std::optional<std::uint64_t> expected);
+  /// Removes the user's sessions; returns their ids.
+  Result<std::vector<std::string>> erase_sessions(Operations& operations, const std::string& user_id) const;
   /// repository_policies.cpp: checks what the policy refers to, and adds the references.
   Status refer(Operations& operations, const Policy& policy, const Policy* previous) const;
 

@@ -82,6 +82,29 @@ Status Repository::delete_session(std::string_view id) {
   });
 }
 
+Result<std::vector<std::string>> Repository::Impl::erase_sessions(Operations& operations,
+                                                                  const std::string& user_id) const {
+  const auto index = list(collection::kUserSessions, user_id + "/");
+  if (!index) return index.error();
+  std::vector<std::string> ids;
+  for (const Record& entry : *index) {
+    ids.push_back(entry.key.substr(user_id.size() + 1));
+    operations.push_back(erase(collection::kSessions, ids.back()));
+    operations.push_back(erase(collection::kUserSessions, entry.key));
+  }
+  return ids;
+}
+
+Result<std::vector<std::string>> Repository::delete_sessions_of(std::string_view user_id) {
+  if (!is_uuid(user_id)) return std::vector<std::string>();
+  Impl::Operations operations;
+  auto ids = impl_->erase_sessions(operations, std::string(user_id));
+  if (!ids || ids->empty()) return ids;
+  const auto versions = impl_->commit(operations);
+  if (!versions) return versions.error();
+  return ids;
+}
+
 Result<std::vector<SessionRecord>> Repository::sessions_of(std::string_view user_id) {
   std::vector<SessionRecord> sessions;
   if (!is_uuid(user_id)) return sessions;

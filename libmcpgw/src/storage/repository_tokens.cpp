@@ -43,40 +43,72 @@ void make_room(std::vector<Operation>& operations, std::vector<std::pair<ApiToke
 
 }  // namespace
 
-Result<ApiToken> Repository::create_token(ApiToken token) {
-  const Time now = impl_->now();
-  if (auto status = validate_token(token, now); !status) return status.error();
+Status Repository::Impl::token_operations(Operations& operations, const ApiToken& token) const {
+  const auto refs = refs_version(collection::kUserRefs, token.user_id);
+  if (!refs) return refs.error();
+  const auto records = list(collection::kTokens, token.user_id + "/");
+  if (!records) return records.error();
+  std::vector<std::pair<ApiToken, std::uint64_t>> rows;
+  std::size_t live = 0;
+  for (const Record& record : *records) {
+    auto row = decode_token(record.key, record.value);
+    if (!row) continue;
+    if (row->kind == TokenKind::api && !is_dead(*row, token.created_at)) ++live;
+    rows.emplace_back(std::move(*row), record.version);
+  }
+  if (token.kind == TokenKind::api && live >= options.max_tokens_per_user)
+    return Error(ErrorCode::conflict, "token_limit",
+                 "The user has the permitted number of API tokens already: revoke one first");
+  operations.push_back(put(collection::kTokens, token_key(token.user_id, token.id), encode_token(token), 0));
+  add_reference(operations, collection::kUserRefs, token.user_id, *refs);
+  make_room(operations, std::move(rows), token.created_at, [](const std::string& key, std::uint64_t version) {
+    return erase(collection::kTokens, key, version);
+  });
+  return {};
+}
+
+Status Repository::Impl::prepare_token(ApiToken& token) const {
+  const Time time = now();
+  if (auto status = validate_token(token, time); !status) return status;
   if (!is_uuid(token.user_id)) return user_not_found();
-  token.id = impl_->new_id();
-  token.jti = impl_->new_id();
-  token.created_at = now;
+  token.id = new_id();
+  token.jti = new_id();
+  token.created_at = time;
   token.last_used_at.reset();
   token.revoked_at.reset();
+  return {};
+}
+
+Result<ApiToken> Repository::create_token(ApiToken token) {
+  if (auto status = impl_->prepare_token(token); !status) return status.error();
   return impl_->retry<ApiToken>([&]() -> Result<ApiToken> {
-    const auto refs = impl_->refs_version(collection::kUserRefs, token.user_id);
-    if (!refs) return refs.error();
-    const auto records = impl_->list(collection::kTokens, token.user_id + "/");
-    if (!records) return records.error();
-    std::vector<std::pair<ApiToken, std::uint64_t>> rows;
-    std::size_t live = 0;
-    for (const Record& record : *records) {
-      auto row = decode_token(record.key, record.value);
-      if (!row) continue;
-      if (row->kind == TokenKind::api && !is_dead(*row, now)) ++live;
-      rows.emplace_back(std::move(*row), record.version);
-    }
-    if (token.kind == TokenKind::api && live >= impl_->options.max_tokens_per_user)
-      return Error(ErrorCode::conflict, "token_limit",
-                   "The user has the permitted number of API tokens already: revoke one first");
     Impl::Operations operations;
-    operations.push_back(
-        Impl::put(collection::kTokens, token_key(token.user_id, token.id), encode_token(token), 0));
-    impl_->add_reference(operations, collection::kUserRefs, token.user_id, *refs);
-    make_room(operations, std::move(rows), now, [](const std::string& key, std::uint64_t version) {
-      return Impl::erase(collection::kTokens, key, version);
-    });
+    if (auto status = impl_->token_operations(operations, token); !status) return status.error();
     const auto versions = impl_->commit(operations);
     if (!versions) return versions.error();
+    return token;
+  });
+}
+
+Result<ApiToken> Repository::create_login(ApiToken token, std::string_view judged_hash, User& user) {
+  if (auto status = impl_->prepare_token(token); !status) return status.error();
+  return impl_->retry<ApiToken>([&]() -> Result<ApiToken> {
+    const auto record = impl_->get(collection::kUsers, token.user_id);
+    if (!record) return record.error();
+    if (!*record) return user_not_found();
+    auto stored = decode_user(token.user_id, (*record)->value, (*record)->version);
+    if (!stored) return user_not_found();
+    if (!stored->enabled || stored->password_hash != judged_hash)
+      return Error(ErrorCode::conflict, "account_changed", "The account was changed in the meantime");
+    stored->last_login_at = token.created_at;
+    Impl::Operations operations;
+    operations.push_back(Impl::put(collection::kUsers, token.user_id, encode_user(*stored, (*record)->value),
+                                   (*record)->version));
+    if (auto status = impl_->token_operations(operations, token); !status) return status.error();
+    const auto versions = impl_->commit(operations);
+    if (!versions) return versions.error();
+    stored->version = versions->front();
+    user = std::move(*stored);
     return token;
   });
 }

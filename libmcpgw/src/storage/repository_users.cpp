@@ -142,7 +142,7 @@ Result<User> Repository::update_user(std::string_view id, const UserPatch& asked
     auto user = decode_user(id, (*record)->value, (*record)->version);
     if (!user) return user_not_found();
     if (if_version && *if_version != user->version) return precondition_failed();
-    const bool was_admin = is_enabled_admin(*user);
+    const bool was_admin = is_enabled_admin(*user), was_enabled = user->enabled;
     apply_patch(*user, patch, impl_->now());
     Impl::Operations operations;
     operations.push_back(
@@ -154,6 +154,8 @@ Result<User> Repository::update_user(std::string_view id, const UserPatch& asked
                                                    patch.revoke_api_tokens, patch.keep_token_id);
       if (!status) return status.error();
     }
+    if (was_enabled && !user->enabled)
+      if (const auto ended = impl_->erase_sessions(operations, std::string(id)); !ended) return ended.error();
     const auto versions = impl_->commit(operations);
     if (!versions) return versions.error();
     user->version = versions->front();
@@ -193,12 +195,7 @@ Status Repository::delete_user(std::string_view id, std::optional<std::uint64_t>
       }
     }
     if (auto status = impl_->remove_from_policies(operations, user_id); !status) return status;
-    const auto sessions = impl_->list(collection::kUserSessions, user_id + "/");
-    if (!sessions) return sessions.error();
-    for (const Record& session : *sessions) {
-      operations.push_back(Impl::erase(collection::kSessions, session.key.substr(user_id.size() + 1)));
-      operations.push_back(Impl::erase(collection::kUserSessions, session.key));
-    }
+    if (const auto sessions = impl_->erase_sessions(operations, user_id); !sessions) return sessions.error();
     const auto versions = impl_->commit(operations);
     if (!versions) return versions.error();
     return {};

@@ -20,33 +20,51 @@ void FailingStorage::fail_commit(int nth, Error error, bool after_commit) {
   after_ = after_commit;
 }
 
+void FailingStorage::fail_call(int nth, Error error) {
+  std::lock_guard lock(mutex_);
+  call_countdown_ = nth;
+  call_error_ = std::move(error);
+}
+
+bool FailingStorage::failure_pending() const {
+  std::lock_guard lock(mutex_);
+  return countdown_ > 0 || call_countdown_ > 0;
+}
+
+void FailingStorage::heal() {
+  std::lock_guard lock(mutex_);
+  countdown_ = call_countdown_ = 0;
+}
+
 void FailingStorage::set_down(bool down) {
   std::lock_guard lock(mutex_);
   down_ = down;
 }
 
-bool FailingStorage::down() {
+std::optional<Error> FailingStorage::failure_of_call() {
   std::lock_guard lock(mutex_);
-  return down_;
+  if (down_) return down_error();
+  if (call_countdown_ > 0 && --call_countdown_ == 0) return call_error_;
+  return std::nullopt;
 }
 
 Result<std::optional<Record>> FailingStorage::get(std::string_view collection, std::string_view key) {
-  if (down()) return down_error();
+  if (auto failure = failure_of_call()) return *failure;
   return inner_->get(collection, key);
 }
 
 Result<std::vector<Record>> FailingStorage::list(std::string_view collection, std::string_view prefix,
                                                  std::string_view after, std::size_t limit) {
-  if (down()) return down_error();
+  if (auto failure = failure_of_call()) return *failure;
   return inner_->list(collection, prefix, after, limit);
 }
 
 Result<std::vector<std::uint64_t>> FailingStorage::commit(const std::vector<Operation>& operations) {
+  if (auto failed = failure_of_call()) return *failed;
   std::optional<Error> failure;
   bool after = false;
   {
     std::lock_guard lock(mutex_);
-    if (down_) return down_error();
     if (countdown_ > 0 && --countdown_ == 0) {
       failure = error_;
       after = after_;
@@ -64,7 +82,10 @@ std::uint64_t FailingStorage::watch(WatchCallback callback) { return inner_->wat
 void FailingStorage::unwatch(std::uint64_t id) { inner_->unwatch(id); }
 
 Status FailingStorage::ping() {
-  if (down()) return down_error();
+  {
+    std::lock_guard lock(mutex_);
+    if (down_) return down_error();
+  }
   return inner_->ping();
 }
 
