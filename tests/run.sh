@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, asan, tsan.
+# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, api, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -120,6 +120,38 @@ run_e2e() {
   count e2e "$ok" "$bad"
 }
 
+# python_environment DIRECTORY REQUIREMENTS: a virtual environment with exactly these packages, made anew when they change.
+python_environment() {
+  local stamp=$1/requirements.sum
+  if [ -x "$1/bin/python" ] && sha256sum --check --status "$stamp" 2>/dev/null; then return 0; fi
+  rm -rf "$1"
+  python3 -m venv "$1" &&
+    "$1/bin/python" -m pip install --disable-pip-version-check --no-input --quiet --no-deps --requirement "$2" &&
+    "$1/bin/python" -m pip check --disable-pip-version-check &&
+    sha256sum "$2" >"$stamp"
+}
+
+run_api() {
+  say api
+  build dev || { fail api $logs/build-dev.log "does not build"; return; }
+  python_environment build/venv-api tests/api/requirements.txt >$logs/api.log 2>&1 ||
+    { fail api $logs/api.log "PyPI packages cannot be installed"; return; }
+  local report=$PWD/$logs/api.xml numbers
+  rm -f "$report"
+  MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
+    PYTHONDONTWRITEBYTECODE=1 build/venv-api/bin/python -m pytest -q -c tests/api/pytest.ini --junit-xml "$report" tests/api \
+    >>$logs/api.log 2>&1
+  local result=$? tests bad
+  numbers=$(grep -o '<testsuite [^>]*>' "$report" 2>/dev/null | head -1)
+  number() { sed -n "s/.* $1=\"\([0-9]*\)\".*/\1/p" <<<"$numbers"; }
+  tests=$(number tests)
+  if [ -z "$tests" ] || [ "$tests" -eq 0 ]; then fail api $logs/api.log "ran no test"; return; fi
+  bad=$(($(number errors) + $(number failures) + $(number skipped)))
+  if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+  if [ "$bad" -ne 0 ]; then tail -n 200 $logs/api.log; fi
+  count api $((tests - bad)) "$bad"
+}
+
 mkdir -p $logs
 say "prerequisites"
 if ! install_packages "${build_packages[@]}" "${test_packages[@]}" >$logs/packages.log 2>&1; then
@@ -137,13 +169,14 @@ else
   build dev >/dev/null || true
   mapfile -t labels < <(ctest --test-dir build/dev --print-labels 2>/dev/null | sed -n 's/^  \([a-z0-9_]*\)$/\1/p')
   ((${#labels[@]})) || labels=(unit)
-  tiers=("${labels[@]}" package e2e asan tsan)
+  tiers=("${labels[@]}" package e2e api asan tsan)
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
   case $tier in
     package) run_package ;;
     e2e) run_e2e ;;
+    api) run_api ;;
     asan | tsan) run_sanitized "$tier" ;;
     *) run_ctest "$tier" ;;
   esac

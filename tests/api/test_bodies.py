@@ -162,6 +162,7 @@ def test_unknown_members_are_ignored_and_numbers_do_not_wrap(gateway):
     path = f"/api/targets/{gateway.ids['hidden']}"
     before = gateway.ask("GET", path)
     assert gateway.api("PUT", path, {"unknown": {"a": [1]}, "": None, "Name": "x"}, as_="admin").status == 200
+    # (A number that no machine holds is JSON all the same.)
     for text in ("4294967296", "18446744073709551616", "9223372036854775808", "-1", "1e3", "80.0", "80.5", '"80"', "1" + "0" * 400):
         answer = gateway.api("PUT", path, b'{"port":' + text.encode() + b"}", as_="admin")
         refused(answer, 400, "invalid_request", field="port")
