@@ -1,13 +1,11 @@
 #include "cli.hpp"
 
 #include <sys/stat.h>
-#include <termios.h>
-#include <unistd.h>
 
-#include <algorithm>
+#include <csignal>
 #include <cstdio>
-#include <ctime>
-#include <iostream>
+#include <map>
+#include <set>
 #include <thread>
 
 #include "secrets_file.hpp"
@@ -16,42 +14,44 @@ namespace mcpgw::app {
 
 namespace {
 
-constexpr std::size_t kMaxSecret = 16384;
-
 bool has_content(const std::string& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0 && info.st_size > 0;
 }
 
-/// Puts the terminal back as it was.
-class NoEcho {
- public:
-  NoEcho() : active_(::tcgetattr(STDIN_FILENO, &before_) == 0) {
-    auto silent = before_;
-    silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-    if (active_) ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
-  }
-  ~NoEcho() {
-    if (active_) ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &before_);
-  }
-  NoEcho(const NoEcho&) = delete;
-  NoEcho& operator=(const NoEcho&) = delete;
+/// Words of options made by add_choice. Options live as long as the program.
+std::map<const CLI::Option*, std::vector<std::string>>& choices() {
+  static std::map<const CLI::Option*, std::vector<std::string>> all;
+  return all;
+}
 
- private:
-  termios before_{};
-  bool active_;
-};
+std::set<const CLI::Option*>& files() {
+  static std::set<const CLI::Option*> all;
+  return all;
+}
 
 }  // namespace
 
 int run(int argc, char** argv, const std::vector<AddCommand>& commands) {
-  CLI::App app{"mcpgw: one MCP endpoint in front of many servers, with users, policies and credentials"};
+  ::signal(SIGPIPE, SIG_IGN);
+  CLI::App app{"mcpgw: one MCP endpoint in front of many servers, with users, policies and credentials",
+               "mcpgw"};
   app.require_subcommand(1);
-  app.fallthrough();  // -c and --json may stand after the command
+  app.fallthrough();  // what follows may stand after the command
   Invocation invocation;
-  app.add_option("-c,--config", invocation.config_file,
-                 "YAML configuration; default: ./mcpgw.yaml when it exists");
+  auto* config = add_file(app, "-c,--config", invocation.config_file,
+                          "YAML configuration; default: ./mcpgw.yaml when it exists");
   app.add_flag("--json", invocation.json, "Output for programs");
+  auto* server = app.add_option("--server", invocation.server.url,
+                                "Work on the running server at this URL; default: on the configured storage");
+  server->excludes(config);
+  add_file(app, "--token-file", invocation.server.token_file,
+           "API token for --server; default: the variable MCPGW_TOKEN")
+      ->needs(server);
+  add_file(app, "--ca", invocation.server.ca_file, "PEM file that vouches for --server")->needs(server);
+  app.add_flag("--plain-http", invocation.server.plain_http,
+               "Lets the token go to --server without TLS, beyond this machine")
+      ->needs(server);
   for (const auto& add : commands) add(app, invocation);
   try {
     app.parse(argc, argv);
@@ -62,11 +62,22 @@ int run(int argc, char** argv, const std::vector<AddCommand>& commands) {
 }
 
 int fail(const std::string& message) {
-  std::fprintf(stderr, "mcpgw: %s\n", message.c_str());
+  std::fprintf(stderr, "mcpgw: %s\n", shown(message).c_str());
   return kFailed;
 }
 
 int fail(const Error& error) { return fail(error.message.empty() ? error.reason : error.message); }
+
+int refuse(const std::string& message) {
+  fail(message);
+  return kWrongUsage;
+}
+
+int local_only(const Invocation& invocation, const char* command) {
+  if (invocation.server.url.empty()) return kDone;
+  return refuse(std::string(command) +
+                " works on files of the machine that it runs on: --server does not go with it");
+}
 
 std::optional<Config> read_config(const Invocation& invocation) {
   auto loaded = load_config(invocation.config_file, invocation.overrides);
@@ -76,23 +87,41 @@ std::optional<Config> read_config(const Invocation& invocation) {
   return std::move(loaded.config);
 }
 
+Status fill_secrets(Config& config, bool may_create, bool* made) {
+  if (!config.needs_jwt_secret() && !config.needs_encryption_key()) return {};
+  auto secrets = load_secrets(config.data_dir, *make_system_random(), may_create);
+  if (!secrets) return secrets.error();
+  if (made) *made = secrets->created;
+  auto& into = config.gateway;
+  if (config.needs_jwt_secret()) {
+    into.jwt_secret = std::move(secrets->jwt_secret);
+    into.previous_jwt_secrets = std::move(secrets->previous_jwt_secrets);
+  }
+  if (config.needs_encryption_key()) {
+    into.encryption.current = std::move(secrets->encryption_key);
+    into.encryption.previous = std::move(secrets->previous_encryption_keys);
+  }
+  return {};
+}
+
+std::optional<GatewayKeys> current_keys(const Config& config) {
+  Config filled = config;
+  if (!fill_secrets(filled, false, nullptr)) return std::nullopt;
+  return GatewayKeys{filled.gateway.jwt_secret, filled.gateway.previous_jwt_secrets,
+                     filled.gateway.encryption};
+}
+
 Result<Opened> open_database(Config config) {
+  ::umask(077);  // whatever is created here is for this user alone
   Opened out;
   const auto& path = config.database.path;
   const bool database_exists = has_content(path);
   out.made_database = !database_exists;
   const bool in_data_dir = path.compare(0, config.data_dir.size() + 1, config.data_dir + "/") == 0;
-  const bool wants_secrets = config.needs_jwt_secret() || config.needs_encryption_key();
-  if (in_data_dir || wants_secrets)
+  if (in_data_dir || config.needs_jwt_secret() || config.needs_encryption_key())
     if (auto status = prepare_data_dir(config.data_dir, &out.made_data_dir); !status) return status.error();
-  if (wants_secrets) {
-    // A new key beside an old database would make everything sealed in it unreadable.
-    auto secrets = load_secrets(config.data_dir, *make_system_random(), !database_exists);
-    if (!secrets) return secrets.error();
-    out.made_secrets = secrets->created;
-    if (config.needs_jwt_secret()) config.gateway.jwt_secret = secrets->jwt_secret;
-    if (config.needs_encryption_key()) config.gateway.encryption.current = secrets->encryption_key;
-  }
+  // A new key beside an old database would make everything sealed in it unreadable.
+  if (auto status = fill_secrets(config, !database_exists, &out.made_secrets); !status) return status.error();
   SqliteOptions options;
   options.path = path;
   const auto deadline = std::chrono::steady_clock::now() + config.storage_connect_timeout;
@@ -109,103 +138,52 @@ Result<Opened> open_database(Config config) {
   }
 }
 
-std::optional<Store> open_store(const Invocation& invocation, int& exit_code) {
+std::unique_ptr<Api> open_api(const Invocation& invocation, int& exit_code) {
+  if (!invocation.server.url.empty()) {
+    auto remote = make_remote_backend(invocation.server);
+    if (remote) return std::make_unique<Api>(std::move(*remote));
+    exit_code = refuse(remote.error().message);
+    return nullptr;
+  }
   auto config = read_config(invocation);
   if (!config) {
     exit_code = kWrongUsage;
-    return std::nullopt;
+    return nullptr;
   }
   auto opened = open_database(std::move(*config));
-  if (!opened) {
-    exit_code = fail(opened.error());
-    return std::nullopt;
-  }
-  const auto& from = opened->config.gateway;
-  RepositoryOptions options;
-  options.storage = opened->database.storage;
-  options.keys = from.encryption;
-  options.stdio_allowed_commands = from.stdio.allowed_commands;
-  options.stdio_enabled = from.stdio.enabled;
-  options.max_tokens_per_user = from.max_tokens_per_user;
-  options.max_timeout_ms = from.upstream.max_timeout.count();
-  auto repository = Repository::open(std::move(options));
-  if (!repository) {
-    exit_code = fail(repository.error());
-    return std::nullopt;
-  }
-  AuthenticatorOptions auth;
-  auth.repository = *repository;
-  auth.jwt_secret = from.jwt_secret;
-  auth.previous_jwt_secrets = from.previous_jwt_secrets;
-  auth.issuer = from.jwt_issuer;
-  auth.audience = from.jwt_audience;
-  auth.password_min = from.password_min;
-  auto authenticator = Authenticator::create(std::move(auth));
-  if (!authenticator) {
-    exit_code = fail(authenticator.error());
-    return std::nullopt;
-  }
-  return Store{std::move(*repository), std::move(*authenticator)};
+  auto local =
+      opened ? make_local_backend(std::move(*opened)) : Result<std::unique_ptr<Backend>>(opened.error());
+  if (local) return std::make_unique<Api>(std::move(*local));
+  exit_code = fail(local.error());
+  return nullptr;
 }
 
-Result<std::string> read_secret(const std::string& prompt) {
-  std::string line;
-  if (::isatty(STDIN_FILENO)) {
-    std::fprintf(stderr, "%s: ", prompt.c_str());
-    const NoEcho quiet;
-    std::getline(std::cin, line);
-    std::fputc('\n', stderr);
-  } else {
-    std::getline(std::cin, line);
-  }
-  if (!line.empty() && line.back() == '\r') line.pop_back();
-  if (line.empty())
-    return Error{ErrorCode::invalid_argument, "missing_secret", prompt + " is expected on standard input"};
-  if (line.size() > kMaxSecret)
-    return Error{ErrorCode::invalid_argument, "too_long", prompt + " is too long"};
-  return line;
+CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& value,
+                        std::vector<std::string> words, const std::string& help) {
+  auto* option = app.add_option(name, value, help)->check(CLI::IsMember(words));
+  choices()[option] = std::move(words);
+  return option;
 }
 
-void print_table(const std::vector<std::string>& header, const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> width(header.size(), 0);
-  const auto measure = [&](const std::vector<std::string>& row) {
-    for (std::size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
-  };
-  measure(header);
-  for (const auto& row : rows) measure(row);
-  const auto print = [&](const std::vector<std::string>& row) {
-    std::string line;
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      line += row[i];
-      if (i + 1 < row.size()) line += std::string(width[i] - row[i].size() + 2, ' ');
-    }
-    std::puts(line.c_str());
-  };
-  print(header);
-  for (const auto& row : rows) print(row);
+CLI::Option* add_choices(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                         std::vector<std::string> words, const std::string& help) {
+  auto* option = app.add_option(name, values, help)->allow_extra_args(false)->check(CLI::IsMember(words));
+  choices()[option] = std::move(words);
+  return option;
 }
 
-void print_json(const Json& value) {
-  std::puts(value.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+CLI::Option* add_file(CLI::App& app, const std::string& name, std::string& value, const std::string& help) {
+  auto* option = app.add_option(name, value, help);
+  files().insert(option);
+  return option;
 }
 
-std::string time_text(Time time) {
-  const auto since = time.time_since_epoch();
-  const auto whole = std::chrono::duration_cast<std::chrono::seconds>(since);
-  const std::time_t seconds = whole.count();
-  std::tm parts{};
-  ::gmtime_r(&seconds, &parts);
-  char text[64];
-  std::snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", parts.tm_year + 1900,
-                parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
-                static_cast<int>((since - whole).count()));
-  return text;
-}
+bool is_file(const CLI::Option& option) { return files().count(&option) != 0; }
 
-std::string join(const std::vector<std::string>& parts, const char* separator) {
-  std::string out;
-  for (const auto& part : parts) out += (out.empty() ? "" : separator) + part;
-  return out;
+const std::vector<std::string>& choices_of(const CLI::Option& option) {
+  static const std::vector<std::string> kNone;
+  const auto found = choices().find(&option);
+  return found == choices().end() ? kNone : found->second;
 }
 
 }  // namespace mcpgw::app

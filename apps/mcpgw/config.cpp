@@ -174,7 +174,7 @@ class Loader {
 
   // --- the environment -----------------------------------------------------------------------------------
   void read_environment() {
-    std::set<std::string> known{"MCPGW_DATABASE"};
+    std::set<std::string> known{"MCPGW_DATABASE", "MCPGW_TOKEN"};  // the latter is the command line's
     const auto read = [this](const std::string& variable, const ConfigKey& key) {
       const auto found = sources_.environment.find(variable);
       if (found == sources_.environment.end()) return;

@@ -2,5 +2,7 @@
 
 int main(int argc, char** argv) {
   using namespace mcpgw::app;
-  return run(argc, argv, {add_serve, add_user, add_token, add_target, add_policy, add_doctor, add_version});
+  return run(argc, argv,
+             {add_serve, add_user, add_token, add_target, add_policy, add_logs, add_keys, add_storage,
+              add_doctor, add_version, add_completion});
 }

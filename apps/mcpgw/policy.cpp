@@ -1,156 +1,127 @@
 // mcpgw policy: who may use what.
+#include <map>
+
 #include "cli.hpp"
-#include "mcpgw/policy_engine.hpp"
-#include "words.hpp"
 
 namespace mcpgw::app {
 
 namespace {
 
 struct Arguments {
-  std::string name, target, item, user;
+  std::string name, target, item, user, effect, type = "all", pattern, description;
   std::vector<std::string> users, roles, groups;
-  bool everyone = false;
-  Policy values;
+  int priority = 0;
+  bool everyone = false, disabled = false;
 };
 
-std::string target_name(const Store& store, const std::string& id) {
-  if (id.empty()) return "(all)";
-  const auto target = store.repository->target(id);
-  return target ? target->name : id;
-}
+const std::vector<std::string> kTypes{"all", "tool", "resource", "prompt"};
 
-Json to_json(const Policy& p) {
-  Json out = {{"id", p.id}, {"name", p.name}};
-  if (!p.description.empty()) out["description"] = p.description;
-  if (!p.target_id.empty()) out["target_id"] = p.target_id;
-  out["resource_type"] = word(kResourceTypes, p.resource_type);
-  if (!p.resource_pattern.empty()) out["resource_pattern"] = p.resource_pattern;
-  out["effect"] = word(kEffects, p.effect);
-  out["priority"] = p.priority;
-  out["enabled"] = p.enabled;
-  out["subjects"] = Json::array();
-  for (const auto& subject : p.subjects)
-    out["subjects"].push_back({{"id", subject.id},
-                               {"policy_id", p.id},
-                               {"subject_type", word(kSubjectTypes, subject.type)},
-                               {"subject_value", subject.value.empty() ? Json(nullptr) : Json(subject.value)},
-                               {"created_at", time_text(subject.created_at)}});
-  out["created_at"] = time_text(p.created_at);
-  out["updated_at"] = time_text(p.updated_at);
+/// id -> what people call it; empty when they cannot be listed: names are a convenience.
+std::map<std::string, std::string> names(Api& api, const char* path, const char* member) {
+  std::map<std::string, std::string> out;
+  if (const auto all = api.list(path))
+    for (const auto& one : *all) out[cell(one, "id")] = cell(one, member);
   return out;
 }
 
-int list(const Invocation& invocation, const Store& store, const Arguments&) {
-  Json all = Json::array();
-  std::vector<std::vector<std::string>> rows;
-  for (const auto& policy : store.repository->policies()) {
-    all.push_back(to_json(*policy));
-    std::vector<std::string> subjects;
-    for (const auto& subject : policy->subjects) {
-      const auto user = subject.type == SubjectType::user ? store.repository->user(subject.value) : nullptr;
-      subjects.push_back(word(kSubjectTypes, subject.type) +
-                         (subject.value.empty() ? "" : ":" + (user ? user->email : subject.value)));
-    }
-    rows.push_back({std::to_string(policy->priority), policy->enabled ? "yes" : "no",
-                    word(kEffects, policy->effect), target_name(store, policy->target_id),
-                    word(kResourceTypes, policy->resource_type) +
-                        (policy->resource_pattern.empty() ? "" : " /" + policy->resource_pattern + "/"),
-                    join(subjects), policy->name});
-  }
-  if (invocation.json)
-    print_json(all);
-  else
-    print_table({"PRIORITY", "ENABLED", "EFFECT", "TARGET", "ITEMS", "SUBJECTS", "NAME"}, rows);
-  return kDone;
+std::string name_of(const std::map<std::string, std::string>& names, const std::string& id) {
+  const auto found = names.find(id);
+  return found == names.end() ? id : found->second;
 }
 
-int add(const Invocation& invocation, const Store& store, const Arguments& arguments) {
-  Policy policy = arguments.values;
-  policy.name = arguments.name;
-  if (!arguments.target.empty()) {
-    const auto target = store.repository->target_by_name(arguments.target);
-    if (!target) return fail("there is no target " + arguments.target);
-    policy.target_id = target->id;
-  }
-  const auto subject = [&policy](SubjectType type, std::string value) {
-    Subject one;
-    one.type = type;
-    one.value = std::move(value);
-    policy.subjects.push_back(std::move(one));
-  };
-  if (arguments.everyone) subject(SubjectType::everyone, "");
-  for (const auto& role : arguments.roles) subject(SubjectType::role, role);
-  for (const auto& group : arguments.groups) subject(SubjectType::group, group);
-  for (const auto& email : arguments.users) {
-    const auto user = store.repository->user_by_email(email);
-    if (!user) return fail("there is no user " + email);
-    subject(SubjectType::user, user->id);
-  }
-  if (policy.subjects.empty()) return fail("say whom it concerns: --everyone, --role, --group or --user");
-  const auto made = store.repository->create_policy(std::move(policy));
-  if (!made) return fail(made.error());
-  if (invocation.json)
-    print_json(to_json(*made));
-  else
-    std::printf("added %s\n", made->name.c_str());
-  return kDone;
-}
-
-int erase(const Invocation& invocation, const Store& store, const Arguments& arguments) {
-  std::vector<std::shared_ptr<const Policy>> found;
-  for (const auto& policy : store.repository->policies())
-    if (policy->id == arguments.name || policy->name == arguments.name) found.push_back(policy);
-  if (found.empty()) return fail("there is no policy " + arguments.name);
-  if (found.size() > 1) return fail("several policies have that name; give the id");
-  if (const auto status = store.repository->delete_policy(found[0]->id); !status) return fail(status.error());
-  if (invocation.json)
-    print_json(to_json(*found[0]));
-  else
-    std::printf("deleted %s\n", found[0]->name.c_str());
-  return kDone;
-}
-
-int explain(const Invocation& invocation, const Store& store, const Arguments& arguments) {
-  const auto user = store.repository->user_by_email(arguments.user);
-  if (!user) return fail("there is no user " + arguments.user);
-  const auto target = store.repository->target_by_name(arguments.target);
-  if (!target) return fail("there is no target " + arguments.target);
-  const auto type = arguments.values.resource_type;
-  if (type != ResourceType::all && arguments.item.empty())
-    return fail("--name is needed unless --type is all");
-  Principal principal;
-  principal.user_id = user->id;
-  principal.email = user->email;
-  principal.role = user->role;
-  principal.groups = user->groups;
-  const auto engine = PolicyEngine::create(store.repository);
-  const auto answer = engine->explain(principal, target->id, type, arguments.item);
-  const auto& decision = answer.decision;
-  if (!invocation.json) {
-    std::printf("%s: %s%s\n", word(kEffects, decision.effect).c_str(), to_string(decision.reason),
-                decision.policy_name.empty() ? "" : (" by " + decision.policy_name).c_str());
-    std::vector<std::vector<std::string>> rows;
-    for (const auto& one : answer.considered)
-      rows.push_back({std::to_string(one.priority), word(kEffects, one.effect), one.matched ? "yes" : "no",
-                      one.why, one.policy_name});
-    print_table({"PRIORITY", "EFFECT", "MATCHED", "WHY", "POLICY"}, rows);
+int list(const Invocation& invocation, Api& api, const Arguments&) {
+  const auto all = api.list("/api/policies");
+  if (!all) return fail(all.error());
+  if (invocation.json) {
+    print_json(*all);
     return kDone;
   }
-  const auto or_null = [](const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); };
-  Json out = {{"effect", word(kEffects, decision.effect)},
-              {"policy_id", or_null(decision.policy_id)},
-              {"policy_name", or_null(decision.policy_name)},
-              {"reason", to_string(decision.reason)},
-              {"considered", Json::array()}};
-  for (const auto& one : answer.considered)
-    out["considered"].push_back({{"policy_id", one.policy_id},
-                                 {"policy_name", one.policy_name},
-                                 {"effect", word(kEffects, one.effect)},
-                                 {"priority", one.priority},
-                                 {"matched", one.matched},
-                                 {"why", one.why}});
-  print_json(out);
+  const auto targets = names(api, "/api/targets", "name"), users = names(api, "/api/users", "email");
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& policy : *all) {
+    std::vector<std::string> subjects;
+    for (const auto& subject : policy.value("subjects", Json::array())) {
+      const auto type = cell(subject, "subject_type"), value = cell(subject, "subject_value");
+      subjects.push_back(type +
+                         (value.empty() ? "" : ":" + (type == "user" ? name_of(users, value) : value)));
+    }
+    const auto target = cell(policy, "target_id"), pattern = cell(policy, "resource_pattern");
+    rows.push_back({cell(policy, "priority"), cell(policy, "enabled"), cell(policy, "effect"),
+                    target.empty() ? "(all)" : name_of(targets, target),
+                    cell(policy, "resource_type") + (pattern.empty() ? "" : " /" + pattern + "/"),
+                    join(subjects), cell(policy, "name")});
+  }
+  print_table({"PRIORITY", "ENABLED", "EFFECT", "TARGET", "ITEMS", "SUBJECTS", "NAME"}, rows);
+  return kDone;
+}
+
+int add(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  Json subjects = Json::array();
+  if (arguments.everyone) subjects.push_back({{"subject_type", "everyone"}});
+  for (const auto& role : arguments.roles)
+    subjects.push_back({{"subject_type", "role"}, {"subject_value", role}});
+  for (const auto& group : arguments.groups)
+    subjects.push_back({{"subject_type", "group"}, {"subject_value", group}});
+  for (const auto& email : arguments.users) {
+    const auto user = api.user(email);
+    if (!user) return fail(user.error());
+    subjects.push_back({{"subject_type", "user"}, {"subject_value", cell(*user, "id")}});
+  }
+  if (subjects.empty()) return refuse("say whom it concerns: --everyone, --role, --group or --user");
+  Json body{{"name", arguments.name},          {"effect", arguments.effect},
+            {"resource_type", arguments.type}, {"priority", arguments.priority},
+            {"enabled", !arguments.disabled},  {"subjects", std::move(subjects)}};
+  if (!arguments.description.empty()) body["description"] = arguments.description;
+  if (!arguments.pattern.empty()) body["resource_pattern"] = arguments.pattern;
+  if (!arguments.target.empty()) {
+    const auto target = api.target(arguments.target);
+    if (!target) return fail(target.error());
+    body["target_id"] = cell(*target, "id");
+  }
+  const auto made = api.call("POST", "/api/policies", body);
+  if (!made) return fail(made.error());
+  if (invocation.json)
+    print_json(*made);
+  else
+    print_line("added " + cell(*made, "name"));
+  return kDone;
+}
+
+int erase(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  const auto policy = api.policy(arguments.name);
+  if (!policy) return fail(policy.error());
+  const auto gone = api.call("DELETE", "/api/policies/" + cell(*policy, "id"));
+  if (!gone) return fail(gone.error());
+  if (invocation.json)
+    print_json(*policy);
+  else
+    print_line("deleted " + cell(*policy, "name"));
+  return kDone;
+}
+
+int explain(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  if (arguments.type != "all" && arguments.item.empty())
+    return refuse("--name is needed unless --type is all");
+  const auto user = api.user(arguments.user);
+  if (!user) return fail(user.error());
+  const auto target = api.target(arguments.target);
+  if (!target) return fail(target.error());
+  Json body{
+      {"user_id", cell(*user, "id")}, {"target_id", cell(*target, "id")}, {"resource_type", arguments.type}};
+  if (!arguments.item.empty()) body["name"] = arguments.item;
+  const auto answer = api.call("POST", "/api/policies/evaluate", body);
+  if (!answer) return fail(answer.error());
+  if (invocation.json) {
+    print_json(*answer);
+    return kDone;
+  }
+  const auto by = cell(*answer, "policy_name");
+  print_line(cell(*answer, "effect") + ": " + cell(*answer, "reason") + (by.empty() ? "" : " by " + by));
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& one : answer->value("considered", Json::array()))
+    rows.push_back({cell(one, "priority"), cell(one, "effect"), cell(one, "matched"), cell(one, "why"),
+                    cell(one, "policy_name")});
+  print_table({"PRIORITY", "EFFECT", "MATCHED", "WHY", "POLICY"}, rows);
   return kDone;
 }
 
@@ -158,41 +129,33 @@ int explain(const Invocation& invocation, const Store& store, const Arguments& a
 
 void add_policy(CLI::App& app, Invocation& invocation) {
   auto& policy = *app.add_subcommand("policy", "Who may use what")->require_subcommand(1);
-  using Action = int (*)(const Invocation&, const Store&, const Arguments&);
-  const auto command = [&](const char* name, const char* help, Action action,
-                           std::function<void(CLI::App&, Arguments&)> options) {
-    add_action<Arguments>(
-        policy, invocation, name, help,
-        [&invocation, action](const Arguments& arguments) {
-          int exit_code = kDone;
-          const auto store = open_store(invocation, exit_code);
-          return store ? action(invocation, *store, arguments) : exit_code;
-        },
-        std::move(options));
-  };
-  command("list", "Lists policies in the order in which they decide", list, [](CLI::App&, Arguments&) {});
-  command("add", "Adds a policy", add, [](CLI::App& c, Arguments& a) {
-    c.add_option("name", a.name)->required();
-    add_choice(c, "--effect", a.values.effect, kEffects, "")->required();
+  add_api_action<Arguments>(policy, invocation, "list", "Lists policies in the order in which they decide",
+                            list, nullptr);
+  add_api_action<Arguments>(policy, invocation, "add", "Adds a policy", add, [](CLI::App& c, Arguments& a) {
+    c.add_option("name", a.name, "To know it by")->required();
+    add_choice(c, "--effect", a.effect, {"allow", "deny"}, "What it does")->required();
     c.add_option("--target", a.target, "Default: all targets");
-    add_choice(c, "--type", a.values.resource_type, kResourceTypes, "Default: all");
-    c.add_option("--pattern", a.values.resource_pattern, "RE2, searched in the name; default: every name");
-    c.add_option("--priority", a.values.priority, "Higher decides first; default: 0");
-    c.add_option("--description", a.values.description, "");
+    add_choice(c, "--type", a.type, kTypes, "Default: all");
+    c.add_option("--pattern", a.pattern, "RE2, searched in the name; default: every name");
+    c.add_option("--priority", a.priority, "Higher decides first; default: 0");
+    c.add_option("--description", a.description, "For people");
+    c.add_flag("--disabled", a.disabled, "Not in force yet");
     c.add_flag("--everyone", a.everyone, "Concerns everyone");
-    c.add_option("--role", a.roles, "Concerns a role; repeat it");
-    c.add_option("--group", a.groups, "Concerns a group; repeat it");
-    c.add_option("--user", a.users, "Concerns a user, by email; repeat it");
+    c.add_option("--role", a.roles, "Concerns a role; repeat it")->allow_extra_args(false);
+    c.add_option("--group", a.groups, "Concerns a group; repeat it")->allow_extra_args(false);
+    c.add_option("--user", a.users, "Concerns a user, by email; repeat it")->allow_extra_args(false);
   });
-  command("delete", "Deletes a policy", erase,
-          [](CLI::App& c, Arguments& a) { c.add_option("name", a.name, "Name or id")->required(); });
-  command("explain", "Tells what a user may do and why", explain, [](CLI::App& c, Arguments& a) {
-    c.add_option("--user", a.user, "Email")->required();
-    c.add_option("--target", a.target, "Name")->required();
-    add_choice(c, "--type", a.values.resource_type, kResourceTypes,
-               "Default: all, which asks whether anything is allowed");
-    c.add_option("--name", a.item, "Original name of the tool or prompt, or the URI");
-  });
+  add_api_action<Arguments>(
+      policy, invocation, "delete", "Deletes a policy", erase,
+      [](CLI::App& c, Arguments& a) { c.add_option("name", a.name, "Name or id")->required(); });
+  add_api_action<Arguments>(
+      policy, invocation, "explain", "Tells what a user may do and why", explain,
+      [](CLI::App& c, Arguments& a) {
+        c.add_option("--user", a.user, "Email")->required();
+        c.add_option("--target", a.target, "Name")->required();
+        add_choice(c, "--type", a.type, kTypes, "Default: all, which asks whether anything is allowed");
+        c.add_option("--name", a.item, "Original name of the tool or prompt, or the URI");
+      });
 }
 
 }  // namespace mcpgw::app

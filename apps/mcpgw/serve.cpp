@@ -96,11 +96,13 @@ void report_start(Log& log, const Opened& opened, const Gateway& gateway, const 
 }
 
 int serve(const Invocation& invocation) {
+  if (const int code = local_only(invocation, "mcpgw serve"); code != kDone) return code;
   ::umask(077);  // whatever is created here is for this user alone
   auto config = read_config(invocation);
   if (!config) return kWrongUsage;
   Signals signals;
   const auto log = std::make_shared<Log>(config->log);
+  const Config unfilled = *config;
   auto opened = open_database(std::move(*config));
   if (!opened) return fail(opened.error());
 
@@ -109,6 +111,7 @@ int serve(const Invocation& invocation) {
   options.audit_sink = opened->database.audit;
   options.runtime = Runtime::create(opened->config.runtime);
   options.log = [log](const LogEvent& event) { log->write(event); };
+  options.reload_keys = [unfilled] { return current_keys(unfilled); };  // after mcpgw keys rotate
   auto gateway = Gateway::create(std::move(options));
   if (!gateway) return fail(gateway.error());
   auto http = opened->config.http;

@@ -11,154 +11,112 @@ struct Arguments {
   bool admin = false, api_tokens = false;
 };
 
-Json to_json(const User& user) {
-  return {{"id", user.id},
-          {"email", user.email},
-          {"role", user.role},
-          {"groups", user.groups},
-          {"enabled", user.enabled},
-          {"created_at", time_text(user.created_at)},
-          {"updated_at", time_text(user.updated_at)},
-          {"last_login_at", user.last_login_at ? Json(time_text(*user.last_login_at)) : Json(nullptr)}};
-}
-
-void show(const Invocation& invocation, const User& user, const char* what) {
+int show(const Invocation& invocation, const Json& user, const char* what) {
   if (invocation.json)
-    print_json(to_json(user));
+    print_json(user);
   else
-    std::printf("%s %s (%s)\n", what, user.email.c_str(), user.role.c_str());
-}
-
-int add(const Invocation& invocation, const Store& store, const Arguments& arguments) {
-  const auto password = read_secret("Password of " + arguments.email);
-  if (!password) return fail(password.error());
-  const auto hash = store.authenticator->hash_password(*password);
-  if (!hash) return fail(hash.error());
-  User user;
-  user.email = arguments.email;
-  user.role = arguments.admin ? "admin" : arguments.role;
-  user.groups = arguments.groups;
-  user.password_hash = *hash;
-  const auto made = store.repository->create_user(std::move(user));
-  if (!made) return fail(made.error());
-  show(invocation, *made, "added");
+    print_line(std::string(what) + " " + cell(user, "email") + " (" + cell(user, "role") + ")");
   return kDone;
 }
 
-int list(const Invocation& invocation, const Store& store) {
-  Json all = Json::array();
-  std::vector<std::vector<std::string>> rows;
-  for (const auto& user : store.repository->users()) {
-    all.push_back(to_json(*user));
-    rows.push_back({user->email, user->role, user->enabled ? "yes" : "no", join(user->groups), user->id});
+int add(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  const auto password = read_secret("Password of " + arguments.email, true);
+  if (!password) return fail(password.error());
+  const auto made = api.call("POST", "/api/users",
+                             {{"email", arguments.email},
+                              {"password", *password},
+                              {"role", arguments.admin ? "admin" : arguments.role},
+                              {"groups", arguments.groups}});
+  return made ? show(invocation, *made, "added") : fail(made.error());
+}
+
+int list(const Invocation& invocation, Api& api, const Arguments&) {
+  const auto all = api.list("/api/users");
+  if (!all) return fail(all.error());
+  if (invocation.json) {
+    print_json(*all);
+    return kDone;
   }
-  if (invocation.json)
-    print_json(all);
-  else
-    print_table({"EMAIL", "ROLE", "ENABLED", "GROUPS", "ID"}, rows);
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& user : *all)
+    rows.push_back({cell(user, "email"), cell(user, "role"), cell(user, "enabled"), cell(user, "groups"),
+                    cell(user, "last_login_at"), cell(user, "id")});
+  print_table({"EMAIL", "ROLE", "ENABLED", "GROUPS", "LAST LOGIN", "ID"}, rows);
   return kDone;
 }
 
-int change(const Invocation& invocation, const Store& store, const Arguments& arguments,
-           const UserPatch& patch) {
-  const auto user = store.repository->user_by_email(arguments.email);
-  if (!user) return fail("there is no user " + arguments.email);
-  const auto changed = store.repository->update_user(user->id, patch);
-  if (!changed) return fail(changed.error());
-  show(invocation, *changed, "changed");
-  return kDone;
+int change(const Invocation& invocation, Api& api, const Arguments& arguments, const Json& members) {
+  const auto user = api.user(arguments.email);
+  if (!user) return fail(user.error());
+  const auto changed = api.call("PUT", "/api/users/" + cell(*user, "id"), members);
+  return changed ? show(invocation, *changed, "changed") : fail(changed.error());
 }
 
-int set_password(const Invocation& invocation, const Store& store, const Arguments& arguments) {
-  const auto password = read_secret("New password of " + arguments.email);
+int set_role(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  return change(invocation, api, arguments, {{"role", arguments.role}});
+}
+int set_groups(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  return change(invocation, api, arguments, {{"groups", arguments.groups}});
+}
+int disable(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  return change(invocation, api, arguments, {{"enabled", false}});
+}
+int enable(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  return change(invocation, api, arguments, {{"enabled", true}});
+}
+
+int set_password(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  const auto password = read_secret("New password of " + arguments.email, true);
   if (!password) return fail(password.error());
-  const auto hash = store.authenticator->hash_password(*password);
-  if (!hash) return fail(hash.error());
-  UserPatch patch;
-  patch.password_hash = *hash;
-  patch.revoke_login_tokens = true;
-  patch.revoke_api_tokens = arguments.api_tokens;
-  return change(invocation, store, arguments, patch);
+  return change(invocation, api, arguments,
+                {{"password", *password}, {"revoke_api_tokens", arguments.api_tokens}});
 }
 
-int erase(const Invocation& invocation, const Store& store, const Arguments& arguments) {
-  const auto user = store.repository->user_by_email(arguments.email);
-  if (!user) return fail("there is no user " + arguments.email);
-  if (const auto status = store.repository->delete_user(user->id); !status) return fail(status.error());
-  show(invocation, *user, "deleted");
-  return kDone;
+int erase(const Invocation& invocation, Api& api, const Arguments& arguments) {
+  const auto user = api.user(arguments.email);
+  if (!user) return fail(user.error());
+  const auto gone = api.call("DELETE", "/api/users/" + cell(*user, "id"));
+  return gone ? show(invocation, *user, "deleted") : fail(gone.error());
+}
+
+void email(CLI::App& command, Arguments& arguments) {
+  command.add_option("email", arguments.email, "Whom")->required();
 }
 
 }  // namespace
 
 void add_user(CLI::App& app, Invocation& invocation) {
   auto& user = *app.add_subcommand("user", "Users")->require_subcommand(1);
-  using Action = int (*)(const Invocation&, const Store&, const Arguments&);
-  const auto command = [&](const char* name, const char* help, Action action,
-                           std::function<void(CLI::App&, Arguments&)> options) {
-    add_action<Arguments>(
-        user, invocation, name, help,
-        [&invocation, action](const Arguments& arguments) {
-          int exit_code = kDone;
-          const auto store = open_store(invocation, exit_code);
-          return store ? action(invocation, *store, arguments) : exit_code;
-        },
-        std::move(options));
-  };
-  const auto email = [](CLI::App& c, Arguments& a) { c.add_option("email", a.email)->required(); };
-  command("add", "Adds a user; the password comes from standard input", add, [](CLI::App& c, Arguments& a) {
-    c.add_option("email", a.email)->required();
-    auto* role = c.add_option("--role", a.role, "Default: user");
-    c.add_flag("--admin", a.admin, "Role admin")->excludes(role);
-    c.add_option("--groups", a.groups, "Separated by commas, the most important first")->delimiter(',');
-  });
-  command(
-      "list", "Lists users", [](const Invocation& i, const Store& s, const Arguments&) { return list(i, s); },
-      [](CLI::App&, Arguments&) {});
-  command(
-      "set-role", "Changes the role",
-      [](const Invocation& i, const Store& s, const Arguments& a) {
-        UserPatch patch;
-        patch.role = a.role;
-        return change(i, s, a, patch);
-      },
+  add_api_action<Arguments>(
+      user, invocation, "add", "Adds a user; the password comes from standard input", add,
       [](CLI::App& c, Arguments& a) {
-        c.add_option("email", a.email)->required();
-        c.add_option("role", a.role)->required();
+        email(c, a);
+        auto* role = c.add_option("--role", a.role, "Default: user");
+        c.add_flag("--admin", a.admin, "Role admin")->excludes(role);
+        c.add_option("--groups", a.groups, "Separated by commas, the most important first")->delimiter(',');
       });
-  command(
-      "set-groups", "Replaces the groups; none clears them",
-      [](const Invocation& i, const Store& s, const Arguments& a) {
-        UserPatch patch;
-        patch.groups = a.groups;
-        return change(i, s, a, patch);
-      },
-      [](CLI::App& c, Arguments& a) {
-        c.add_option("email", a.email)->required();
-        c.add_option("groups", a.groups, "The most important first");
-      });
-  command("set-password", "Sets a password from standard input and ends the user's logins", set_password,
-          [](CLI::App& c, Arguments& a) {
-            c.add_option("email", a.email)->required();
-            c.add_flag("--revoke-api-tokens", a.api_tokens, "Ends API tokens too");
-          });
-  command(
-      "disable", "Refuses everything the user does from now on",
-      [](const Invocation& i, const Store& s, const Arguments& a) {
-        UserPatch patch;
-        patch.enabled = false;
-        return change(i, s, a, patch);
-      },
-      email);
-  command(
-      "enable", "Lets the user in again",
-      [](const Invocation& i, const Store& s, const Arguments& a) {
-        UserPatch patch;
-        patch.enabled = true;
-        return change(i, s, a, patch);
-      },
-      email);
-  command("delete", "Deletes a user with tokens and credentials", erase, email);
+  add_api_action<Arguments>(user, invocation, "list", "Lists users", list, nullptr);
+  add_api_action<Arguments>(user, invocation, "set-role", "Changes the role", set_role,
+                            [](CLI::App& c, Arguments& a) {
+                              email(c, a);
+                              c.add_option("role", a.role, "Such as admin, user, viewer")->required();
+                            });
+  add_api_action<Arguments>(user, invocation, "set-groups", "Replaces the groups; none clears them",
+                            set_groups, [](CLI::App& c, Arguments& a) {
+                              email(c, a);
+                              c.add_option("groups", a.groups, "The most important first")->delimiter(',');
+                            });
+  add_api_action<Arguments>(user, invocation, "set-password",
+                            "Sets a password from standard input and ends the user's logins", set_password,
+                            [](CLI::App& c, Arguments& a) {
+                              email(c, a);
+                              c.add_flag("--revoke-api-tokens", a.api_tokens, "Ends API tokens too");
+                            });
+  add_api_action<Arguments>(user, invocation, "disable", "Refuses everything the user does from now on",
+                            disable, email);
+  add_api_action<Arguments>(user, invocation, "enable", "Lets the user in again", enable, email);
+  add_api_action<Arguments>(user, invocation, "delete", "Deletes a user with tokens and credentials", erase,
+                            email);
 }
 
 }  // namespace mcpgw::app
