@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "cli.hpp"
+#include "docs_ui.hpp"
 #include "log.hpp"
 #include "mcpgw/gateway.hpp"
 #include "mcpgw/server.hpp"
@@ -111,6 +112,8 @@ int serve(const Invocation& invocation) {
   options.audit_sink = opened->database.audit;
   options.runtime = Runtime::create(opened->config.runtime);
   options.log = [log](const LogEvent& event) { log->write(event); };
+  options.docs_script = docs_ui().script;
+  options.docs_script_gzip = docs_ui().script_gzip;
   options.reload_keys = [unfilled] { return current_keys(unfilled); };  // after mcpgw keys rotate
   auto gateway = Gateway::create(std::move(options));
   if (!gateway) return fail(gateway.error());

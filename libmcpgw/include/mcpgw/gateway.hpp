@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mcpgw/audit.hpp"
@@ -147,6 +148,11 @@ struct GatewayOptions {
   StdioOptions stdio;
   AuditOptions audit;
   bool docs_enabled = true;
+  /// The Scalar API reference for /docs: dist/browser/standalone.js of the npm package @scalar/api-reference, as
+  /// it is and gzip'd. Both must outlive the gateway. Empty: /docs is a plain page; only `docs_script_gzip`
+  /// empty: the script is not sent compressed.
+  std::string_view docs_script;
+  std::string_view docs_script_gzip;
   bool metrics_enabled = true;
   std::string metrics_token;
 };

@@ -179,7 +179,8 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
 };
 
 Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
-    : core_(std::move(core)), admin_(std::move(admin)), endpoint_(std::make_shared<McpEndpoint>(core_)) {}
+    : core_(std::move(core)), admin_(std::move(admin)), endpoint_(std::make_shared<McpEndpoint>(core_)),
+      docs_(core_->options.docs_enabled, core_->options.docs_script, core_->options.docs_script_gzip) {}
 
 void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
   auto reply = std::make_shared<Reply>(core_, std::move(responder));
@@ -237,6 +238,11 @@ void Front::route(HttpRequest request, std::shared_ptr<Reply> reply) {
     }
     return reply->json(200, R"({"name":"mcpgw","version":)" + raw::quote(mcpgw::version()) + R"(,"commit":)" +
                                 raw::quote(mcpgw::commit()) + R"(,"protocol_versions":[)" + versions + "]}");
+  }
+  if (docs_.has(path)) {
+    reply->route = path;
+    if (!get) return only("GET, HEAD, OPTIONS");
+    return reply->send(docs_.answer(request));
   }
   reply->route = "unknown";
   reply->fail(404, "not_found", "There is nothing at this path");

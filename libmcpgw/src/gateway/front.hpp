@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "docs/api_docs.hpp"
 #include "gateway/core.hpp"
 #include "gateway/mcp_endpoint.hpp"
 #include "mcpgw/admin_api.hpp"
@@ -33,6 +34,7 @@ class Front : public std::enable_shared_from_this<Front> {
   const std::shared_ptr<GatewayCore> core_;
   const std::unique_ptr<AdminApi> admin_;
   const std::shared_ptr<McpEndpoint> endpoint_;
+  const ApiDocs docs_;
 };
 
 /// `pattern` is an origin with at most one `*` that stands for part of the host or for the port.

@@ -13,8 +13,6 @@ constexpr std::size_t kCompressFrom = 16 * 1024;
 /// Beyond it compressing takes more than a loop may spend on one client (a millisecond or so).
 constexpr std::size_t kCompressOnLoop = 64 * 1024;
 
-/// Whether the request's Accept-Encoding prefers gzip to the plain body, or permits nothing else.
-bool accepts_gzip(const HttpHeaders& request);
 /// JSON of some size, not encoded already, not pinned to its bytes by an ETag or no-transform.
 bool may_compress(const HttpResponse& response);
 /// Replaces the body when that makes it smaller.

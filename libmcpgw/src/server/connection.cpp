@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/accept_encoding.hpp"
 #include "server/compress.hpp"
 #include "server/shard.hpp"
 
