@@ -159,17 +159,18 @@ describe('keys', { timeout: 240000 }, () => {
 
   test('configured keys are the configuration\'s to change; what they seal is sealed anew', async (t) => {
     const old = 'a1b2c3d4e5f60718'.repeat(4), fresh = '18f7e6d5c4b3a290'.repeat(4);
-    const { gateway, directory } = await sealed(t, 20, `encryption:\n  key: ${old}\njwt:\n  secret: ${'configured-secret-42-'.repeat(2)}\n`);
+    const jwt = `jwt:\n  secret: ${'configured-secret-42-'.repeat(2)}\n`;
+    const { gateway, directory } = await sealed(t, 20, `${jwt}encryption:\n  key: ${old}\n`);
     const advice = await mcpgw(directory, ['keys', 'rotate', 'encryption'], { code: 1 });
     assert.match(advice.stderr, /put a new key there and the old one into encryption\.previous_keys/);
     assert.match((await mcpgw(directory, ['keys', 'rotate', 'jwt'], { code: 1 })).stderr, /jwt\.previous_secrets/);
     await gateway.stop();
-    await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}encryption:\n  key: ${fresh}\n  previous_keys: [${old}]\n`);
+    await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}${jwt}encryption:\n  key: ${fresh}\n  previous_keys: [${old}]\n`);
     const done = await json(directory, ['keys', 'rotate', 'encryption']);
     assert.equal(done.resealed, 21);
     assert.equal((await json(directory, ['keys', 'status'])).encryption.source, 'configuration');
     // A key that is lost: said, not passed over.
-    await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}encryption:\n  key: ${old}\n`);
+    await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}${jwt}encryption:\n  key: ${old}\n`);
     assert.equal((await json(directory, ['keys', 'status'])).encryption.unreadable, 21);
     const lost = await mcpgw(directory, ['keys', 'rotate', 'encryption'], { code: 1 });
     assert.match(lost.stderr, /21 stored values cannot be opened with any key/);

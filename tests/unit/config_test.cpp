@@ -505,6 +505,65 @@ TEST_CASE("secrets: other modes, links, damage and loss are refused") {
   }
 }
 
+TEST_CASE("secrets are rotated: the new one in force, the old ones kept, the rest of the file as it was") {
+  TemporaryDirectory dir;
+  const auto data = dir.path + "/data", file = data + "/secrets.json";
+  const auto random = make_system_random();
+  REQUIRE(prepare_data_dir(data, nullptr));
+  CHECK(rotate_secret(data, SecretKind::jwt, *random).error().reason == "secrets_missing");
+  const auto first = load_secrets(data, *random, true);
+  REQUIRE(first);
+  {
+    std::ifstream in(file);
+    std::string text((std::istreambuf_iterator<char>(in)), {});
+    text.insert(text.find('{') + 1, "\"of_a_later_version\": [1],");
+    std::ofstream(file) << text;
+  }
+
+  const auto second = rotate_secret(data, SecretKind::jwt, *random);
+  REQUIRE(second);
+  CHECK(second->jwt_secret != first->jwt_secret);
+  CHECK(second->previous_jwt_secrets == std::vector<std::string>{first->jwt_secret});
+  CHECK(second->encryption_key == first->encryption_key);
+  CHECK(second->previous_encryption_keys.empty());
+  CHECK_FALSE(second->reseal_pending);
+  CHECK(mode_of(file) == 0600);
+
+  const auto third = rotate_secret(data, SecretKind::encryption, *random);
+  REQUIRE(third);
+  CHECK(third->encryption_key.size() == 32);
+  CHECK(third->previous_encryption_keys == std::vector<std::string>{first->encryption_key});
+  CHECK(third->reseal_pending);
+  // Until everything is sealed with it, there is no further one.
+  const auto same = rotate_secret(data, SecretKind::encryption, *random);
+  REQUIRE(same);
+  CHECK(same->encryption_key == third->encryption_key);
+  CHECK(same->previous_encryption_keys.size() == 1);
+  REQUIRE(finish_reseal(data, first->encryption_key));  // somebody else's rotation
+  CHECK(load_secrets(data, *random, false)->reseal_pending);
+  REQUIRE(finish_reseal(data, third->encryption_key));
+  CHECK_FALSE(load_secrets(data, *random, false)->reseal_pending);
+  CHECK(rotate_secret(data, SecretKind::encryption, *random)->previous_encryption_keys.size() == 2);
+  std::ifstream in(file);
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  CHECK(text.find("of_a_later_version") != std::string::npos);
+
+  // Several at once: each is one after the other, and none is lost.
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i)
+    threads.emplace_back([&] { CHECK(rotate_secret(data, SecretKind::jwt, *random)); });
+  for (auto& thread : threads) thread.join();
+  const auto last = load_secrets(data, *random, false);
+  REQUIRE(last);
+  CHECK(last->previous_jwt_secrets.size() == 9);
+  CHECK(last->previous_jwt_secrets.back() == first->jwt_secret);
+  for (int i = 9; i < 100; ++i) REQUIRE(rotate_secret(data, SecretKind::jwt, *random));
+  CHECK(rotate_secret(data, SecretKind::jwt, *random).error().reason == "too_many_keys");
+  std::size_t files = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(data)) ++files;
+  CHECK(files == 2);  // and the lock
+}
+
 TEST_CASE("several first starts at once agree on the secrets") {
   for (int round = 0; round < 10; ++round) {
     TemporaryDirectory dir;

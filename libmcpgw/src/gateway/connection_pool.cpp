@@ -73,6 +73,11 @@ Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& pri
   auto out = std::make_shared<Binding>();
   out->target = target;
   out->user_id = principal.user_id;
+  if (principal.token_id.empty() && !core->repository->user(principal.user_id)) {
+    out->external = true;
+    out->external_role = principal.role;
+    out->external_groups = principal.groups;
+  }
   out->subject = boundary_subject(*core->repository, principal, *target);
   out->client = client;
   auto env = envs.resolve(principal, *target);
@@ -370,6 +375,9 @@ bool ConnectionPool::outdated(const GatewayCore& core, const Binding& binding) c
     if (!user->enabled && binding.subject.starts_with("user:")) return true;
     principal.role = user->role;
     principal.groups = user->groups;
+  } else if (binding.external) {
+    principal.role = binding.external_role;
+    principal.groups = binding.external_groups;
   } else if (binding.subject.starts_with("user:")) {
     return true;
   }
@@ -443,13 +451,15 @@ void ConnectionPool::sweep(SteadyTime now) {
       return true;
     });
     const StdioOptions& stdio = core->options.stdio;
+    const bool collect = now >= next_collection_;
+    if (collect) next_collection_ = now + std::min({stdio.gc_interval, stdio.idle_ttl, stdio.max_lifetime});
     for (auto it = slots_.begin(); it != slots_.end();) {
       Slot& slot = it->second;
       if (slot.connection && slot.connection->in_flight() == 0) {
         const bool process = slot.connection->target().is_process();
         const auto idle = now - slot.connection->idle_since();
-        const bool old = process && now - slot.connection->created() > stdio.max_lifetime;
-        const bool unused = process ? idle > stdio.idle_ttl
+        const bool old = process && collect && now - slot.connection->created() > stdio.max_lifetime;
+        const bool unused = process ? collect && idle > stdio.idle_ttl
                                     : !slot.connection->attached() && idle > core->options.session.timeout;
         if (old || unused || !slot.connection->usable()) {
           ended.push_back(std::move(slot.connection));

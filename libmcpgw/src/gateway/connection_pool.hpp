@@ -48,6 +48,10 @@ struct Binding {
   std::string key;  ///< 64 hex digits
   std::shared_ptr<const Target> target;
   std::string user_id;     ///< of the principal it was resolved for
+  /// Of a principal whom another issuer vouches for: they have no account here that could change.
+  std::string external_role;
+  std::vector<std::string> external_groups;
+  bool external = false;
   std::string subject;     ///< boundary subject
   std::string session_id;  ///< stateful targets only
   std::map<std::string, std::string> env;
@@ -196,6 +200,7 @@ class ConnectionPool {
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, Slot> slots_;
   std::vector<std::shared_ptr<UpstreamConnection>> retired_;
+  SteadyTime next_collection_{};
   std::map<std::string, Health> health_;                                                  // by target id
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
   std::map<std::string, std::shared_ptr<ConcurrencyLimit>> limits_;                       // by target id

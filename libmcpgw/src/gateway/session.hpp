@@ -207,6 +207,7 @@ class SessionRegistry {
   std::unordered_map<std::string, std::shared_ptr<Session>> sessions_;
   /// Ended a moment ago: storage may still hold them.
   std::unordered_map<std::string, SteadyTime> ended_;
+  SteadyTime next_cleanup_{};  ///< of sweep() alone, which one coroutine calls
   bool announcing_ = false;
   std::multiset<std::string> recycling_;  ///< users whose sessions are being ended here
 };

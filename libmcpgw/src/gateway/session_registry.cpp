@@ -92,13 +92,19 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
                                                              const std::string& id) {
   const auto core = core_.lock();
   if (!core || id.empty() || id.size() > 64) co_return std::shared_ptr<Session>();
+  std::shared_ptr<Session> held;
   {
     const std::lock_guard lock(mutex_);
     if (ended_.contains(id)) co_return std::shared_ptr<Session>();
-    if (const auto it = sessions_.find(id); it != sessions_.end())
-      co_return it->second->user_id() == principal.user_id && !it->second->closed()
-          ? it->second
-          : std::shared_ptr<Session>();
+    if (const auto it = sessions_.find(id); it != sessions_.end()) held = it->second;
+  }
+  if (held) {
+    if (held->user_id() != principal.user_id || held->closed()) co_return std::shared_ptr<Session>();
+    const bool idle = !held->has_stream() && held->running() == 0 &&
+                      steady_clock::now() - held->last_active() > core->options.session.timeout;
+    if (!idle) co_return held;
+    end(held, "expired");
+    co_return std::shared_ptr<Session>();
   }
   auto load = [core, id] { return core->repository->load_session(id); };
   auto loaded = co_await run_blocking(core->runtime->impl().workers(), load);
@@ -242,10 +248,13 @@ void SessionRegistry::sweep(SteadyTime now) {
     const std::lock_guard lock(mutex_);
     std::erase_if(ended_, [&](const auto& entry) { return now - entry.second > kRememberEnded; });
   }
+  const SessionOptions& options = core->options.session;
+  const bool clear = now >= next_cleanup_;
+  if (clear) next_cleanup_ = now + std::min(options.cleanup_interval, options.timeout);
   for (const auto& session : all()) {
     if (session->has_stream() || session->running() > 0) session->touch();
-    if (now - session->last_active() > core->options.session.timeout) {
-      end(session, "expired");
+    if (now - session->last_active() > options.timeout) {
+      if (clear) end(session, "expired");  // until then find() knows that it is over
     } else if (now - session->last_active() < std::chrono::seconds(2) && session->save_due()) {
       (void)core->runtime->post_blocking(
           [core, record = session->record()] { (void)core->repository->update_session(record); });
