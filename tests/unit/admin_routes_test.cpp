@@ -298,8 +298,7 @@ TEST_CASE("members: a wrong type, range, word or character is told by name, on e
       const auto answer =
           api.call(api.admin, one.method, one.path, std::string("{\"") + one.field + "\":" + bad + "}");
       CHECK_MESSAGE(answer.status == 400, answer.body);
-      // 1e400 is no number that JSON readers agree on.
-      if (std::string(bad) != "1e400") CHECK(Api::field(answer) == one.field);
+      CHECK(Api::field(answer) == one.field);
       CHECK(before == api.call(api.admin, "GET", target).body + api.call(api.admin, "GET", policy).body +
                           api.call(api.admin, "GET", "/api/users").body);
     }

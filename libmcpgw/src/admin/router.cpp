@@ -1,10 +1,9 @@
-#include "admin/router.hpp"
-
 #include <algorithm>
 #include <exception>
 
 #include "admin/answers.hpp"
 #include "admin/audit.hpp"
+#include "admin/router.hpp"
 #include "admin/routes.hpp"
 #include "base/text.hpp"
 #include "json/raw.hpp"
@@ -113,6 +112,23 @@ std::optional<HttpResponse> check_entity(const Call& call) {
   return std::nullopt;
 }
 
+/// A body that cannot be taken in: no JSON, or JSON whose numbers or texts nothing here could hold (1e400,
+/// half of a surrogate pair). Then the member is named, when it is one that the route knows.
+HttpResponse unreadable(const Route& route, std::string_view body) {
+  const bool is_object =
+      raw::check(body, kApiDepth) == raw::Fault::none && raw::type_of(trim(body)) == raw::Type::object;
+  if (is_object && route.schema != nullptr)
+    for (const raw::Member& member : raw::members(body)) {
+      if (parse_json(member.value, kApiDepth)) continue;
+      for (const Field& field : *route.schema)
+        if (member.named(field.name))
+          return failure(400, "invalid_request",
+                         std::string(field.name) + " holds a value that is out of range", field.name);
+    }
+  return failure(400, "invalid_json",
+                 "The body must be one JSON value in UTF-8, without repeated member names");
+}
+
 std::optional<HttpResponse> read_body(const Route& route, Call& call) {
   if (!takes_body(call.request)) {
     const bool needed =
@@ -123,9 +139,7 @@ std::optional<HttpResponse> read_body(const Route& route, Call& call) {
     return failure(400, "invalid_json", "A JSON object is required as the body");
   }
   auto body = parse_json(call.request.body, kApiDepth);
-  if (!body)
-    return failure(400, "invalid_json",
-                   "The body must be one JSON value in UTF-8, without repeated member names");
+  if (!body) return unreadable(route, call.request.body);
   if (!body->is_object()) return failure(400, "invalid_request", "The body must be a JSON object");
   if (route.schema != nullptr)
     if (auto status = check_body(*route.schema, *body); !status) return failure(call, status.error());
