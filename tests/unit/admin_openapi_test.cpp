@@ -60,7 +60,6 @@ const Json& resolved(const Json& value) {
 /// fit.
 std::string misfit(const Json& given, const Json& value, const std::string& at) {
   const Json& schema = resolved(given);
-  if (value.is_null()) return schema.value("nullable", false) ? "" : at + " is null";
   for (const char* choice : {"anyOf", "oneOf"}) {
     if (!schema.contains(choice) || schema.contains("type")) continue;
     const Json& forms = schema[choice];
@@ -68,6 +67,7 @@ std::string misfit(const Json& given, const Json& value, const std::string& at) 
                                   [&](const Json& one) { return misfit(one, value, at).empty(); });
     return fits ? "" : at + " has none of the forms";
   }
+  if (value.is_null()) return schema.value("nullable", false) ? "" : at + " is null";
   const std::string type = schema.value("type", "");
   const bool right = (type == "string" && value.is_string()) || (type == "boolean" && value.is_boolean()) ||
                      (type == "integer" && value.is_number_integer()) ||
@@ -216,7 +216,8 @@ TEST_CASE("R93: every route is documented, every operation is routed, with the s
       CHECK_FALSE(operation["summary"].get<std::string>().empty());
     }
   }
-  CHECK(others == std::set<std::string>{"/health", "/mcp", "/metrics", "/ready", "/version"});
+  CHECK(others == std::set<std::string>{"/docs", "/docs/openapi.json", "/docs/openapi.yaml", "/health",
+                                        "/mcp", "/metrics", "/ready", "/version"});
   for (const auto& route : AdminApi::routes()) {
     CAPTURE(route.method);
     CAPTURE(route.path);
@@ -306,6 +307,36 @@ TEST_CASE("the document is sound: references lead somewhere, examples fit their 
   });
   CHECK(references > 300);
   CHECK(examples > 40);
+}
+
+TEST_CASE("every operation has an example of each parameter, of its body and of each answer") {
+  const auto shown = [](const Json& content, const std::string& where) {
+    REQUIRE_MESSAGE(!content.empty(), where);
+    for (const auto& [type, media] : content.items()) {
+      CAPTURE(type);
+      const Json& schema = resolved(media["schema"]);
+      const bool of_items =
+          schema.value("type", "") == "array" && resolved(schema["items"]).contains("example");
+      CHECK_MESSAGE((media.contains("example") || schema.contains("example") || of_items), where);
+    }
+  };
+  for (const auto& [path, item] : document()["paths"].items())
+    for (const auto& [method, operation] : item.items()) {
+      const std::string where = method + " " + path;
+      for (const Json& given : operation.value("parameters", Json::array())) {
+        const Json& parameter = resolved(given);
+        REQUIRE_MESSAGE(parameter.contains("example"), where);
+        const std::string bad = misfit(parameter["schema"], parameter["example"], parameter["name"]);
+        CHECK_MESSAGE(bad.empty(), where << ": " << bad);
+      }
+      if (operation.contains("requestBody")) shown(operation["requestBody"]["content"], where);
+      for (const auto& [status, response] : operation["responses"].items()) {
+        const Json content = resolved(response).value("content", Json::object());
+        const bool body = status != "101" && status != "202" && status != "204" && status != "304";
+        CHECK_MESSAGE(content.empty() != body, where << " " << status);
+        if (body) shown(content, where + " " + status);
+      }
+    }
 }
 
 TEST_CASE("R93: what the API answers is what the document says, on every operation") {

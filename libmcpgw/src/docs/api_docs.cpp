@@ -20,7 +20,7 @@ constexpr std::string_view kPlainPolicy =
 constexpr std::size_t kVersionLength = 16;
 
 /// Links are relative, so that the page works behind a proxy that puts the gateway below a path.
-std::string scalar_page(const std::string& css, const std::string& script, const std::string& start) {
+std::string scalar_page(const std::string& script, const std::string& start) {
   return R"(<!doctype html>
 <html lang="en">
 <head>
@@ -28,13 +28,11 @@ std::string scalar_page(const std::string& css, const std::string& script, const
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>mcpgw API</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="docs/docs.css?v=)" +
-         css + R"(">
 </head>
 <body>
 <div id="app"></div>
-<noscript><main><p>This page needs JavaScript. The document itself does not:
-<a href="docs/openapi.yaml">openapi.yaml</a>, <a href="docs/openapi.json">openapi.json</a>.</p></main></noscript>
+<noscript><p>This page needs JavaScript. The document itself does not:
+<a href="docs/openapi.yaml">openapi.yaml</a>, <a href="docs/openapi.json">openapi.json</a>.</p></noscript>
 <script src="docs/scalar.js?v=)" +
          script + R"("></script>
 <script src="docs/docs.js?v=)" +
@@ -65,16 +63,15 @@ ApiDocs::ApiDocs(bool enabled, std::string_view script, std::string_view script_
   };
   text("/docs/openapi.yaml", "application/yaml", data->yaml);
   text("/docs/openapi.json", "application/json", data->json);
-  text("/docs/docs.css", "text/css; charset=utf-8", data->css);
   constexpr const char* kHtml = "text/html; charset=utf-8";
   if (script.empty()) {
     text("/docs", kHtml, data->page);
+    text("/docs/docs.css", "text/css; charset=utf-8", data->css);
     return;
   }
   text("/docs/docs.js", "text/javascript; charset=utf-8", data->js);
   add("/docs/scalar.js", "text/javascript; charset=utf-8", script, script_gzip);
-  page_ = scalar_page(find("/docs/docs.css")->version, find("/docs/scalar.js")->version,
-                      find("/docs/docs.js")->version);
+  page_ = scalar_page(find("/docs/scalar.js")->version, find("/docs/docs.js")->version);
   add("/docs", kHtml, page_, {});
 }
 

@@ -17,6 +17,8 @@ class ApiDocs {
   /// Without `script` the page is a plain one; with an empty `script_gzip` the script is never sent
   /// compressed.
   ApiDocs(bool enabled, std::string_view script, std::string_view script_gzip);
+  ApiDocs(const ApiDocs&) = delete;  // files point into it
+  ApiDocs& operator=(const ApiDocs&) = delete;
 
   /// Whether there is something at this path.
   bool has(std::string_view path) const noexcept { return find(path) != nullptr; }

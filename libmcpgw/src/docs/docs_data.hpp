@@ -14,7 +14,7 @@ struct DocsData {
   DocsText yaml;
   DocsText json;
   DocsText page;  ///< the operations as HTML, without scripts
-  DocsText css;   ///< of both pages
+  DocsText css;   ///< of that page
   DocsText js;    ///< starts the Scalar API reference
 };
 
