@@ -23,8 +23,17 @@
 
 #include "base/text.hpp"
 #include "mcpgw/server.hpp"
+#ifdef MCPGW_TEST_OVER_TLS
+#include "unit/tls_support.hpp"
+#endif
 
 namespace mcpgw::testing {
+
+#ifdef MCPGW_TEST_OVER_TLS
+constexpr bool kOverTls = true;
+#else
+constexpr bool kOverTls = false;
+#endif
 
 struct RawAnswer {
   int status = 0;
@@ -146,6 +155,8 @@ class RawClient {
     pollfd wait{fd_, POLLIN, 0};
     return ::poll(&wait, 1, milliseconds) == 1;
   }
+  /// Exactly `size` bytes; false when the connection ended first.
+  bool take_bytes(std::size_t size, std::string& out) { return take(size, out); }
 
  private:
   bool fill() {
@@ -244,7 +255,7 @@ inline void echo(HttpRequest request, std::shared_ptr<Responder> responder) {
   responder->send(std::move(response));
 }
 
-/// A server on a free port with its handler and runtime.
+/// A server on a free port with its handler and runtime. Over TLS, clients reach it through a proxy.
 struct Site {
   explicit Site(ScriptedHandler::Script script = {}, HttpServerOptions options = {}, unsigned loops = 2)
       : handler(std::make_shared<ScriptedHandler>(std::move(script))) {
@@ -253,16 +264,35 @@ struct Site {
     threads.workers = 1;
     threads.hash_workers = 1;
     runtime = Runtime::create(threads);
+#ifdef MCPGW_TEST_OVER_TLS
+    if (options.tls.cert.empty()) {
+      options.tls.cert = TestTls::shared().options.cert;
+      options.tls.key = TestTls::shared().options.key;
+    }
+#endif
     auto started = HttpServer::start(handler, runtime, std::move(options));
     if (!started) throw std::runtime_error(started.error().message);
     server = *started;
+#ifdef MCPGW_TEST_OVER_TLS
+    proxy = std::make_unique<TlsProxy>(server->port());
+#endif
   }
-  RawClient connect(int receive_buffer = 0) const { return RawClient(server->port(), receive_buffer); }
+  int port() const {
+#ifdef MCPGW_TEST_OVER_TLS
+    return proxy->port();
+#else
+    return server->port();
+#endif
+  }
+  RawClient connect(int receive_buffer = 0) const { return RawClient(port(), receive_buffer); }
   Asked asked() const { return handler->asked.get(); }
 
   std::shared_ptr<ScriptedHandler> handler;
   std::shared_ptr<Runtime> runtime;
   std::shared_ptr<HttpServer> server;
+#ifdef MCPGW_TEST_OVER_TLS
+  std::unique_ptr<TlsProxy> proxy;
+#endif
 };
 
 inline std::string get(std::string_view target = "/", std::string_view more = {}) {

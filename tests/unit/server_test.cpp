@@ -347,9 +347,11 @@ TEST_CASE("beyond max_connections the oldest idle one makes room; busy ones are 
     CHECK(eventually([&] { return site.server->statistics().requests == 7; }));
     RawClient fifth = site.connect();
     const auto refusal = fifth.read();
-    REQUIRE(refusal);
-    check_error(*refusal, 503, "overloaded");
-    CHECK(refusal->header("Retry-After") == "1");
+    CHECK(refusal.has_value() != kOverTls);  // no handshake is spent on it
+    if (refusal) {
+      check_error(*refusal, 503, "overloaded");
+      CHECK(refusal->header("Retry-After") == "1");
+    }
     CHECK(fifth.ended());
     fifth.close();
     clients[1].close();
@@ -381,6 +383,7 @@ TEST_CASE("two thousand idle connections, and active ones among them") {
   CHECK(eventually([&] { return site.server->statistics().connections == 0; }));
 }
 
+#ifndef MCPGW_TEST_OVER_TLS  // the proxy would run out of them first
 TEST_CASE("running out of descriptors is survived") {
   const Site site(echo);
   RawClient before = site.connect();
@@ -407,6 +410,7 @@ TEST_CASE("running out of descriptors is survived") {
   REQUIRE(answer);
   CHECK(answer->header("X-Target") == "/waited");
 }
+#endif
 
 TEST_CASE("R68 addresses and schemes come from trusted proxies only") {
   HttpServerOptions options;
@@ -416,7 +420,7 @@ TEST_CASE("R68 addresses and schemes come from trusted proxies only") {
   client.send(get("/", headers));
   auto answer = client.read();
   CHECK(answer->header("X-Address") == "127.0.0.1");
-  CHECK(answer->header("X-Tls") == "no");
+  CHECK(answer->header("X-Tls") == (kOverTls ? "yes" : "no"));
   options.trusted_proxies = {"127.0.0.0/8"};
   const Site behind(echo, options);
   RawClient proxied = behind.connect();

@@ -1,5 +1,5 @@
 // HttpServer: the bundled HTTP/1.1 server. It owns the sockets on the Runtime's loops and drives a
-// RequestHandler; cpp-httplib parses requests and renders answers. Component mcpgw::server.
+// RequestHandler; cpp-httplib parses requests. Component mcpgw::server.
 #pragma once
 
 #include <chrono>

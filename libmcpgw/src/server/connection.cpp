@@ -111,6 +111,8 @@ void Connection::on_encrypted(std::string_view data) {
       return;
     }
     phase_ = Phase::reading;
+    write_out();
+    if (phase_ == Phase::closed) return;
   }
   for (;;) {
     before = tls_->out().size();
@@ -126,6 +128,8 @@ void Connection::on_encrypted(std::string_view data) {
     if (phase_ == Phase::closed || phase_ == Phase::closing || phase_ == Phase::lingering) return;
   }
   write_out();
+  // What came behind an answer of the engine's own has waited until that was sent.
+  if (phase_ == Phase::reading && unsent() == 0 && !in_.empty()) resume();
   settle();
 }
 

@@ -33,8 +33,9 @@ Connection::Piece chunk(std::string data) {
 
 class Stream final : public ResponseStream {
  public:
-  Stream(std::shared_ptr<Connection> connection, std::uint64_t id, bool chunked)
-      : connection_(std::move(connection)), id_(id), chunked_(chunked) {}
+  /// `closed`: of no exchange, because that has its answer already.
+  Stream(std::shared_ptr<Connection> connection, std::uint64_t id, bool chunked, bool closed)
+      : connection_(std::move(connection)), id_(id), chunked_(chunked), closed_(closed) {}
   ~Stream() override {
     // Nobody said that the body was complete: the client must not take it for complete.
     if (!closed_) connection_->abort(id_);
@@ -56,7 +57,7 @@ class Stream final : public ResponseStream {
   const std::shared_ptr<Connection> connection_;
   const std::uint64_t id_;
   const bool chunked_;
-  std::atomic<bool> closed_{false};
+  std::atomic<bool> closed_;
 };
 
 class Socket final : public WebSocket {
@@ -109,11 +110,9 @@ class Exchange final : public Responder {
     if (head.status == 204 || head.status == 304) form.body = BodyForm::sized;
     form.close = form.close || form.body == BodyForm::until_close || draining();
     const bool body = has_body(head.status, form.head);
-    auto stream = std::make_shared<Stream>(connection_, id_, form.body == BodyForm::chunked);
-    if (answered_.exchange(true)) {
-      stream->close();  // of no exchange: writes return false
-      return stream;
-    }
+    const bool late = answered_.exchange(true);
+    auto stream = std::make_shared<Stream>(connection_, id_, form.body == BodyForm::chunked, late);
+    if (late) return stream;
     if (!is_final(head.status)) {
       fail("The handler gave no valid status");
       return stream;
@@ -132,8 +131,8 @@ class Exchange final : public Responder {
 
   std::shared_ptr<WebSocket> accept_websocket(WebSocketOptions options) override {
     if (websocket_key_.empty() || answered_.exchange(true)) return nullptr;
-    auto channel = std::make_shared<WebSocketChannel>(std::move(options));
     Connection::Piece piece{render_upgrade(options.headers, websocket_accept(websocket_key_)), {}};
+    auto channel = std::make_shared<WebSocketChannel>(std::move(options));
     piece.channel = channel;
     auto socket = std::make_shared<Socket>(connection_, id_);
     if (!connection_->push(id_, std::move(piece)) && channel->on_close) channel->on_close(1006);
