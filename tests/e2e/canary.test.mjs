@@ -14,11 +14,12 @@ import { demoHttp, demoStdio, httpTarget, stdioTarget } from './lib/upstreams.mj
 
 // --- canaries and the search for them ----------------------------------------------------------------
 
+const MARK = 'canarysecret';
 const canaries = new Map();  // text -> what it is
 let made = 0;
-/** A new secret; `length` characters in all. */
-function canary(what, length = 28) {
-  const text = `cnry${made++}x${randomBytes(length).toString('hex')}`.slice(0, length);
+/** A new secret; `length` characters in all. All begin alike, so that one search finds them all. */
+function canary(what, length = 36) {
+  const text = `${MARK}${made++}x${randomBytes(length).toString('hex')}`.slice(0, length);
   canaries.set(text, what);
   return text;
 }
@@ -38,16 +39,18 @@ function spellings(text) {
   return [...new Set(out)];
 }
 
-/** Names of the secrets that are in `text`. */
+const marks = spellings(MARK);
+/** Tokens that were handed out, and their signatures: made by the program, so they bear no mark. */
+const handedOut = new Map();
+
+/** What of the secrets is in `text`: their names, with what stands around them. */
 function found(text) {
   const out = [];
-  for (const [secret, what] of canaries)
-    for (const spelling of spellings(secret))
-      if (text.includes(spelling)) {
-        const at = text.indexOf(spelling);
-        out.push(`${what} in: ...${text.slice(Math.max(0, at - 80), at + spelling.length + 40)}...`);
-        break;
-      }
+  for (const word of [...marks, ...handedOut.keys()])
+    for (let at = text.indexOf(word); at >= 0 && out.length < 30; at = text.indexOf(word, at + 1)) {
+      const name = canaries.get(/^canarysecret\d+x[0-9a-f]*/.exec(text.slice(at, at + 60))?.[0]) ?? handedOut.get(word) ?? 'an encoded one';
+      out.push(`${name} in: ...${text.slice(Math.max(0, at - 100), at + 80)}...`);
+    }
   return out;
 }
 
@@ -103,10 +106,9 @@ test('the search finds a secret in every encoding, wherever it stands', () => {
     const bytes = Buffer.from(prefix + secret + 'z');
     for (const text of [prefix + secret, bytes.toString('base64'), bytes.toString('base64url'), bytes.toString('hex'),
       `${prefix}${[...Buffer.from(secret)].map((b) => `%${b.toString(16)}`).join('')}`])
-      assert.equal(found(`...${text}...`).length, 1, text);
+      assert.ok(found(`...${text}...`).length > 0, text);
   }
   assert.equal(found('nothing of that kind').length, 0);
-  canaries.clear();
 });
 
 describe('no secret is told', { timeout: 240000 }, () => {
@@ -126,8 +128,8 @@ describe('no secret is told', { timeout: 240000 }, () => {
     const handed = response.status < 300 && method === 'POST' && /^\/api\/auth\/(register|login|tokens)/.test(route) ? json?.token : null;
     keep(`${method} ${route}`, JSON.stringify([...response.headers]) + (handed ? text.replaceAll(handed, '') : text));
     if (handed) {
-      canaries.set(handed, 'a token that was handed out');
-      canaries.set(handed.slice(handed.lastIndexOf('.') + 1), 'the signature of a token');
+      handedOut.set(handed, 'a token that was handed out');
+      handedOut.set(handed.slice(handed.lastIndexOf('.') + 1), 'the signature of a token');
     }
     return { status: response.status, json };
   }
@@ -149,7 +151,7 @@ metrics: { token: ${METRICS} }
 logging: { level: ${level}, format: ${format} }
 upstream: { allow_private: true, list_timeout: 3s }
 `;
-    const JWT = canary('jwt.secret', 48), KEY = canary('encryption.key', 32), SETUP = canary('auth.setup_token'), METRICS = canary('metrics.token');
+    const JWT = canary('jwt.secret', 52), KEY = canary('encryption.key', 32), SETUP = canary('auth.setup_token'), METRICS = canary('metrics.token');
     tokens.metrics = METRICS;
     gateway = await Gateway.start({ config: config('trace', 'json'), directory });
     demo = await demoHttp();
@@ -239,7 +241,7 @@ upstream: { allow_private: true, list_timeout: 3s }
     await call('POST', '/api/auth/login', { body: JSON.stringify({ email: 'admin@example.test', password: canary('a wrong password') }) });
     await call('POST', '/api/auth/login', { type: 'text/plain', body: canary('a body of another type') });
     await call('POST', '/api/auth/login', { body: JSON.stringify({ password: canary('a huge body') + 'x'.repeat(2 << 20) }) });
-    for (const url of [`https://user:${canary('userinfo')}@h.test/`, `https://${canary('user name')}@h.test/mcp`, `ftp://h.test/${canary('another scheme')}`])
+    for (const url of [`https://user:${canary('userinfo')}@h.test/`, `https://${canary('user name')}@h.test/mcp`, `ftp://ann:${canary('userinfo of another scheme')}@h.test/`])
       assert.equal((await send('POST', '/api/targets', { name: 'bad', url }, tokens.admin)).status, 400);
     for (const authorization of [`Basic ${Buffer.from(`a:${canary('basic credentials')}`).toString('base64')}`, `Bearer ${canary('bearer')} x`, canary('no scheme')])
       for (const route of ['/api/auth/me', '/mcp', '/metrics'])
@@ -259,7 +261,8 @@ upstream: { allow_private: true, list_timeout: 3s }
 
   test('calls: credentials in use, secrets in arguments, upstreams that tell what they were given', async () => {
     const session = await openSession(gateway, tokens.program);
-    const own = [...canaries.keys()].find((key) => canaries.get(key) === 'bob\'s own token');
+    const own = canary('bob\'s own token');
+    await done('PUT', `/api/targets/${targets.demo.id}/token`, { token: own }, tokens.bob);
     const ask = async (message) => keep('/mcp', (await post(gateway, tokens.program, message,
       { session, headers: { 'X-Api-Key': canary('a forwarded header'), Cookie: canary('a cookie of a client') } })).text);
     let id = 0;
@@ -277,7 +280,7 @@ upstream: { allow_private: true, list_timeout: 3s }
       await send('GET', `/api/targets/${target.id}`, undefined, tokens.admin);
     }
     const talks = (await send('GET', `/api/targets/${targets.talks.id}`, undefined, tokens.admin)).json.status;
-    assert.match(talks.last_error ?? '', /redacted/, 'the end of stderr is shown, masked');
+    assert.match(talks.last_error ?? '', /code 3; stderr: .*redacted/, 'the end of stderr is shown, masked');
     for (const body of [`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"password":"${canary('a broken message')}"`, canary('no message'),
       JSON.stringify({ jsonrpc: '1.0', id: 1, method: 'x', params: { password: canary('a wrong version') } }),
       JSON.stringify({ jsonrpc: '2.0', id: { token: canary('an id that is none') }, method: 'ping' }),

@@ -3,7 +3,8 @@
 //
 // In a page: ```sh is run; a ```text or ```json right behind it is its output, where "…" stands for anything within a
 // line, and alone on a line for any lines. <!-- not run: why --> before a block leaves it out; <!-- types: text --> is
-// what its reader types. The only change made is the port.
+// what its reader types; <!-- when: command --> is what a reader, who is slower, has no need to wait for. The only change
+// made is the port.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
@@ -14,7 +15,7 @@ import { DEMO, Gateway, MCPGW, temporaryDirectory, within } from './lib/gateway.
 
 const docs = fileURLToPath(new URL('../../docs/', import.meta.url));
 
-/** The sh blocks of a page: {line, code, expected, reason, typed}. */
+/** The sh blocks of a page: {line, code, expected, reason, typed, when}. */
 function blocksOf(text) {
   const blocks = [];
   let fence = null, remark = null, last = null;
@@ -23,7 +24,7 @@ function blocksOf(text) {
       if (line !== '```') { fence.lines.push(line); return; }
       const content = fence.lines.join('\n');
       if (fence.language === 'sh') {
-        last = { line: fence.line, code: content, expected: null, reason: remark?.reason, typed: remark?.typed };
+        last = { line: fence.line, code: content, expected: null, reason: remark?.reason, typed: remark?.typed, when: remark?.when };
         blocks.push(last);
       } else {
         if (last && (fence.language === 'text' || fence.language === 'json')) last.expected = content;
@@ -33,7 +34,7 @@ function blocksOf(text) {
       return;
     }
     const open = /^```(\w*)$/.exec(line);
-    const note = /^<!-- (?:not run: (?<reason>.+)|types: (?<typed>.+)) -->$/.exec(line);
+    const note = /^<!-- (?:not run: (?<reason>.+)|types: (?<typed>.+)|when: (?<when>.+)) -->$/.exec(line);
     if (open) fence = { language: open[1], lines: [], line: index + 1 };
     else if (note) remark = note.groups;
     else if (line.trim()) last = remark = null;
@@ -42,8 +43,10 @@ function blocksOf(text) {
   return blocks;
 }
 
-/** Whether `text` is what a page shows. */
-function shows(expected, text) {
+/** Whether `text` is what a page shows; how wide a table's columns are is nobody's promise. */
+function shows(shown, printed) {
+  const narrow = (part) => part.replaceAll(/ {2,}/g, '  ').replaceAll(/ +$/gm, '');
+  const expected = narrow(shown), text = narrow(printed);
   const escape = (part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
   const pattern = expected.split('\n').map((line) => (line.trim() === '…' ? '(?:.*\\n)*' : `${line.split('…').map(escape).join('.*')}[ \\t]*\\n`)).join('');
   return new RegExp(`^${pattern}$`).test(text.endsWith('\n') || text === '' ? text : `${text}\n`);
@@ -54,8 +57,9 @@ async function runBlocks(blocks, directory, env) {
   const out = path.join(directory, '.outputs');
   await mkdir(out);
   let script = 'set -e -o pipefail\n';
-  for (const [index, { code, typed }] of blocks.entries()) {
+  for (const [index, { code, typed, when }] of blocks.entries()) {
     await writeFile(path.join(out, `${index}.in`), typed ? `${typed}\n` : '');
+    if (when) script += `exec >/dev/null 2>&1\nuntil ${when}; do sleep 0.05; done\n`;
     script += `exec >"${out}/${index}.out" 2>&1 <"${out}/${index}.in"\n${code}\n`;
   }
   await writeFile(path.join(out, 'script'), script);
@@ -79,8 +83,9 @@ test('the comparison of outputs is exact but for what is marked', () => {
   assert.ok(shows('a\nb', 'a\nb\n'));
   assert.ok(shows('', '\n') && shows('\na', '\na\n'));
   assert.ok(shows('id …, name x', 'id 17, name x\n'));
+  assert.ok(shows('A     B\n1     2', 'A    B  \n1    2\n'));
   assert.ok(shows('a\n…\nz', 'a\nb\nc\nz\n') && shows('a\n…', 'a\n') && shows('…', ''));
-  for (const [expected, text] of [['a', 'b\n'], ['a', 'a\nb\n'], ['a\nb', 'a\n'], ['id …, name x', 'id 17\nname x\n'], ['a.c', 'abc\n'], ['', 'x\n']])
+  for (const [expected, text] of [['a', 'b\n'], ['a', 'a\nb\n'], ['a\nb', 'a\n'], ['id …, name x', 'id 17\nname x\n'], ['a.c', 'abc\n'], ['a  b', 'a b\n'], ['', 'x\n']])
     assert.ok(!shows(expected, text), `${expected} is not ${text}`);
 });
 
@@ -104,7 +109,7 @@ describe('the pages', { timeout: 300000 }, () => {
       const port = new URL(gateway.url).port;
       const here = (text) => text?.replaceAll(/\b(127\.0\.0\.1|localhost):3000\b/g, `$1:${port}`) ?? null;
       const blocks = blocksOf(await readFile(path.join(docs, page), 'utf8')).filter((block) => !block.reason)
-        .map((block) => ({ ...block, code: here(block.code), expected: here(block.expected) }));
+        .map((block) => ({ ...block, code: here(block.code), expected: here(block.expected), when: here(block.when) }));
       assert.ok(blocks.length >= least, `only ${blocks.length} blocks of ${page} are run`);
       const { code, outputs } = await runBlocks(blocks, directory, env);
       for (const [index, { line, expected }] of blocks.entries()) {

@@ -274,3 +274,32 @@ TEST_CASE("R83, R84: groups of any name have values, processes and paths of thei
   // A key with a slash is none.
   CHECK(admin.api("DELETE", path + "/env/default/a%2Fb").status == 404);
 }
+
+TEST_CASE("tests of targets that take long leave the threads alone that others need") {
+  InProcessOptions opts = options();
+  opts.gateway.runtime = Runtime::create({.loops = 1, .workers = 1});
+  InProcessGateway gw(std::move(opts));
+  auto slow = std::make_shared<FakeUpstream>(), fast = echo_upstream("fast");
+  slow->hang("initialize");
+  std::vector<std::string> ids;
+  for (int i = 0; i < 6; ++i) ids.push_back(gw.add_upstream(http_target("slow" + std::to_string(i)), slow));
+  gw.add_upstream(http_target("fast"), fast);
+  gw.allow("alice", "fast");
+  McpClient& admin = gw.as("admin");
+  std::vector<std::thread> tests;
+  for (const std::string& id : ids)
+    tests.emplace_back([&admin, id] {
+      admin.api("PUT", "/api/targets/" + id, R"({"timeout_ms":1000})");
+      admin.api("POST", "/api/targets/" + id + "/test", "{}");
+    });
+  REQUIRE(becomes([&] { return slow->connections() > 0; }));
+  const auto from = steady_clock::now();
+  CHECK(gw.as("alice").call_tool("echo").ok());
+  CHECK(admin.api("GET", "/api/targets").status == 200);
+  CHECK(steady_clock::now() - from < std::chrono::seconds(5));
+  // Taken out of use, the tests have nothing to wait for.
+  slow->heal();
+  for (const std::string& id : ids)
+    CHECK(admin.api("PUT", "/api/targets/" + id, R"({"enabled":false})").status == 200);
+  for (auto& test : tests) test.join();
+}

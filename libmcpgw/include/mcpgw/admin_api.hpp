@@ -96,6 +96,8 @@ class AdminApi {
 
   /// Whether this request hashes a password: a host runs those on a pool of their own.
   static bool hashes_password(std::string_view method, std::string_view path) noexcept;
+  /// Whether it waits for an upstream, for up to a minute: on a thread that opening one does not need.
+  static bool waits_for_upstream(std::string_view method, std::string_view path) noexcept;
 
   /// The template of the route at `path` ("/api/targets/{id}"), for logs and metrics; empty when there is
   /// none.

@@ -4,6 +4,7 @@
 
 #include "json/raw.hpp"
 #include "json/redact.hpp"
+#include "storage/validate.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -19,6 +20,8 @@ std::string trace_id_of(const HttpRequest& request) {
   return hex && id != std::string(32, '0') ? id : std::string();
 }
 
+bool is_email(std::string text) { return validate_email(text).has_value(); }
+
 /// More secret names than a body that fits any route can have.
 constexpr std::size_t kMaxSecretNames = 600;
 
@@ -32,8 +35,12 @@ std::string without_secrets(const Route& route, const Call& call, const std::str
   if (text.size() > rules.max_bytes) return redact_body(text, rules);  // its size alone
   const auto body = parse_json(text, kApiDepth);
   if (!body || !body->is_object()) return {};
+  // People type their password where the address belongs: what is no address is not kept.
+  const auto email = body->find("email");
+  const bool keep_email = email == body->end() || !email->is_string() || is_email(email->get<std::string>());
   BodySecrets secrets = secrets_of(route.schema != nullptr ? *route.schema : Schema(), *body);
   if (secrets.names.size() > kMaxSecretNames) rules.max_bytes = 0;
+  if (!keep_email) secrets.names.emplace_back("email");
   rules.secret_names = std::move(secrets.names);
   rules.secrets = std::move(secrets.texts);
   return redact_body(text, rules);

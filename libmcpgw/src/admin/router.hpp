@@ -49,6 +49,7 @@ struct Route {
   const Schema* schema;  ///< null: takes no input; a body is ignored unless it is malformed
   Handler handler;
   bool hashes = false;  ///< a password: slow, and bounded in number
+  bool waits = false;   ///< for an upstream
 };
 
 /// The whole API.

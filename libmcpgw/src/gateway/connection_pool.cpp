@@ -45,6 +45,8 @@ std::vector<std::string> process_environment(const GatewayCore& core, const Bind
   return out;
 }
 
+Error superseded() { return {ErrorCode::unavailable, kSuperseded, "The target was changed in the meantime"}; }
+
 Error disabled(const char* reason, std::string message) {
   return {ErrorCode::unsupported, reason, std::move(message)};
 }
@@ -166,11 +168,13 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
   {
     const std::lock_guard lock(mutex_);
     Slot& slot = slots_[binding->key];
-    slot.opening = nullptr;
-    const bool superseded = std::exchange(slot.superseded, false) || outdated_now;
-    if (result && (closed_ || superseded)) unwanted = *result;
-    if (superseded) {
-      slot.error = Error(ErrorCode::unavailable, kSuperseded, "The target was changed in the meantime");
+    const bool orphaned = slot.opening != opened;
+    if (!orphaned) slot.opening = nullptr;
+    if (result && (closed_ || orphaned || outdated_now)) unwanted = *result;
+    if (orphaned) {
+      // Retired meanwhile: who waited has been told, and the slot may have gone on.
+    } else if (outdated_now) {
+      slot.error = superseded();
       slot.retry_at = {};
     } else if (result) {
       if (!closed_) slot.connection = *result;
@@ -343,6 +347,7 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
   const auto core = core_.lock();
   const auto drain = core ? core->options.upstream.drain : milliseconds(0);
   std::vector<std::shared_ptr<UpstreamConnection>> found;
+  std::vector<std::shared_ptr<AsyncEvent>> opening;
   {
     const std::lock_guard lock(mutex_);
     for (auto it = slots_.begin(); it != slots_.end();) {
@@ -357,11 +362,18 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
         retired_.push_back(slot.connection);
         slot.connection = nullptr;
       }
+      if (!slot.opening) {
+        it = slots_.erase(it);
+        continue;
+      }
+      // Nobody needs to wait for what will not be used.
+      opening.push_back(std::exchange(slot.opening, nullptr));
+      slot.error = superseded();
       slot.retry_at = {};
-      slot.superseded = slot.opening != nullptr;
-      it = slot.opening ? std::next(it) : slots_.erase(it);
+      ++it;
     }
   }
+  for (const auto& event : opening) event->set();
   for (const auto& connection : found) connection->retire(steady_clock::now() + drain);
   if (count) *count = static_cast<int>(found.size());
 }

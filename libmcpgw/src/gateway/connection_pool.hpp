@@ -177,7 +177,6 @@ class ConnectionPool {
     std::optional<Error> error;
     int failures = 0;
     SteadyTime retry_at{};
-    bool superseded = false;  ///< retired while it was being opened
   };
   struct Health {
     std::string state = "idle";

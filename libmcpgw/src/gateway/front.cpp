@@ -363,8 +363,9 @@ void Front::api(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (core_->in_flight.fetch_add(1, std::memory_order_relaxed) >= core_->options.limits.max_in_flight)
     return reply->fail(503, "overloaded", "Too many requests are running", {{"Retry-After", "1"}});
   auto& runtime = core_->runtime->impl();
-  auto& pool =
-      AdminApi::hashes_password(request.method, request.path()) ? runtime.hash_workers() : runtime.workers();
+  auto& pool = AdminApi::hashes_password(request.method, request.path())      ? runtime.hash_workers()
+               : AdminApi::waits_for_upstream(request.method, request.path()) ? runtime.waiting_workers()
+                                                                              : runtime.workers();
   const bool taken = pool.post([self = shared_from_this(), request = std::move(request), reply] {
     reply->send(self->admin_->handle(request, reply->request_id));
   });

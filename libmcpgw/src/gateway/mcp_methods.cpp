@@ -135,7 +135,6 @@ Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Ses
     if (listing) {
       out.listing = *listing;
     } else {
-      self->core_->pool->note(*target, listing.error().reason + ": " + listing.error().message);
       self->core_->log(LogLevel::warn, "gateway", "a target's list is left out",
                        {{"target", target->name}, {"reason", listing.error().reason}});
     }

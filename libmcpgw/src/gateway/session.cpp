@@ -158,7 +158,9 @@ Task<Result<std::shared_ptr<const Listing>>> Session::listing(const Principal& p
     auto open = co_await connection(principal, target, deadline);
     if (!open) co_return open.error();
     auto list = co_await (*open)->listing(kind, deadline, fresh);
-    if (list || (*open)->usable() || attempt == kMaxReopened) co_return list;
+    if (!list && !(*open)->usable() && attempt < kMaxReopened) continue;
+    if (!list) core_->pool->note(*target, list.error().reason + ": " + list.error().message);
+    co_return list;
   }
 }
 

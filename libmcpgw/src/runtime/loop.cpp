@@ -137,10 +137,19 @@ Runtime::Impl::Impl(const RuntimeOptions& options) {
 
 Runtime::Impl::~Impl() {
   // Workers first: their results are posted to loops that must still exist.
+  if (waiting_workers_) waiting_workers_->stop_and_join();
   workers_->stop_and_join();
   hash_workers_->stop_and_join();
   for (auto& loop : loops_) loop->stop_and_join();
   for (auto& loop : loops_) loop->empty();
+}
+
+detail::WorkerPool& Runtime::Impl::waiting_workers() {
+  static constexpr unsigned kThreads = 4;
+  static constexpr std::size_t kMaxQueued = 64;
+  std::call_once(waiting_once_,
+                 [this] { waiting_workers_ = std::make_unique<detail::WorkerPool>(kThreads, kMaxQueued); });
+  return *waiting_workers_;
 }
 
 bool Runtime::Impl::owns(const detail::Loop* loop) const noexcept {

@@ -138,11 +138,15 @@ class Runtime::Impl {
   bool owns(const detail::Loop* loop) const noexcept;
   detail::WorkerPool& workers() noexcept { return *workers_; }
   detail::WorkerPool& hash_workers() noexcept { return *hash_workers_; }
+  /// For work that waits for what workers() do: it must not take their threads. Started with its first use.
+  detail::WorkerPool& waiting_workers();
 
  private:
   std::vector<std::unique_ptr<detail::Loop>> loops_;
   std::unique_ptr<detail::WorkerPool> workers_;
   std::unique_ptr<detail::WorkerPool> hash_workers_;
+  std::once_flag waiting_once_;
+  std::unique_ptr<detail::WorkerPool> waiting_workers_;
   std::atomic<std::size_t> next_{0};
 };
 
