@@ -212,6 +212,13 @@ class Loader {
     } else if (config.database.path.empty()) {
       config.database.path = config.data_dir + "/mcpgw.db";
     }
+    const auto& tls = config.http.tls;
+    if (tls.cert.empty() != tls.key.empty())
+      error(where_of(tls.cert.empty() ? "server.tls.key" : "server.tls.cert"),
+            "server.tls.cert and server.tls.key go together");
+    if (!tls.client_ca.empty() && tls.cert.empty())
+      error(where_of("server.tls.client_ca"),
+            "server.tls.client_ca needs server.tls.cert and server.tls.key");
     if (!config.gateway.encryption.previous.empty() && config.needs_encryption_key())
       error(where_of("encryption.previous_keys"), "encryption.previous_keys needs encryption.key");
     if (!config.gateway.previous_jwt_secrets.empty() && config.needs_jwt_secret())

@@ -233,9 +233,9 @@ void add_server(Table& t) {
         text(is_base_url, "must be an http or https URL without user, query and fragment"),
         AT(gateway.public_url));
   t.add("server.data_dir", text(some_text, "must not be empty"), AT(data_dir));
-  t.not_offered<std::string>("server.tls.cert", text(), "");
-  t.not_offered<std::string>("server.tls.key", text(), "");
-  t.not_offered<std::string>("server.tls.client_ca", text(), "");
+  t.add("server.tls.cert", text(), AT(http.tls.cert));
+  t.add("server.tls.key", text(), AT(http.tls.key));
+  t.add("server.tls.client_ca", text(), AT(http.tls.client_ca));
   t.add("server.trusted_proxies", list(is_network, "must hold addresses or networks such as 10.0.0.0/8"),
         AT(http.trusted_proxies));
   t.add("server.workers", integer(1, 256), AT(runtime.workers));

@@ -55,19 +55,23 @@ bool contains(const std::vector<std::string>& all, const char* one) {
 }
 
 bool is_loopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host == "[::1]" || host.compare(0, 4, "127.") == 0;
+  return host.compare(0, 5, "unix:") == 0 || host == "localhost" || host == "::1" || host == "[::1]" ||
+         host.compare(0, 4, "127.") == 0;
 }
 
 void check_exposure(const Config& config, Findings& findings) {
   const auto& host = config.http.host;
   const bool loopback = is_loopback(host);
-  if (loopback)
+  if (host.compare(0, 5, "unix:") == 0)
+    findings.ok("listen", "listens on a socket file");
+  else if (loopback)
     findings.ok("listen", "listens on this machine only");
+  else if (!config.http.tls.cert.empty())
+    findings.ok("listen", "listens on " + host + " with TLS");
   else
     findings.warn("listen",
                   "listens on " + host +
-                      " without TLS: put a TLS proxy in front and set server.public_url, or listen on "
-                      "127.0.0.1");
+                      " without TLS: set server.tls, or put a TLS proxy in front and listen on 127.0.0.1");
   if (!config.gateway.registration_open)
     findings.ok("registration", "registration is closed");
   else if (loopback)
@@ -101,12 +105,24 @@ void check_mode(const std::string& path, const char* mode, Findings& findings) {
     findings.ok("files", path + " is its owner's alone");
 }
 
+/// A TLS key may belong to whoever renews it; nobody else may read it.
+void check_key_file(const std::string& path, Findings& findings) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0 || ::access(path.c_str(), R_OK) != 0)
+    findings.problem("files", path + " cannot be read: server.tls.key must name the key of server.tls.cert");
+  else if (info.st_mode & 07)
+    findings.problem("files", path + " is open to everybody: run chmod o-rwx " + path);
+  else
+    findings.ok("files", path + " is not open to everybody");
+}
+
 void check_files(const Invocation& invocation, const Config& config, Findings& findings) {
   const auto& database = config.database.path;
   check_mode(config.data_dir, "700", findings);
   if (config.needs_jwt_secret() || config.needs_encryption_key())
     check_mode(config.data_dir + "/secrets.json", "600", findings);
   for (const char* suffix : {"", "-wal", "-shm"}) check_mode(database + suffix, "600", findings);
+  if (!config.http.tls.key.empty()) check_key_file(config.http.tls.key, findings);
   // The configuration is a secret when it holds one.
   if (config.needs_jwt_secret() && config.needs_encryption_key() && config.gateway.metrics_token.empty() &&
       config.gateway.setup_token.empty())

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -62,7 +63,14 @@ class Signals {
   int signals_ = -1, wake_ = -1;
 };
 
-void reload(const Invocation& invocation, Log& log) {
+void reload(const Invocation& invocation, HttpServer& server, bool with_tls, Log& log) {
+  if (with_tls) {
+    const auto status = server.reload_tls();
+    if (status)
+      log.info("certificates read again");
+    else
+      log.error("certificates not read again: " + status.error().message);
+  }
   const auto loaded = load_config(invocation.config_file, invocation.overrides);
   if (!loaded.errors.empty()) {
     for (const auto& error : loaded.errors) log.error("configuration not reloaded: " + error);
@@ -79,10 +87,10 @@ void report_start(Log& log, const Opened& opened, const Gateway& gateway, const 
   if (opened.made_secrets)
     log.info("signing and encryption keys created", {{"path", config.data_dir + "/secrets.json"}});
   if (opened.made_database) log.info("database created", {{"path", config.database.path}});
-  if (config.http.host != "127.0.0.1" && config.http.host != "::1" && config.http.host != "localhost")
+  if (!server.loopback_only() && config.http.tls.cert.empty())
     log.write({LogLevel::warn,
                "server",
-               "listening on a public address without TLS: put a TLS proxy in front",
+               "listening on a public address without TLS: set server.tls, or put a TLS proxy in front",
                {}});
   log.info("listening", {{"url", server.url()},
                          {"port", std::to_string(server.port())},
@@ -101,6 +109,8 @@ int serve(const Invocation& invocation) {
   ::umask(077);  // whatever is created here is for this user alone
   auto config = read_config(invocation);
   if (!config) return kWrongUsage;
+  auto sockets = HttpServer::inherited_sockets();
+  if (!sockets) return fail(sockets.error());
   Signals signals;
   const auto log = std::make_shared<Log>(config->log);
   const Config unfilled = *config;
@@ -118,19 +128,22 @@ int serve(const Invocation& invocation) {
   auto gateway = Gateway::create(std::move(options));
   if (!gateway) return fail(gateway.error());
   auto http = opened->config.http;
+  http.sockets = std::move(*sockets);
+  const bool with_tls = !http.tls.cert.empty();
   http.log = [log](const LogEvent& event) { log->write(event); };
   auto server = HttpServer::start(*gateway, std::move(http));
   if (!server) return fail(server.error());
   report_start(*log, *opened, **gateway, **server);
 
   int signal;
-  while ((signal = signals.next()) == SIGHUP) reload(invocation, *log);
+  while ((signal = signals.next()) == SIGHUP) reload(invocation, **server, with_tls, *log);
 
   const auto grace = opened->config.shutdown_grace;
   log->info("stopping: running requests may end; a second signal stops at once",
             {{"grace_ms", std::to_string(grace.count())}});
   std::thread drain([&] {
-    (*server)->drain();
+    // First whom nobody has told to go elsewhere: connections whose request is on its way.
+    (*server)->drain(std::min<std::chrono::milliseconds>(grace, std::chrono::seconds(1)));
     (*gateway)->close(grace);
     (*server)->stop();
     signals.wake();

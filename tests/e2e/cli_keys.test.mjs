@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { chmod, copyFile, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
-import { connect } from './lib/clients.mjs';
+import { lastMessage, openSession, post } from './lib/clients.mjs';
 import { eventually, Gateway, MCPGW, PASSWORD, run, start, temporaryDirectory } from './lib/gateway.mjs';
 import { demoHttp, scripted } from './lib/upstreams.mjs';
 
@@ -21,7 +21,7 @@ const secretsOf = async (directory) => JSON.parse(await readFile(path.join(direc
 describe('keys', { timeout: 240000 }, () => {
   /** A gateway with one target, whose calls show the credential, and `count` further sealed values. */
   async function sealed(t, count, extra = '') {
-    const upstream = await scripted((message) => JSON.stringify({ content: [{ type: 'text', text: 'done' }] }));
+    const upstream = await scripted(() => JSON.stringify({ content: [{ type: 'text', text: 'done' }] }));
     const gateway = await Gateway.start({ config: config + extra });
     t.after(async () => {
       await gateway.stop();
@@ -37,12 +37,12 @@ describe('keys', { timeout: 240000 }, () => {
         (_, i) => [`KEY_${made + i}`, `value ${made + i}`]));
       await gateway.ask('PUT', `/api/targets/${target.id}/env/role/r${made}`, { configs });
     }
-    const client = await connect(gateway, user.token);
-    t.after(() => client.close().catch(() => {}));
+    const session = await openSession(gateway, user.token);
     /** One call; the credential that reached the upstream. */
     const call = async () => {
-      const result = await client.callTool({ name: 'run', arguments: {} });
-      assert.equal(result.content[0].text, 'done');
+      const answer = await post(gateway, user.token,
+        { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'run', arguments: {} } }, { session });
+      assert.equal(JSON.parse(lastMessage(answer)).result?.content[0].text, 'done', answer.text);
       return upstream.received.findLast(({ message }) => message.method === 'tools/call').headers.authorization;
     };
     /** Calls until `stop`, of which every one must have the credential. */

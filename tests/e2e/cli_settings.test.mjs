@@ -1,8 +1,13 @@
 // Settings about time that the gateway's sweeps act on.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { chmod, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { describe, test } from 'node:test';
+import tls from 'node:tls';
+import { promisify } from 'node:util';
 import { lastMessage, openSession, post } from './lib/clients.mjs';
-import { eventually, Gateway } from './lib/gateway.mjs';
+import { eventually, Gateway, PASSWORD, run, temporaryDirectory } from './lib/gateway.mjs';
 import { demoStdio } from './lib/upstreams.mjs';
 
 const alive = (pid) => {
@@ -45,3 +50,46 @@ describe('what is idle ends', { timeout: 120000 }, () => {
     assert.equal(again.status, 200);
   });
 });
+
+test('server.tls: the gateway speaks TLS, reads its files again on SIGHUP, and the command line talks to it', { timeout: 60000 },
+  async (t) => {
+    const directory = await temporaryDirectory();
+    const cert = path.join(directory, 'cert.pem'), key = path.join(directory, 'key.pem');
+    const make = (name) => promisify(execFile)('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt',
+      'ec_paramgen_curve:prime256v1', '-nodes', '-subj', `/CN=${name}`, '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
+      '-days', '2', '-keyout', key, '-out', cert]);
+    await make('first');
+    const gateway = await Gateway.start({ config: `server:\n  tls:\n    cert: ${cert}\n    key: ${key}\n`, directory });
+    t.after(() => gateway.stop());
+    assert.match(gateway.url, /^https:/);
+    const admin = await run(['user', 'add', 'admin@example.test', '--admin'], { cwd: directory, input: `${PASSWORD}\n` });
+    assert.equal(admin.code, 0, admin.stderr);
+    const token = (await run(['token', 'create', 'admin@example.test', '--scopes', 'api'], { cwd: directory })).stdout.trim();
+    const list = (env) => run(['user', 'list', '--json', '--server', gateway.url, '--ca', cert],
+      { cwd: directory, env: { ...process.env, MCPGW_TOKEN: token, ...env } });
+    const users = await eventually('the token to be known', async () => {
+      const result = await list();
+      return result.code === 0 ? JSON.parse(result.stdout) : null;
+    });
+    assert.equal(users[0].email, 'admin@example.test');
+    const subject = () => new Promise((resolve, reject) => {
+      const socket = tls.connect({ port: new URL(gateway.url).port, host: '127.0.0.1', rejectUnauthorized: false }, () => {
+        resolve(socket.getPeerCertificate().subject.CN);
+        socket.end();
+      });
+      socket.on('error', reject);
+    });
+    assert.equal(await subject(), 'first');
+    await make('second');
+    gateway.process.child.kill('SIGHUP');
+    await gateway.log('certificates read again');
+    assert.equal(await subject(), 'second');
+    await writeFile(key, 'no key');
+    gateway.process.child.kill('SIGHUP');
+    await gateway.process.line('the fault', (line) => line.includes('certificates not read again'));
+    assert.equal(await subject(), 'second');
+    const doctor = await run(['doctor', '--json'], { cwd: directory });
+    assert.match(doctor.stdout, /key\.pem is not open to everybody/);
+    await chmod(key, 0o644);
+    assert.match((await run(['doctor'], { cwd: directory })).stdout, /^problem +.*key\.pem is open to everybody/m);
+  });

@@ -265,14 +265,28 @@ TEST_CASE("values that are accepted") {
 
 TEST_CASE("a setting that would not be in force is refused, not ignored") {
   for (const char* line :
-       {"server: {tls: {cert: /a.pem}}", "upstream: {proxy: \"http://p\"}", "stdio: {run_as: nobody}",
-        "kubernetes: {enabled: true}", "telemetry: {enabled: true}", "audit: {export: stdout}",
-        "metrics: {reflow_names: true}", "storage: {grace: 5s}"}) {
+       {"upstream: {proxy: \"http://p\"}", "stdio: {run_as: nobody}", "kubernetes: {enabled: true}",
+        "telemetry: {enabled: true}", "audit: {export: stdout}", "metrics: {reflow_names: true}",
+        "storage: {grace: 5s}"}) {
     INFO(line);
     const auto loaded = parse(line);
     REQUIRE(loaded.errors.size() == 1);
     CHECK(loaded.errors[0].find("is not offered by this version yet") != std::string::npos);
   }
+}
+
+TEST_CASE("TLS files go together") {
+  const auto good = parse("server: {tls: {cert: /c.pem, key: /k.pem, client_ca: /ca.pem}}");
+  CHECK(joined(good.errors) == "");
+  CHECK(good.config.http.tls.cert == "/c.pem");
+  CHECK(good.config.http.tls.key == "/k.pem");
+  CHECK(good.config.http.tls.client_ca == "/ca.pem");
+  CHECK(joined(parse("server: {tls: {cert: /c.pem}}").errors) ==
+        "gw.yaml:1: server.tls.cert and server.tls.key go together\n");
+  CHECK(joined(parse("server: {tls: {key: /k.pem}}").errors) ==
+        "gw.yaml:1: server.tls.cert and server.tls.key go together\n");
+  CHECK(joined(parse("server: {tls: {client_ca: /ca.pem}}").errors) ==
+        "gw.yaml:1: server.tls.client_ca needs server.tls.cert and server.tls.key\n");
 }
 
 TEST_CASE("the names of Reflow Gateway's configuration file are known") {
