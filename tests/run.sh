@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, api, asan, tsan.
+# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, api, fuzz, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -152,6 +152,30 @@ run_api() {
   count api $((tests - bad)) "$bad"
 }
 
+# Each fuzzer for a few seconds, from the corpus in the tree. What it finds belongs into tests/fuzz/regressions.
+run_fuzz() {
+  say fuzz
+  install_packages "${fuzz_packages[@]}" >$logs/fuzz.log 2>&1 || { fail fuzz $logs/fuzz.log "clang is missing"; return; }
+  { cmake -S . -B build/fuzz -G Ninja -DMCPGW_FUZZ=ON -DMCPGW_WERROR=ON -DMCPGW_BUILD_TESTS=OFF -DMCPGW_BUILD_APPS=OFF \
+    -DMCPGW_BUILD_EXAMPLES=OFF -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14 &&
+    cmake --build build/fuzz -j "$jobs" --target mcpgw_fuzzers; } >>$logs/fuzz.log 2>&1 ||
+    { fail fuzz $logs/fuzz.log "does not build"; return; }
+  local corpus target ok=0 bad=0
+  for corpus in tests/fuzz/corpus/*/; do
+    target=$(basename "$corpus")
+    rm -rf "build/fuzz/work/$target"
+    mkdir -p "build/fuzz/work/$target"
+    if timeout 60 "build/fuzz/tests/fuzz/fuzz_$target" -max_total_time=12 -max_len=4096 -timeout=5 -rss_limit_mb=1024 \
+      -artifact_prefix="$logs/fuzz-$target-" "build/fuzz/work/$target" "$corpus" >"$logs/fuzz-$target.log" 2>&1; then
+      ok=$((ok + 1))
+    else
+      bad=$((bad + 1))
+      tail -n 40 "$logs/fuzz-$target.log"
+    fi
+  done
+  count fuzz "$ok" "$bad"
+}
+
 mkdir -p $logs
 say "prerequisites"
 if ! install_packages "${build_packages[@]}" "${test_packages[@]}" >$logs/packages.log 2>&1; then
@@ -169,13 +193,14 @@ else
   build dev >/dev/null || true
   mapfile -t labels < <(ctest --test-dir build/dev --print-labels 2>/dev/null | sed -n 's/^  \([a-z0-9_]*\)$/\1/p')
   ((${#labels[@]})) || labels=(unit)
-  tiers=("${labels[@]}" package e2e api asan tsan)
+  tiers=("${labels[@]}" package e2e api fuzz asan tsan)
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
   case $tier in
     package) run_package ;;
     e2e) run_e2e ;;
+    fuzz) run_fuzz ;;
     api) run_api ;;
     asan | tsan) run_sanitized "$tier" ;;
     *) run_ctest "$tier" ;;

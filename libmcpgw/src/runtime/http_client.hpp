@@ -15,6 +15,7 @@
 #include "mcpgw/http.hpp"
 #include "mcpgw/result.hpp"
 #include "runtime/loop.hpp"
+#include "runtime/sse_decoder.hpp"
 #include "runtime/url.hpp"
 
 namespace mcpgw::detail {
@@ -94,32 +95,5 @@ class HttpClient {
 
 /// Whether an address may be connected to by these options. `address` is an IP literal.
 bool address_allowed(std::string_view address, bool allow_private, bool allow_metadata);
-
-/// Incremental decoder of text/event-stream (WHATWG HTML, server-sent events).
-class SseDecoder {
- public:
-  struct Event {
-    std::string event;  ///< "message" when the stream gave none
-    std::string data;
-    std::optional<std::string> id;  ///< when this event set one
-    std::optional<long> retry;      ///< milliseconds, when the event had one
-    bool has_data = false;          ///< a data field was present, even if empty
-  };
-  explicit SseDecoder(std::size_t max_event_bytes) : max_(max_event_bytes) {}
-  /// Feeds bytes, appends finished events. False when an event exceeds the bound.
-  bool feed(std::string_view bytes, std::vector<Event>& out);
-  /// The last id seen, for Last-Event-ID.
-  const std::string& last_id() const noexcept { return last_id_; }
-
- private:
-  void line(std::string_view text, std::vector<Event>& out);
-  std::size_t max_;
-  std::string buffer_;
-  Event event_;
-  bool any_ = false;
-  bool skip_lf_ = false;
-  bool first_ = true;
-  std::string last_id_;
-};
 
 }  // namespace mcpgw::detail

@@ -1,6 +1,6 @@
-#include <algorithm>
+#include "runtime/sse_decoder.hpp"
 
-#include "runtime/http_client.hpp"
+#include <algorithm>
 
 namespace mcpgw::detail {
 namespace {
