@@ -137,11 +137,13 @@ class Page {
 
   std::string render() const {
     const std::string title = html(text(document_["info"]["title"])) + " API";
+    const std::string description = text(document_["info"]["description"]);
     std::ostringstream out;
     out << "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
         << "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" << title
         << "</title>\n<link rel=\"stylesheet\" href=\"docs/docs.css\">\n</head>\n<body>\n<main>\n<h1>"
-        << title << "</h1>\n<p>" << html(text(document_["info"]["description"])) << "</p>\n"
+        << title << "</h1>\n<p>" << html(description.substr(0, description.find("\n\n#")))
+        << "</p>\n"  // the rest is Markdown
         << "<p>The whole document: <a href=\"docs/openapi.yaml\">openapi.yaml</a>, "
         << "<a href=\"docs/openapi.json\">openapi.json</a>.</p>\n";
     for (const auto& tag : document_["tags"]) group(out, text(tag["name"]), text(tag["description"]));
