@@ -1,3 +1,6 @@
+#include <atomic>
+#include <thread>
+
 #include "support.hpp"
 
 using namespace mcpgw;
@@ -247,6 +250,47 @@ TEST_CASE("prompts, completion, ping, log level") {
   CHECK(alice.request("ping").result() == "{}");
   CHECK(alice.request("logging/setLevel", R"({"level":"warning"})").result() == "{}");
   CHECK(alice.request("logging/setLevel", R"({"level":"loud"})").error_code() == -32602);
+}
+
+TEST_CASE("requests to a client that never answers do not use up its answers") {
+  InProcessGateway gw(options());
+  auto server = std::make_shared<FakeUpstream>();
+  std::atomic<int> next{0};
+  server->add_tool("asks", [&, up = server.get()](const FakeUpstream::Call&) {
+    up->ask("q" + std::to_string(next++), "roots/list");
+    return FakeUpstream::text("done");
+  });
+  gw.add_upstream("roots", server);
+  gw.allow("alice", "roots");
+  McpClient& alice = gw.as("alice");
+  REQUIRE(alice.initialize("2025-11-25", R"({"roots":{}})").ok());
+  std::string asked;
+  constexpr int kCalls = 120;
+  for (int i = 0; i < kCalls; ++i) {
+    const McpReply reply = alice.call_tool("asks");
+    REQUIRE(reply.ok());
+    REQUIRE(reply.notifications.size() == 1);
+    asked = reply.notifications[0];
+    REQUIRE(asked.find(R"("method":"roots/list")") != std::string::npos);
+  }
+  const std::string id(detail::raw::find(asked, "id"));
+  const std::string roots = R"({"jsonrpc":"2.0","id":)" + id + R"(,"result":{"roots":[]}})";
+  CHECK(alice.raw(roots, {{"Mcp-Session-Id", alice.session_id()}}).http_status == 202);
+  const auto answers_to = [&](int number) {
+    const std::string wanted = R"("id":"q)" + std::to_string(number) + "\"";
+    std::vector<std::string> out;
+    for (const std::string& message : server->received())
+      if (message.find(wanted) != std::string::npos) out.push_back(message);
+    return out;
+  };
+  // The oldest gave way, and their server was told.
+  REQUIRE(answers_to(0).size() == 1);
+  CHECK(answers_to(0)[0].find("did not answer") != std::string::npos);
+  CHECK(answers_to(kCalls - 2).empty());
+  for (int i = 0; i < 1000 && answers_to(kCalls - 1).empty(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  REQUIRE(answers_to(kCalls - 1).size() == 1);
+  CHECK(answers_to(kCalls - 1)[0].find(R"("roots":[])") != std::string::npos);
 }
 
 TEST_CASE("R24: a cursor that is not ours is refused") {

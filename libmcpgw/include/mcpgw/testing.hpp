@@ -108,6 +108,8 @@ class FakeUpstream {
   void heal();
   /// Sends a notification to every open connection.
   void notify(const std::string& method, const std::string& params = "{}");
+  /// Sends a request to every open connection; what the client answers is in received().
+  void ask(const std::string& id, const std::string& method, const std::string& params = "{}");
 
   /// Messages received so far, in order, as text.
   std::vector<std::string> received() const;

@@ -8,15 +8,6 @@ namespace {
 constexpr auto kSilence = std::chrono::milliseconds(250);
 constexpr auto kKeepAlive = std::chrono::milliseconds(14000);
 
-/// Severity of the levels of logging/setLevel (RFC 5424, as MCP names them).
-int severity(std::string_view level) {
-  constexpr std::string_view kLevels[] = {"debug", "info",     "notice", "warning",
-                                          "error", "critical", "alert",  "emergency"};
-  for (int i = 0; i < 8; ++i)
-    if (kLevels[i] == level) return i;
-  return -1;
-}
-
 }  // namespace
 
 PostReply::PostReply(Loop& loop, std::shared_ptr<Responder> responder, Accepts accepts, HttpHeaders headers)
@@ -92,11 +83,6 @@ std::size_t PostReply::finish(int status, const std::string& message) {
   return bytes;
 }
 
-bool PostReply::streaming() const {
-  const std::lock_guard lock(mutex_);
-  return stream_ != nullptr;
-}
-
 void ClientCall::on_server_message(ServerMessage message) {
   if (message.id.empty()) {
     if (message.method == "notifications/progress") {
@@ -106,9 +92,9 @@ void ClientCall::on_server_message(ServerMessage message) {
       return;
     }
     if (message.method == "notifications/message") {
-      const int asked = severity(session->log_level());
+      const int asked = log_severity(session->log_level());
       const auto level = raw::string_value(raw::find(message.params, "level"));
-      if (asked >= 0 && level && severity(*level) < asked) return;
+      if (asked >= 0 && level && log_severity(*level) < asked) return;
       reply->emit(make_notification(message.method, message.params));
       return;
     }
@@ -124,12 +110,8 @@ void ClientCall::on_server_message(ServerMessage message) {
     if (connection) connection->upstream().respond(message.id, "result", "{}");
     return;
   }
-  const bool offered = (message.method == "sampling/createMessage" && session->client_can("sampling")) ||
-                       (message.method == "elicitation/create" && session->client_can("elicitation")) ||
-                       (message.method == "roots/list" && session->client_can("roots"));
-  if (!offered || !connection) return refuse("The client does not offer this");
+  if (!session->client_offers(message.method) || !connection) return refuse("The client does not offer this");
   const std::string asked = session->ask(connection->upstream_ptr(), message.id, message.method);
-  if (asked.empty()) return refuse("Too many requests to the client are open");
   AuditRecord row = audit;
   row.method = message.method;
   row.decision = "allow";

@@ -29,7 +29,6 @@ class PostReply : public std::enable_shared_from_this<PostReply> {
   bool emit(const std::string& message);
   /// The answer. Returns the number of bytes written.
   std::size_t finish(int status, const std::string& message);
-  bool streaming() const;
 
  private:
   bool start_locked();

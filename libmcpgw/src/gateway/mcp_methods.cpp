@@ -354,9 +354,7 @@ Task<std::string> McpEndpoint::complete(Call call) {
 
 Task<std::string> McpEndpoint::set_level(Call call) {
   const auto level = raw::string_value(raw::find(call->params, "level"));
-  constexpr std::string_view kLevels[] = {"debug", "info",     "notice", "warning",
-                                          "error", "critical", "alert",  "emergency"};
-  if (!level || std::find(std::begin(kLevels), std::end(kLevels), *level) == std::end(kLevels))
+  if (!level || log_severity(*level) < 0)
     co_return invalid_params(*call, "params.level is not a log level");
   call->session->set_log_level(*level);
   for (const auto& connection : call->session->connections()) {

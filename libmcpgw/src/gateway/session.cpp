@@ -222,14 +222,28 @@ std::size_t Session::running() const {
 
 // --- requests to the client --------------------------------------------------------------------------
 
+bool Session::client_offers(std::string_view method) const {
+  return (method == "sampling/createMessage" && client_can("sampling")) ||
+         (method == "elicitation/create" && client_can("elicitation")) ||
+         (method == "roots/list" && client_can("roots"));
+}
+
 std::string Session::ask(std::weak_ptr<Upstream> upstream, std::string upstream_id, std::string method) {
-  const std::lock_guard lock(mutex_);
-  if (asked_.size() >= kMaxAsked) {
-    std::erase_if(asked_, [](const auto& entry) { return entry.second.upstream.expired(); });
-    if (asked_.size() >= kMaxAsked) return {};
+  std::int64_t number;
+  std::optional<Asked> oldest;
+  {
+    const std::lock_guard lock(mutex_);
+    if (asked_.size() >= kMaxAsked) {
+      oldest = std::move(asked_.begin()->second);
+      asked_.erase(asked_.begin());
+    }
+    number = next_ask_++;
+    asked_.emplace(number, Asked{std::move(upstream), std::move(upstream_id), std::move(method)});
   }
-  const std::int64_t number = next_ask_++;
-  asked_.emplace(number, Asked{std::move(upstream), std::move(upstream_id), std::move(method)});
+  if (oldest)
+    if (const auto server = oldest->upstream.lock())
+      server->respond(std::move(oldest->upstream_id), "error",
+                      R"({"code":-32603,"message":"The client did not answer"})");
   return std::to_string(number);
 }
 
@@ -364,7 +378,7 @@ void Session::close() {
   if (closed_.exchange(true)) return;
   std::map<std::string, Bound> bound;
   std::unordered_map<std::string, Running> running;
-  std::unordered_map<std::int64_t, Asked> asked;
+  std::map<std::int64_t, Asked> asked;
   std::shared_ptr<ResponseStream> stream;
   {
     const std::lock_guard lock(mutex_);
@@ -403,16 +417,12 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
   const Target& target = connection->target();
   if (!core_->policy->reaches(principal, target.id)) return;
   if (!message.id.empty()) {
-    const bool known = (message.method == "sampling/createMessage" && client_can("sampling")) ||
-                       (message.method == "elicitation/create" && client_can("elicitation")) ||
-                       (message.method == "roots/list" && client_can("roots"));
-    const std::string asked =
-        known && has_stream() ? ask(connection->upstream_ptr(), message.id, message.method) : std::string();
-    if (asked.empty()) {
+    if (!client_offers(message.method) || !has_stream()) {
       connection->upstream().respond(message.id, "error",
                                      R"({"code":-32601,"message":"The client does not offer this"})");
       return;
     }
+    const std::string asked = ask(connection->upstream_ptr(), message.id, message.method);
     send(make_request(asked, message.method, message.params));
     return;
   }

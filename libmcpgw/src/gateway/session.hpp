@@ -83,8 +83,10 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void cancel_revoked();
 
   // --- requests to the client ----------------------------------------------------------------------
-  /// Remembers whom an answer goes to; returns the id (raw JSON) for the client, empty when too many are
-  /// open.
+  /// Whether the client declared that it takes requests of this method.
+  bool client_offers(std::string_view method) const;
+  /// Remembers whom an answer goes to; returns the id (raw JSON) for the client. The client need not answer
+  /// ever: when too many are open, the oldest one's server is told that there will be no answer.
   std::string ask(std::weak_ptr<Upstream> upstream, std::string upstream_id, std::string method);
   /// Passes an answer of the client on. `member` is "result" or "error". Late and unknown ones are dropped.
   void answer(std::string_view raw_id, std::string_view member, std::string_view payload);
@@ -161,7 +163,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   std::string view_identity_;
   std::map<std::string, Bound> bound_;  // by target id
   std::unordered_map<std::string, Running> running_;
-  std::unordered_map<std::int64_t, Asked> asked_;
+  std::map<std::int64_t, Asked> asked_;  // oldest first
   std::int64_t next_ask_ = 1;
   std::shared_ptr<ResponseStream> stream_;
   std::optional<Principal> stream_principal_;

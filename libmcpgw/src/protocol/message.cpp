@@ -171,6 +171,13 @@ std::string sse_event(std::string_view message, std::string_view event_id, std::
   return out;
 }
 
+int log_severity(std::string_view level) {
+  constexpr std::string_view kLevels[] = {"debug", "info",     "notice", "warning",
+                                          "error", "critical", "alert",  "emergency"};
+  const auto at = std::find(std::begin(kLevels), std::end(kLevels), level);
+  return at == std::end(kLevels) ? -1 : static_cast<int>(at - std::begin(kLevels));
+}
+
 const std::vector<std::string>& legacy_versions() {
   static const std::vector<std::string> versions{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"};
   return versions;

@@ -63,6 +63,9 @@ std::string sse_event(std::string_view message, std::string_view event_id = {}, 
 /// Protocol revisions with a handshake, newest first.
 const std::vector<std::string>& legacy_versions();
 bool is_legacy_version(std::string_view version);
+/// Severity of a level of logging/setLevel (RFC 5424, section 6.2.1, as MCP names them), 0 for "debug"; -1 for a
+/// text that names none.
+int log_severity(std::string_view level);
 /// Newest first, everything the gateway speaks.
 const std::vector<std::string>& supported_versions();
 

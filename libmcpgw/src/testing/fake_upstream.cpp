@@ -32,6 +32,7 @@ struct FakeUpstream::State {
   int connections = 0;
   WorkerPool pool{kThreads, 10000};
 
+  static void deliver_to_all(State& state, const std::string& message);
   static void set(std::vector<std::pair<std::string, Tool>>& list, const std::string& name, Tool tool) {
     for (auto& [known, entry] : list) {
       if (known != name) continue;
@@ -58,7 +59,7 @@ class FakeUpstream::State::Channel final : public MessageChannel,
       : state_(std::move(state)), parameters_(std::move(parameters)) {}
 
   void start(Receiver receiver) override {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard in_turn(delivery_);
     receiver_ = std::move(receiver);
   }
 
@@ -76,19 +77,27 @@ class FakeUpstream::State::Channel final : public MessageChannel,
   }
 
   void close() override {
+    const std::lock_guard in_turn(delivery_);
     const std::lock_guard lock(mutex_);
     closed_ = true;
   }
 
   void deliver(std::string message) {
-    const std::lock_guard lock(mutex_);
-    if (!closed_ && receiver_.on_message) receiver_.on_message(std::move(message));
+    const std::lock_guard in_turn(delivery_);
+    {
+      const std::lock_guard lock(mutex_);
+      if (closed_) return;
+    }
+    if (receiver_.on_message) receiver_.on_message(std::move(message));
   }
 
   void end() {
-    const std::lock_guard lock(mutex_);
-    if (closed_) return;
-    closed_ = true;
+    const std::lock_guard in_turn(delivery_);
+    {
+      const std::lock_guard lock(mutex_);
+      if (closed_) return;
+      closed_ = true;
+    }
     if (receiver_.on_closed)
       receiver_.on_closed({ErrorCode::unavailable, "upstream_closed", "The server went away"});
   }
@@ -169,10 +178,22 @@ class FakeUpstream::State::Channel final : public MessageChannel,
 
   const std::shared_ptr<State> state_;
   const UpstreamParameters parameters_;
-  std::mutex mutex_;
-  Receiver receiver_;
+  /// One call of the receiver at a time, which may itself send and close.
+  std::recursive_mutex delivery_;
+  Receiver receiver_;  // guarded by delivery_
+  std::mutex mutex_;   // guards what follows
   bool closed_ = false;
 };
+
+void FakeUpstream::State::deliver_to_all(State& state, const std::string& message) {
+  std::vector<std::shared_ptr<Channel>> channels;
+  {
+    const std::lock_guard lock(state.mutex);
+    for (const auto& weak : state.channels)
+      if (auto channel = weak.lock()) channels.push_back(std::move(channel));
+  }
+  for (const auto& channel : channels) channel->deliver(message);
+}
 
 FakeUpstream::FakeUpstream() : state_(std::make_shared<State>()) {}
 
@@ -226,13 +247,11 @@ void FakeUpstream::heal() {
 }
 
 void FakeUpstream::notify(const std::string& method, const std::string& params) {
-  std::vector<std::shared_ptr<State::Channel>> channels;
-  {
-    const std::lock_guard lock(state_->mutex);
-    for (const auto& weak : state_->channels)
-      if (auto channel = weak.lock()) channels.push_back(std::move(channel));
-  }
-  for (const auto& channel : channels) channel->deliver(make_notification(method, params));
+  State::deliver_to_all(*state_, make_notification(method, params));
+}
+
+void FakeUpstream::ask(const std::string& id, const std::string& method, const std::string& params) {
+  State::deliver_to_all(*state_, make_request(raw::quote(id), method, params));
 }
 
 std::vector<std::string> FakeUpstream::received() const {
