@@ -217,6 +217,36 @@ TEST_CASE("tokens: what we sign, we accept, in its time and for its audience") {
   CHECK(verdict(forged(header_with(R"("alg":"HS256",)"), *from_base64url(split(token, '.')[1]))) == "ok");
 }
 
+TEST_CASE("tokens: one that was verified before is judged anew by time, issuer, audience and every byte") {
+  const JwtKeys keys(kSecret, {});
+  const auto judged = [&](const std::string& token, std::int64_t now, std::string_view issuer = "mcpgw",
+                          std::string_view audience = "mcpgw") {
+    const auto result = keys.verify(token, {issuer, audience, now, 60});
+    return !result ? "foreign" : *result ? (*result)->token_id : result->error().reason;
+  };
+  const std::string token = made();
+  for (int round = 0; round < 3; ++round) {
+    CAPTURE(round);
+    CHECK(judged(token, 1500) == "jti-1");
+    CHECK(judged(token, 2060) == "token_expired");
+    CHECK(judged(token, 939) == "invalid_token");
+    CHECK(judged(token, 1500, "else") == "invalid_token");
+    CHECK(judged(token, 1500, "mcpgw", "else") == "invalid_token");
+    for (std::size_t i = 0; i < token.size(); ++i) {
+      std::string other = token;
+      other[i] = other[i] == 'A' ? 'B' : 'A';
+      CHECK(judged(other, 1500) != "jti-1");
+    }
+  }
+  // More tokens than are remembered.
+  for (int i = 0; i < 10000; ++i) {
+    JwtClaims one = kClaims;
+    one.token_id = "t" + std::to_string(i);
+    CHECK(judged(*keys.sign(one), 1500) == one.token_id);
+  }
+  CHECK(judged(token, 1500) == "jti-1");
+}
+
 TEST_CASE("tokens: keys rotate, and are chosen by their id") {
   const JwtExpectation expectation{"mcpgw", "mcpgw", 1500, 60};
   const JwtKeys rotated(kOther, {kSecret});

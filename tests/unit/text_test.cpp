@@ -1,6 +1,10 @@
+#include "base/text.hpp"
+
 #include <doctest/doctest.h>
 
-#include "base/text.hpp"
+#include <set>
+
+#include "base/id_random.hpp"
 
 using namespace mcpgw;
 using namespace mcpgw::detail;
@@ -25,8 +29,9 @@ TEST_CASE("times have six digits and round-trip") {
   CHECK(format_time(*t) == "2026-01-02T03:04:05.678901Z");
   CHECK(format_time(*parse_time("2026-01-02T05:04:05+02:00")) == "2026-01-02T03:04:05.000000Z");
   CHECK(format_time(*parse_time("2026-01-02T03:04:05.5z")) == "2026-01-02T03:04:05.500000Z");
-  for (const char* bad : {"", "2026-01-02", "2026-13-02T03:04:05Z", "2026-02-30T03:04:05Z", "2026-01-02T03:04:05",
-                          "2026-01-02T03:04:05.Z", "2026-01-02T03:04:05Zx", "2026-01-02T24:04:05Z"})
+  for (const char* bad :
+       {"", "2026-01-02", "2026-13-02T03:04:05Z", "2026-02-30T03:04:05Z", "2026-01-02T03:04:05",
+        "2026-01-02T03:04:05.Z", "2026-01-02T03:04:05Zx", "2026-01-02T24:04:05Z"})
     CHECK_MESSAGE(!parse_time(bad), bad);
 }
 
@@ -55,4 +60,43 @@ TEST_CASE("ids, digests, case") {
         "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8");
   CHECK(iequals("AbC", "aBc"));
   CHECK(trim(" \t a b\r\n") == "a b");
+}
+
+TEST_CASE("ids: version 7 sorts by time, and an id's random comes whole however it is drawn") {
+  struct Counting final : Random {
+    int calls = 0;
+    unsigned char next = 0;
+    void fill(void* data, std::size_t size) override {
+      ++calls;
+      for (std::size_t i = 0; i < size; ++i) static_cast<unsigned char*>(data)[i] = next++;
+    }
+  };
+  const auto source = std::make_shared<Counting>();
+  IdRandom random(source);
+  const Time time(std::chrono::milliseconds(0x0189abcdef01));
+  const std::string id = make_ordered_uuid(random, time);
+  CHECK(is_uuid(id));
+  CHECK(id.substr(0, 15) == "0189abcd-ef01-7");
+  CHECK(std::string("89ab").find(id[19]) != std::string::npos);
+  CHECK(id < make_ordered_uuid(random, time + std::chrono::milliseconds(1)));
+  const std::string plain = make_uuid(random);
+  CHECK(is_uuid(plain));
+  CHECK(plain[14] == '4');
+  CHECK(source->calls == 1);
+
+  std::set<std::string> ids;
+  IdRandom system(make_system_random());
+  for (int i = 0; i < 10000; ++i) ids.insert(make_uuid(system));
+  CHECK(ids.size() == 10000);
+  std::string large(5000, '\0');
+  system.fill(large.data(), large.size());
+  CHECK(large.find_first_not_of('\0') != std::string::npos);
+}
+
+TEST_CASE("media types: JSON by name and by suffix") {
+  for (const char* type : {"application/json", "Application/JSON; charset=utf-8", "application/problem+json",
+                           " application/json "})
+    CHECK(is_json_type(type));
+  for (const char* type : {"", "*/*", "text/plain", "+json", "/x+json", "application/jsonp", "json"})
+    CHECK_FALSE(is_json_type(type));
 }

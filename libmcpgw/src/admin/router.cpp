@@ -1,9 +1,10 @@
+#include "admin/router.hpp"
+
 #include <algorithm>
 #include <exception>
 
 #include "admin/answers.hpp"
 #include "admin/audit.hpp"
-#include "admin/router.hpp"
 #include "admin/routes.hpp"
 #include "base/text.hpp"
 #include "json/raw.hpp"
@@ -88,14 +89,6 @@ const Route* route_of(const PathRoutes& path, std::string_view method) {
   for (const Route* route : path.routes)
     if (wanted == route->method) return route;
   return nullptr;
-}
-
-bool is_json_type(const std::string& header) {
-  const std::string_view type = trim(std::string_view(header).substr(0, header.find(';')));
-  if (iequals(type, "application/json")) return true;
-  const auto slash = type.find('/');
-  return slash != std::string_view::npos && slash > 0 && type.size() > slash + 6 &&
-         iequals(type.substr(type.size() - 5), "+json");
 }
 
 bool takes_body(const HttpRequest& request) {

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/id_random.hpp"
 #include "base/text.hpp"
 #include "mcpgw/clock.hpp"
 #include "mcpgw/http.hpp"
@@ -20,19 +21,32 @@ namespace mcpgw {
 
 const char* to_string(ErrorCode code) noexcept {
   switch (code) {
-    case ErrorCode::invalid_argument: return "invalid_argument";
-    case ErrorCode::unauthenticated: return "unauthenticated";
-    case ErrorCode::permission_denied: return "permission_denied";
-    case ErrorCode::not_found: return "not_found";
-    case ErrorCode::conflict: return "conflict";
-    case ErrorCode::precondition_failed: return "precondition_failed";
-    case ErrorCode::unavailable: return "unavailable";
-    case ErrorCode::deadline_exceeded: return "deadline_exceeded";
-    case ErrorCode::cancelled: return "cancelled";
-    case ErrorCode::resource_exhausted: return "resource_exhausted";
-    case ErrorCode::unsupported: return "unsupported";
-    case ErrorCode::data_loss: return "data_loss";
-    case ErrorCode::internal: return "internal";
+    case ErrorCode::invalid_argument:
+      return "invalid_argument";
+    case ErrorCode::unauthenticated:
+      return "unauthenticated";
+    case ErrorCode::permission_denied:
+      return "permission_denied";
+    case ErrorCode::not_found:
+      return "not_found";
+    case ErrorCode::conflict:
+      return "conflict";
+    case ErrorCode::precondition_failed:
+      return "precondition_failed";
+    case ErrorCode::unavailable:
+      return "unavailable";
+    case ErrorCode::deadline_exceeded:
+      return "deadline_exceeded";
+    case ErrorCode::cancelled:
+      return "cancelled";
+    case ErrorCode::resource_exhausted:
+      return "resource_exhausted";
+    case ErrorCode::unsupported:
+      return "unsupported";
+    case ErrorCode::data_loss:
+      return "data_loss";
+    case ErrorCode::internal:
+      return "internal";
   }
   return "internal";
 }
@@ -64,14 +78,35 @@ class SystemRandom final : public Random {
 std::shared_ptr<Clock> make_system_clock() { return std::make_shared<SystemClock>(); }
 std::shared_ptr<Random> make_system_random() { return std::make_shared<SystemRandom>(); }
 
+namespace {
+/// RFC 9562, section 4: `bytes` with version and variant set.
+std::string uuid_text(std::string& bytes, int version) {
+  bytes[6] = static_cast<char>((bytes[6] & 0x0f) | version << 4);
+  bytes[8] = static_cast<char>((bytes[8] & 0x3f) | 0x80);
+  std::string out;
+  out.reserve(36);
+  const std::string hex = detail::to_hex(bytes);
+  for (const auto& [from, size] : {std::pair{0, 8}, {8, 4}, {12, 4}, {16, 4}, {20, 12}}) {
+    if (from != 0) out += '-';
+    out.append(hex, static_cast<std::size_t>(from), static_cast<std::size_t>(size));
+  }
+  return out;
+}
+}  // namespace
+
 std::string make_uuid(Random& random) {
   std::string bytes(16, '\0');
   random.fill(bytes.data(), bytes.size());
-  bytes[6] = static_cast<char>((bytes[6] & 0x0f) | 0x40);
-  bytes[8] = static_cast<char>((bytes[8] & 0x3f) | 0x80);
-  std::string hex = detail::to_hex(bytes);
-  for (std::size_t at : {20, 16, 12, 8}) hex.insert(at, 1, '-');
-  return hex;
+  return uuid_text(bytes, 4);
+}
+
+std::string detail::make_ordered_uuid(Random& random, Time time) {
+  std::string bytes(16, '\0');
+  const auto ms = std::chrono::floor<std::chrono::milliseconds>(time).time_since_epoch().count();
+  for (int i = 0; i < 6; ++i)
+    bytes[static_cast<std::size_t>(i)] = static_cast<char>(static_cast<std::uint64_t>(ms) >> (8 * (5 - i)));
+  random.fill(bytes.data() + 6, bytes.size() - 6);
+  return uuid_text(bytes, 7);
 }
 
 const std::string* find_header(const HttpHeaders& headers, std::string_view name) noexcept {
@@ -96,7 +131,8 @@ int websocket_refusal(const HttpRequest& request) {
     }
     return false;
   };
-  if (request.method != "GET" || !lists("Upgrade", "websocket") || !lists("Connection", "upgrade")) return 426;
+  if (request.method != "GET" || !lists("Upgrade", "websocket") || !lists("Connection", "upgrade"))
+    return 426;
   const std::string* version = request.header("Sec-WebSocket-Version");
   if (version == nullptr || *version != "13") return 426;
   const auto keys = std::count_if(request.headers.begin(), request.headers.end(), [](const auto& header) {

@@ -248,6 +248,14 @@ std::optional<std::string> query_value(std::string_view query, std::string_view 
   return std::nullopt;
 }
 
+bool is_json_type(std::string_view header) noexcept {
+  const std::string_view type = trim(header.substr(0, header.find(';')));
+  if (iequals(type, "application/json")) return true;
+  const auto slash = type.find('/');
+  return slash != std::string_view::npos && slash > 0 && type.size() > slash + 6 &&
+         iequals(type.substr(type.size() - 5), "+json");
+}
+
 bool is_uuid(std::string_view text) noexcept {
   if (text.size() != 36) return false;
   for (std::size_t i = 0; i < text.size(); ++i) {

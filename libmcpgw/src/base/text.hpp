@@ -38,6 +38,9 @@ std::string percent_encode(std::string_view text);
 /// Value of `name` in a query string, percent-decoded ('+' is a space); nullopt when absent or malformed.
 std::optional<std::string> query_value(std::string_view query, std::string_view name);
 
+/// Whether a Content-Type says JSON: application/json or any type with the suffix +json (RFC 6839).
+bool is_json_type(std::string_view header) noexcept;
+
 bool is_uuid(std::string_view text) noexcept;  ///< lower-case canonical form
 
 /// RFC 3339 in UTC with six fractional digits.

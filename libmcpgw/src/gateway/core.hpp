@@ -24,6 +24,7 @@ struct GatewayCore {
   const std::shared_ptr<Runtime> runtime;
   std::shared_ptr<Clock> clock;
   std::shared_ptr<Random> random;
+  std::shared_ptr<Random> ids;  ///< for what must be unique but is no secret
   std::shared_ptr<Repository> repository;
   std::shared_ptr<PolicyEngine> policy;
   std::shared_ptr<Authenticator> authenticator;

@@ -91,7 +91,6 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
   HttpHeaders extra;
   bool no_store = false;
   std::atomic<bool> counted{false};
-  bool head_only = false;
   Duration started{};
   std::size_t bytes_in = 0;
 
@@ -185,7 +184,7 @@ Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
 void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
   auto reply = std::make_shared<Reply>(core_, std::move(responder));
   const std::string* id = request.header("X-Request-Id");
-  reply->request_id = id != nullptr && valid_request_id(*id) ? *id : make_uuid(*core_->random);
+  reply->request_id = id != nullptr && valid_request_id(*id) ? *id : make_uuid(*core_->ids);
   reply->trace_id = trace_id_of(request);
   reply->method = request.method;
   reply->remote_address = request.remote_address;
@@ -220,7 +219,8 @@ void Front::route(HttpRequest request, std::shared_ptr<Reply> reply) {
     return mcp(std::move(request), std::move(reply));
   }
   if (path.starts_with("/api/") || path == "/api") {
-    reply->route = "/api";
+    reply->route = AdminApi::route_template(path);
+    if (reply->route.empty()) reply->route = "unknown";
     reply->no_store = true;
     return api(std::move(request), std::move(reply));
   }

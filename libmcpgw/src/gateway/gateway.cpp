@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 
+#include "base/id_random.hpp"
 #include "gateway/front.hpp"
 #include "gateway/live_state.hpp"
 #include "gateway/session.hpp"
@@ -164,6 +165,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   auto core = std::make_shared<GatewayCore>(std::move(options), runtime);
   core->clock = core->options.clock;
   core->random = core->options.random;
+  core->ids = std::make_shared<IdRandom>(core->random);
   core->audit_sink = core->options.audit_sink;
 
   RepositoryOptions repository;
@@ -206,7 +208,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   core->authenticator = *authenticator;
 
   core->audit = std::make_unique<AuditWriter>(core->audit_sink, core->options.audit, core->clock,
-                                              core->random, core->options.log);
+                                              core->ids, core->options.log);
   core->statistics = std::make_shared<Statistics>(core->clock);
   core->pool = std::make_shared<ConnectionPool>(core);
   core->sessions = std::make_shared<SessionRegistry>(core);

@@ -40,12 +40,6 @@ Accepts read_accept(const std::string* header) {
   return out;
 }
 
-bool is_json_type(const std::string& header) {
-  const std::string_view type = trim(std::string_view(header).substr(0, header.find(';')));
-  if (iequals(type, "application/json") || iequals(type, "*/*")) return true;
-  return type.size() > 5 && iequals(type.substr(type.size() - 5), "+json");
-}
-
 std::string version_data(std::string_view requested) {
   std::string out = R"({"code":"unsupported_version","supported":[)";
   for (const std::string& version : supported_versions()) {
@@ -203,7 +197,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
       const bool error = !envelope.error.empty();
       session->answer(envelope.id, error ? "error" : "result", error ? envelope.error : envelope.result);
     } else {
-      notification(*session, envelope, meta.principal);
+      notification(*session, envelope);
     }
     HttpResponse accepted;
     accepted.status = 202;
@@ -294,7 +288,7 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
       const bool error = !envelope.error.empty();
       session->answer(envelope.id, error ? "error" : "result", error ? envelope.error : envelope.result);
     } else if (envelope.kind == Envelope::Kind::notification) {
-      notification(*session, envelope, meta.principal);
+      notification(*session, envelope);
     } else if (envelope.method == "initialize") {
       answers.push_back(make_error(envelope.id, rpc::kInvalidRequest,
                                    "initialize must not be part of a batch", code_data("invalid_request")));
@@ -442,8 +436,7 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
   finish(make_result(id, result), {{"Mcp-Session-Id", session->id()}});
 }
 
-void McpEndpoint::notification(Session& session, const Envelope& envelope, const Principal& principal) {
-  (void)principal;
+void McpEndpoint::notification(Session& session, const Envelope& envelope) {
   if (envelope.method == "notifications/cancelled") {
     session.cancel(std::string(raw::find(envelope.params, "requestId")),
                    raw::string_value(raw::find(envelope.params, "reason")).value_or("the client cancelled"));
@@ -487,7 +480,7 @@ Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> resp
   head.headers.emplace_back("Content-Type", "text/event-stream");
   head.headers.emplace_back("X-Accel-Buffering", "no");
   head.headers.emplace_back("Mcp-Session-Id", session->id());
-  // An event with an id and no data: the client can ask for what follows it.
+  // Sent at once, so that a client behind a proxy that waits for a body sees that the stream is open.
   head.body = ": open\n\n";
   const auto stream = responder->start(std::move(head));
   if (!stream) co_return;

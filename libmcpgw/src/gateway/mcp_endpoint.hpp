@@ -39,7 +39,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<void> answer(Call call);
   Task<void> initialize(HttpRequest request, Envelope envelope, std::shared_ptr<Responder> responder,
                         RequestMeta meta, Accepts accepts);
-  void notification(Session& session, const Envelope& envelope, const Principal& principal);
+  static void notification(Session& session, const Envelope& envelope);
 
   /// Answers the client at once, wherever the call waits.
   static std::function<void()> give_up(const Call& call);

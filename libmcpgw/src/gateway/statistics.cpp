@@ -53,11 +53,6 @@ void Statistics::add(const std::string& key, std::int64_t epoch, bool error, std
   ++slot.buckets[bucket_of(us, kBuckets)];
 }
 
-void Statistics::forget_target(const std::string& target) {
-  const std::lock_guard lock(mutex_);
-  series_.erase("t" + target);
-}
-
 Statistics::Summary Statistics::total(const std::string* user_id) const {
   return summarize(user_id == nullptr ? std::string() : "u" + *user_id);
 }

@@ -34,7 +34,6 @@ class Statistics {
 
   /// `target` is a configured name or "_gateway"; `status` as in the audit table.
   void record(const std::string& target, const std::string& user_id, int status, Duration took);
-  void forget_target(const std::string& target);
 
   Summary total(const std::string* user_id = nullptr) const;
   Summary target(const std::string& name, const std::string* user_id = nullptr) const;

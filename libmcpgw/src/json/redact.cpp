@@ -19,11 +19,11 @@ constexpr std::array<std::string_view, 10> kNames = {"password",    "passwd", "s
 /// A progress token names a call, it opens nothing.
 bool harmless(std::string_view name) { return name == "progresstoken"; }
 
-bool contains_icase(std::string_view text, std::string_view word) {
-  return std::search(text.begin(), text.end(), word.begin(), word.end(), [](char a, char b) {
-           if (a >= 'A' && a <= 'Z') a = static_cast<char>(a - 'A' + 'a');
-           return (a == '-' ? '_' : a) == b;
-         }) != text.end();
+/// As kNames are spelled: in lower case, with underscores.
+std::string fold(std::string_view text) {
+  std::string out = to_lower(text);
+  std::replace(out.begin(), out.end(), '-', '_');
+  return out;
 }
 
 bool hide(std::string& text, const std::vector<std::string>& secrets) {
@@ -61,9 +61,10 @@ void redact(OrderedJson& value, const RedactRules& rules) {
 }  // namespace
 
 bool is_secret_name(std::string_view name) {
-  const std::string lower = to_lower(name);
-  return !harmless(lower) && std::any_of(kNames.begin(), kNames.end(),
-                                         [&](std::string_view word) { return contains_icase(name, word); });
+  const std::string folded = fold(name);
+  return !harmless(folded) && std::any_of(kNames.begin(), kNames.end(), [&](std::string_view word) {
+    return folded.find(word) != std::string::npos;
+  });
 }
 
 std::string redact_body(std::string_view body, const RedactRules& rules) {
@@ -74,8 +75,11 @@ std::string redact_body(std::string_view body, const RedactRules& rules) {
            raw::quote(rules.method) + "}";
   // Most bodies hold nothing of the kind, and nothing that hides it (escapes): they are kept as they are.
   bool suspicious = body.find('\\') != std::string_view::npos;
-  for (std::size_t i = 0; !suspicious && rules.by_name && i < kNames.size(); ++i)
-    suspicious = contains_icase(body, kNames[i]);
+  if (!suspicious && rules.by_name) {
+    const std::string folded = fold(body);
+    suspicious = std::any_of(kNames.begin(), kNames.end(),
+                             [&](std::string_view word) { return folded.find(word) != std::string::npos; });
+  }
   for (const std::string& name : rules.secret_names) suspicious |= body.find(name) != std::string_view::npos;
   for (const std::string& secret : rules.secrets)
     suspicious |= !secret.empty() && body.find(secret) != std::string_view::npos;

@@ -1,5 +1,7 @@
 #include "observability/audit_writer.hpp"
 
+#include "base/id_random.hpp"
+
 namespace mcpgw::detail {
 namespace {
 constexpr std::size_t kBatch = 500;
@@ -36,8 +38,8 @@ Task<bool> AuditWriter::admit(SteadyTime deadline) {
 }
 
 void AuditWriter::add(AuditRecord record) {
-  record.id = make_uuid(*random_);
   if (record.created_at == Time{}) record.created_at = clock_->now();
+  record.id = make_ordered_uuid(*random_, record.created_at);
   bool wake;
   {
     const std::lock_guard lock(mutex_);
@@ -55,8 +57,8 @@ Task<bool> AuditWriter::write(AuditRecord record) {
     co_return true;
   }
   auto waiter = std::make_shared<Waiter<bool>>(*Loop::current());
-  record.id = make_uuid(*random_);
   if (record.created_at == Time{}) record.created_at = clock_->now();
+  record.id = make_ordered_uuid(*random_, record.created_at);
   {
     const std::lock_guard lock(mutex_);
     queue_.push_back(std::move(record));

@@ -4,7 +4,10 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include <array>
 #include <limits>
+#include <mutex>
+#include <unordered_map>
 
 #include "base/text.hpp"
 #include "json/json.hpp"
@@ -73,7 +76,7 @@ bool header_permitted(const Json& header) {
          !header.contains("crit");
 }
 
-Result<JwtClaims> read_claims(std::string_view payload_part, const JwtExpectation& expected) {
+Result<JwtClaims> read_claims(std::string_view payload_part) {
   const auto payload = decode_object(payload_part);
   if (!payload) return invalid();
   JwtClaims out;
@@ -84,18 +87,54 @@ Result<JwtClaims> read_claims(std::string_view payload_part, const JwtExpectatio
   const auto issued_at = seconds_member(*payload, "iat");
   const auto not_before = seconds_member(*payload, "nbf");
   out.expires_at = seconds_member(*payload, "exp");
-  if (out.issuer != expected.issuer || out.audience != expected.audience) return invalid();
   if (out.subject.empty() || out.token_id.empty() || !issued_at || !not_before) return invalid();
   if (payload->contains("exp") && !out.expires_at) return invalid();
   out.issued_at = *issued_at;
   out.not_before = *not_before;
-  if (out.not_before > expected.now + expected.leeway) return invalid();
-  if (out.expires_at && *out.expires_at <= expected.now - expected.leeway)
-    return Error(ErrorCode::unauthenticated, "token_expired", "The token has expired");
   return out;
 }
 
+Result<JwtClaims> check_claims(JwtClaims claims, const JwtExpectation& expected) {
+  if (claims.issuer != expected.issuer || claims.audience != expected.audience) return invalid();
+  if (claims.not_before > expected.now + expected.leeway) return invalid();
+  if (claims.expires_at && *claims.expires_at <= expected.now - expected.leeway)
+    return Error(ErrorCode::unauthenticated, "token_expired", "The token has expired");
+  return claims;
+}
+
 }  // namespace
+
+/// Claims of tokens whose signature was found good, by the token's digest: the same token comes with every
+/// request, and its signature cannot turn bad. What changes with time is checked each time. Only who holds a
+/// good token can fill it.
+class JwtKeys::Proven {
+ public:
+  std::optional<JwtClaims> find(const std::string& digest) {
+    Part& part = part_of(digest);
+    const std::lock_guard lock(part.mutex);
+    const auto it = part.claims.find(digest);
+    return it == part.claims.end() ? std::nullopt : std::optional(it->second);
+  }
+
+  void add(const std::string& digest, const JwtClaims& claims) {
+    Part& part = part_of(digest);
+    const std::lock_guard lock(part.mutex);
+    if (part.claims.size() >= kMaxPerPart) part.claims.erase(part.claims.begin());
+    part.claims.emplace(digest, claims);
+  }
+
+ private:
+  static constexpr std::size_t kParts = 16;
+  static constexpr std::size_t kMaxPerPart = 512;
+  struct Part {
+    std::mutex mutex;
+    std::unordered_map<std::string, JwtClaims> claims;
+  };
+  Part& part_of(const std::string& digest) {
+    return parts_[static_cast<unsigned char>(digest.front()) % kParts];
+  }
+  std::array<Part, kParts> parts_;
+};
 
 /// A secret with what is computed from it once: its id, its header and its keyed hash state.
 class JwtKeys::Key {
@@ -135,7 +174,8 @@ std::string jwt_key_id(std::string_view secret) {
   return to_hex(sha256("mcpgw-jwt-kid" + std::string(1, '\0') + std::string(secret))).substr(0, 16);
 }
 
-JwtKeys::JwtKeys(const std::string& current, const std::vector<std::string>& previous) {
+JwtKeys::JwtKeys(const std::string& current, const std::vector<std::string>& previous)
+    : proven_(std::make_unique<Proven>()) {
   keys_.push_back(std::make_unique<Key>(current));
   for (const std::string& secret : previous) keys_.push_back(std::make_unique<Key>(secret));
 }
@@ -163,6 +203,8 @@ std::optional<Result<JwtClaims>> JwtKeys::verify(std::string_view token,
                                                  const JwtExpectation& expectation) const {
   const auto parts = split_token(token);
   if (!parts) return std::nullopt;
+  const std::string digest = sha256(token);
+  if (auto known = proven_->find(digest)) return check_claims(std::move(*known), expectation);
   const Key* key = nullptr;
   for (const auto& candidate : keys_)
     if (parts->header == candidate->header) key = candidate.get();
@@ -176,7 +218,10 @@ std::optional<Result<JwtClaims>> JwtKeys::verify(std::string_view token,
   const auto signature = from_base64url(parts->signature);
   const auto mac = key->mac(parts->signed_text);
   if (!signature || !mac || !equal_constant_time(*signature, *mac)) return Result<JwtClaims>(invalid());
-  return read_claims(parts->payload, expectation);
+  auto claims = read_claims(parts->payload);
+  if (!claims) return claims;
+  proven_->add(digest, *claims);
+  return check_claims(std::move(*claims), expectation);
 }
 
 }  // namespace mcpgw::detail
