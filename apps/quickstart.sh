@@ -23,10 +23,13 @@ step() { printf '\n-> %s\n' "$*"; }
 die() { echo "quickstart: $*" >&2; exit 1; }
 
 step "Packages"
+mkdir -p build
 install_packages "${build_packages[@]}" "${quickstart_packages[@]}"
+# Only the page at /docs comes from npm: without it the gateway lacks nothing else.
+{ ensure_node && ensure_npm_packages apps/docs; } 2>build/quickstart-npm.log ||
+  echo "/docs will be a plain page: its npm package could not be fetched (build/quickstart-npm.log)"
 
 step "Build (build/release; the first time takes some minutes)"
-mkdir -p build
 if ! { cmake --preset release -DMCPGW_BUILD_TESTS=OFF -DMCPGW_WERROR=OFF && cmake --build --preset release -j "$(nproc)" --target mcpgw demo_upstream; } \
   >build/quickstart.log 2>&1; then
   tail -n 40 build/quickstart.log >&2

@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, api, fuzz, asan, tsan.
+# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, api, web, fuzz, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -102,22 +102,41 @@ run_package() {
   count package "$1" "$3"
 }
 
+# node_tests TIER ARGUMENT...: runs and counts tests of node:test.
+node_tests() {
+  local tier=$1 tap=$logs/$1.tap
+  shift
+  MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
+    node --test --test-reporter=tap "$@" >"$tap" 2>>"$logs/$tier.log"
+  local result=$? ok bad
+  number() { sed -n "s/^# $1 \([0-9]*\)\$/\1/p" "$tap" | tail -1; }
+  ok=$(number pass)
+  bad=$(($(number fail) + $(number cancelled) + $(number skipped) + $(number todo)))
+  if [ -z "$ok" ]; then fail "$tier" "$tap" "ended early"; return; fi
+  if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+  if [ "$bad" -ne 0 ]; then grep -E -A30 '^ *not ok' "$tap" | head -n 200; fi
+  count "$tier" "$ok" "$bad"
+}
+
 run_e2e() {
   say e2e
   build dev || { fail e2e $logs/build-dev.log "does not build"; return; }
   ensure_node >$logs/e2e.log 2>&1 || { fail e2e $logs/e2e.log "Node.js is missing"; return; }
   (cd tests/e2e && npm ci --no-audit --no-fund) >>$logs/e2e.log 2>&1 ||
     { fail e2e $logs/e2e.log "npm packages cannot be installed"; return; }
-  MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
-    node --test --test-reporter=tap tests/e2e/*.test.mjs >$logs/e2e.tap 2>>$logs/e2e.log
-  local result=$? ok bad
-  number() { sed -n "s/^# $1 \([0-9]*\)\$/\1/p" $logs/e2e.tap | tail -1; }
-  ok=$(number pass)
-  bad=$(($(number fail) + $(number cancelled) + $(number skipped) + $(number todo)))
-  if [ -z "$ok" ]; then fail e2e $logs/e2e.tap "ended early"; return; fi
-  if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
-  if [ "$bad" -ne 0 ]; then grep -E -A30 '^ *not ok' $logs/e2e.tap | head -n 200; fi
-  count e2e "$ok" "$bad"
+  node_tests e2e tests/e2e/*.test.mjs
+}
+
+# The pages of the program in a browser, and the API document behind them.
+run_web() {
+  say web
+  install_packages "${web_packages[@]}" >$logs/web.log 2>&1 || { fail web $logs/web.log "Chromium is missing"; return; }
+  ensure_node >>$logs/web.log 2>&1 || { fail web $logs/web.log "Node.js is missing"; return; }
+  { ensure_npm_packages apps/docs && ensure_npm_packages tests/web; } >>$logs/web.log 2>&1 ||
+    { fail web $logs/web.log "npm packages cannot be installed"; return; }
+  built=${built/ dev/}  # it may have been configured without the packages
+  build dev || { fail web $logs/build-dev.log "does not build"; return; }
+  node_tests web tests/web/*.test.mjs
 }
 
 # python_environment DIRECTORY REQUIREMENTS: a virtual environment with exactly these packages, made anew when they change.
@@ -193,13 +212,14 @@ else
   build dev >/dev/null || true
   mapfile -t labels < <(ctest --test-dir build/dev --print-labels 2>/dev/null | sed -n 's/^  \([a-z0-9_]*\)$/\1/p')
   ((${#labels[@]})) || labels=(unit)
-  tiers=("${labels[@]}" package e2e api fuzz asan tsan)
+  tiers=("${labels[@]}" package e2e api web fuzz asan tsan)
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
   case $tier in
     package) run_package ;;
     e2e) run_e2e ;;
+    web) run_web ;;
     fuzz) run_fuzz ;;
     api) run_api ;;
     asan | tsan) run_sanitized "$tier" ;;

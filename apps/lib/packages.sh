@@ -10,6 +10,8 @@ build_packages=(
 quickstart_packages=(curl)
 # What the tests take besides building. Node.js is apart: any version from 18 on will do (see ensure_node).
 test_packages=(curl doctest-dev jq procps python3 python3-venv sqlite3)
+# What the tests of the web pages take besides: a browser with letters to draw.
+web_packages=(chromium fonts-dejavu-core)
 # What the fuzzers take besides building.
 fuzz_packages=(clang-14 libclang-rt-14-dev)
 # What the benches take besides building.
@@ -40,4 +42,14 @@ ensure_node() {
   command -v npm >/dev/null || install_packages npm
   version=$(node -p 'process.versions.node.split(".")[0]')
   [ "$version" -ge 18 ] || { echo "Node.js 18 or newer is needed; this is $version" >&2; return 1; }
+}
+
+# ensure_npm_packages DIRECTORY: what its lock file names, fetched anew when that changes. After ensure_node.
+ensure_npm_packages() {
+  local stamp=node_modules/.lock.sum
+  (
+    cd "$1" || return 1
+    if sha256sum --check --status $stamp 2>/dev/null; then return 0; fi
+    npm ci --ignore-scripts --no-audit --no-fund >&2 && sha256sum package-lock.json >$stamp
+  )
 }
