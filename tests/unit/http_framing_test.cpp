@@ -102,6 +102,37 @@ TEST_CASE("every case has its outcome, whole and cut in two anywhere") {
   }
 }
 
+TEST_CASE("a parser that has seen many heads says of each what a new one says") {
+  HttplibParser used;
+  const FramingLimits bounds = limits();
+  const auto cases = mcpgw::testing::http_cases();
+  for (int round = 0; round < 2; ++round) {
+    for (const HttpCase& c : cases) {
+      CAPTURE(c.name);
+      HttplibParser fresh;
+      CHECK(read({c.bytes}, used, bounds) == read({c.bytes}, fresh, bounds));
+    }
+  }
+  // The same head with another length and body, with another byte in a value, and one too long to be kept.
+  const auto post = [&](const std::string& header, const std::string& body) {
+    return read({"POST /mcp?a=1 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + header +
+                 "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body},
+                used, bounds)
+        .request;
+  };
+  for (int i = 0; i < 1000; ++i) {
+    const std::string token = "t" + std::to_string(i % 300) + std::string(i % 7 == 0 ? 5000 : 0, 'x');
+    const std::string body(static_cast<std::size_t>(i % 50), 'b');
+    const HttpRequest request = post(token, body);
+    CHECK(request.method == "POST");
+    CHECK(request.target == "/mcp?a=1");
+    CHECK(request.body == body);
+    CHECK(values(request, "Authorization") == std::vector<std::string>{"Bearer " + token});
+    CHECK(values(request, "Content-Length") == std::vector<std::string>{std::to_string(body.size())});
+    CHECK(request.headers.size() == 3);
+  }
+}
+
 TEST_CASE("random bytes and random damage never break the reader") {
   HttplibParser parser;
   const FramingLimits bounds = limits();
