@@ -88,9 +88,10 @@ class Lines:
         self._thread.start()
 
     def _read(self, stream):
-        for line in stream:
-            self.kept.append(line.rstrip("\n"))
-            self._fresh.put(line)
+        with stream:
+            for line in stream:
+                self.kept.append(line.rstrip("\n"))
+                self._fresh.put(line)
         self._fresh.put(None)
 
     def first(self, match, seconds=30):

@@ -8,7 +8,9 @@ import sys
 
 import gateway as program
 
-ROLES = ("admin", "plain", "anonymous")
+# Requests of each operation that are drawn at random, and scenarios of several requests. Others than administrators are
+# refused most of them for the same reason.
+ROLES = {"admin": (12, 100), "plain": (6, 20), "anonymous": (4, 10)}
 HERE = pathlib.Path(__file__).resolve().parent
 SECONDS = 900
 
@@ -17,7 +19,6 @@ class Run:
     def __init__(self, role, directory):
         self.role = role
         self.log = directory / f"{role}.log"
-        self.report = directory / f"{role}.json"
         self.gateway = program.Gateway.run()
         self._ended = False
         try:
@@ -27,10 +28,13 @@ class Run:
             described.write_text(json.dumps({
                 "role": role, "url": self.gateway.url, "email": email, "password": program.PASSWORD,
                 "program": program.MCPGW, "directory": str(self.gateway.directory), "demo": program.DEMO}))
+            requests, scenarios = ROLES[role]
+            config = directory / f"{role}.toml"
+            config.write_text((HERE / "schemathesis.toml").read_text() + f"generation.max-examples = {scenarios}\n")
             with self.log.open("w") as out:
                 self._process = subprocess.Popen(
-                    [str(pathlib.Path(sys.executable).with_name("schemathesis")), "--config-file", str(HERE / "schemathesis.toml"), "run",
-                     str(program.DOCUMENT), "--url", self.gateway.url, "--report", "json", "--report-json-path", str(self.report)],
+                    [str(pathlib.Path(sys.executable).with_name("schemathesis")), "--config-file", str(config), "run",
+                     str(program.DOCUMENT), "--url", self.gateway.url, "--max-examples", str(requests)],
                     cwd=directory, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                     env={**os.environ, "MCPGW_API_RUN": str(described), "PYTHONPATH": str(HERE), "NO_COLOR": "1"})
         except BaseException:

@@ -107,7 +107,7 @@ def members():
 VALUES = {"string": "text \u00e9", "integer": 1000000000000, "number": 0.5, "boolean": True, "array": [{"x": [1]}], "object": {"x": {"y": 1}}}
 
 
-@pytest.mark.parametrize("name, member", members())
+@pytest.mark.parametrize("name, member", list(members()))
 def test_a_member_of_the_wrong_type_is_named(gateway, name, member):
     schema = schema_of(name)
     kind = resolved(schema["properties"][member])["type"]
@@ -144,7 +144,7 @@ def texts():
                 yield pytest.param(name, member, id=f"{name} {member}")
 
 
-@pytest.mark.parametrize("name, member", texts())
+@pytest.mark.parametrize("name, member", list(texts()))
 def test_control_characters_are_refused(gateway, name, member):
     """NUL too, which ends a text for many a program."""
     schema = schema_of(name)

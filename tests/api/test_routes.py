@@ -83,7 +83,7 @@ def lists():
             yield name.split()[1]
 
 
-@pytest.mark.parametrize("path", lists())
+@pytest.mark.parametrize("path", list(lists()))
 def test_pages_add_up(gateway, path):
     whole = gateway.api("GET", path, as_="admin")
     assert int(whole.headers["x-total-count"]) == len(whole.json)
