@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import time
 
 import schemathesis
 from hypothesis import strategies as st
@@ -47,7 +48,10 @@ if ROLE != "anonymous":
             token = _login()
             if token is None:
                 _restore()
-                token = _login()
+                # The running gateway hears of another process' write a moment later.
+                end = time.monotonic() + 10
+                while (token := _login()) is None and time.monotonic() < end:
+                    time.sleep(0.05)
             assert token is not None, "the account of the run cannot be restored"
             return token
 
