@@ -72,6 +72,13 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 
 std::string quoted(const std::string& text) { return "'" + replaced(text, "'", "'\\''") + "'"; }
 
+/// Each word by itself, as the elements of an array are written.
+std::string quoted_each(const std::vector<std::string>& words) {
+  std::vector<std::string> out;
+  for (const auto& word : words) out.push_back(quoted(word));
+  return join(out, " ");
+}
+
 /// `"path option" | "path option"`: how bash and zsh name options that take a value.
 template <class Wanted>
 std::string patterns(const Command& command, Wanted wanted) {
@@ -91,7 +98,7 @@ std::string value_arms(const std::vector<Command>& commands, const std::string& 
   for (const auto& command : commands) {
     for (const auto& option : command.valued)
       if (!option.words.empty())
-        arm(quoted(command.path + " " + option.name), replaced(words, "@", quoted(join(option.words, " "))));
+        arm(quoted(command.path + " " + option.name), replaced(words, "@", quoted_each(option.words)));
     arm(patterns(command, [](const Valued& o) { return o.file; }), file);
     arm(patterns(command, [](const Valued& o) { return !o.file && o.words.empty(); }), other);
   }
@@ -118,7 +125,7 @@ std::string bash(const std::vector<Command>& commands) {
   std::string out =
       "# bash completion for mcpgw: source it, or put it where bash-completion looks.\n"
       "_mcpgw() {\n"
-      "  local at=mcpgw cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i word words=\n"
+      "  local at=mcpgw cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i word words= found\n"
       "  COMPREPLY=()\n"
       "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
       "    word=${COMP_WORDS[i]}\n"
@@ -127,7 +134,7 @@ std::string bash(const std::vector<Command>& commands) {
       "    esac\n"
       "  done\n"
       "  case \"$at $prev\" in\n" +
-      value_arms(commands, "COMPREPLY=($(compgen -W @ -- \"$cur\")); return",
+      value_arms(commands, "found=(@); COMPREPLY=($(compgen -W \"${found[*]}\" -- \"$cur\")); return",
                  "compopt -o default 2>/dev/null; return", "return") +
       "  esac\n"
       "  case $at in\n";
@@ -161,7 +168,7 @@ std::string zsh(const std::vector<Command>& commands) {
       "    esac\n"
       "  done\n"
       "  case \"$at ${words[CURRENT-1]}\" in\n" +
-      value_arms(commands, "found=(${=:-@}); _describe value found; return", "_files; return", "return") +
+      value_arms(commands, "found=(@); _describe value found; return", "_files; return", "return") +
       "  esac\n"
       "  case $at in\n";
   for (const auto& command : commands) {
