@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::size_t kMaxReadAhead = 64 * 1024;      // of pipelined requests, while one is being answered
 constexpr std::size_t kMaxPipelinedOut = 256 * 1024;  // unsent answers, before the next request is looked at
+constexpr int kRequestsATurn = 64;                    // of one connection, before others get theirs
 constexpr std::chrono::seconds kLinger{2};
 constexpr std::chrono::seconds kFresh{1};  // for the first request of a connection, while the server drains
 constexpr char kHandshakeRecord = 0x16;
@@ -129,7 +130,7 @@ void Connection::on_encrypted(std::string_view data) {
   }
   write_out();
   // What came behind an answer of the engine's own has waited until that was sent.
-  if (phase_ == Phase::reading && unsent() == 0 && !in_.empty()) resume();
+  go_on_later();
   settle();
 }
 
@@ -153,9 +154,10 @@ void Connection::consume(std::string_view data) {
   if (phase_ == Phase::websocket) {
     receive_frames(data);
     settle();
-  } else if (phase_ == Phase::reading && unsent() == 0) {
+  } else if (phase_ == Phase::reading && unsent() == 0 && in_.empty()) {
     advance(data);
     if (phase_ == Phase::websocket) resume();  // a frame behind its handshake
+    go_on_later();
     settle();
   } else {
     in_.append(data);
@@ -168,11 +170,13 @@ void Connection::peer_closed() { close(); }
 
 void Connection::advance(std::string_view data) {
   const auto keep = shared_from_this();
-  while (phase_ == Phase::reading && !data.empty() && unsent() < kMaxPipelinedOut) {
+  for (int left = kRequestsATurn;
+       left != 0 && phase_ == Phase::reading && !data.empty() && unsent() < kMaxPipelinedOut;) {
     std::size_t used = 0;
     const RequestReader::Progress progress = reader_.feed(data, used);
     data.remove_prefix(used);
     if (progress == RequestReader::Progress::complete) {
+      --left;
       dispatch();
     } else if (progress == RequestReader::Progress::failed) {
       fail(reader_.error());
@@ -191,9 +195,8 @@ void Connection::advance(std::string_view data) {
 }
 
 void Connection::resume() {
-  while (!in_.empty()) {
-    const bool frames = phase_ == Phase::websocket;
-    if (!frames && (phase_ != Phase::reading || unsent() != 0)) break;
+  const bool frames = phase_ == Phase::websocket;
+  if (!in_.empty() && (frames || (phase_ == Phase::reading && unsent() == 0))) {
     const std::string data = std::move(in_);
     in_.clear();
     if (frames) {
@@ -202,8 +205,25 @@ void Connection::resume() {
       advance(data);
     }
   }
+  go_on_later();
   if (phase_ != Phase::closed && (watched_ & EPOLLIN) == 0 && in_.size() < kMaxReadAhead)
     watch(watched_ | EPOLLIN);
+}
+
+/// Whether requests wait although nothing is in their way but others' turns.
+bool Connection::has_more() const noexcept {
+  return !in_.empty() && ((phase_ == Phase::reading && unsent() == 0) || phase_ == Phase::websocket);
+}
+
+void Connection::go_on_later() {
+  if (!has_more() || resumes_) return;
+  resumes_ = true;
+  port_->post([self = shared_from_this()] {
+    self->resumes_ = false;
+    if (self->phase_ == Phase::closed) return;
+    self->resume();
+    self->settle();
+  });
 }
 
 void Connection::lose_freshness() {
@@ -339,7 +359,7 @@ void Connection::settle() {
     } else if (wait != Wait::quiet) {
       shard_->enlist(*this, Wait::quiet, options.websocket_ping);
     }
-  } else if (phase_ != Phase::reading) {
+  } else if (phase_ != Phase::reading || has_more()) {
     if (wait != Wait::busy) shard_->enlist(*this, Wait::busy, std::chrono::steady_clock::duration::max());
   } else if (!reader_.idle()) {
     // Once per request: a byte now and then moves nothing.

@@ -184,6 +184,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void lose_freshness();
   void advance(std::string_view data);
   void resume();
+  bool has_more() const noexcept;
+  void go_on_later();
   void dispatch();
   void fail(const FramingError& error);
   /// Takes over what was queued; ends the exchange when its answer is complete.
@@ -232,7 +234,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::size_t out_offset_ = 0;
   std::uint32_t watched_ = 0;
   Phase phase_;
-  bool called_ = false;  ///< inside a call of a handler: nothing of the handler's may be called
+  bool called_ = false;   ///< inside a call of a handler: nothing of the handler's may be called
+  bool resumes_ = false;  ///< resume() is posted
   bool linger_ = false;
   bool fresh_ = true;          ///< no request has come yet
   const bool secure_;          ///< accepted on a port of TLS
