@@ -59,8 +59,8 @@ const keep = (source, text) => { said.push({ source, text }); };
 
 // --- upstreams that say what they were given ---------------------------------------------------------
 
-/** Fails in a way that repeats every header it got. */
-async function blabber() {
+/** Fails in a way that repeats every header it got, or sends its client to `elsewhere`. */
+async function blabber(elsewhere) {
   const server = http.createServer((request, response) => {
     const chunks = [];
     request.on('data', (chunk) => chunks.push(chunk));
@@ -69,7 +69,7 @@ async function blabber() {
       const mode = request.url.slice(1);
       if (mode === 'status') response.writeHead(500, { 'Content-Type': 'text/plain', 'X-Heard': request.headers.authorization ?? '' }).end(heard);
       else if (mode === 'unauthorized') response.writeHead(401, { 'WWW-Authenticate': `Bearer error="${request.headers.authorization}"` }).end(heard);
-      else if (mode === 'redirect') response.writeHead(302, { Location: `http://127.0.0.1:1/?heard=${encodeURIComponent(heard)}` }).end();
+      else if (mode === 'redirect') response.writeHead(302, { Location: `${elsewhere}/?heard=${encodeURIComponent(heard)}` }).end();
       else if (mode === 'rubbish') response.writeHead(200, { 'Content-Type': 'application/json' }).end(heard);
       else if (mode === 'cut') { response.writeHead(200, { 'Content-Type': 'text/event-stream' }); response.write(`data: ${heard}`, () => response.socket.destroy()); }
       else {
@@ -81,6 +81,17 @@ async function blabber() {
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   return { url: `http://127.0.0.1:${server.address().port}`, stop: () => { server.closeAllConnections(); server.close(); } };
+}
+
+/** Counts who comes. */
+async function nobody() {
+  const visits = [];
+  const server = http.createServer((request, response) => {
+    visits.push(request.headers);
+    response.end('{}');
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { url: `http://127.0.0.1:${server.address().port}`, visits, stop: () => { server.closeAllConnections(); server.close(); } };
 }
 
 /** Method and template of every operation of the REST API, from its description. */
@@ -111,9 +122,9 @@ test('the search finds a secret in every encoding, wherever it stands', () => {
   assert.equal(found('nothing of that kind').length, 0);
 });
 
-describe('no secret is told', { timeout: 240000 }, () => {
+describe('no secret is told', { timeout: 300000 }, () => {
   const passwords = {}, tokens = {};
-  let gateway, directory, config, demo, blab, targets, users;
+  let gateway, directory, config, demo, blab, elsewhere, targets, users;
 
   /** One request; what comes back is kept, but for a token that is handed out. */
   async function call(method, route, { token, body, headers = {}, type = 'application/json' } = {}) {
@@ -155,7 +166,8 @@ upstream: { allow_private: true, list_timeout: 3s }
     tokens.metrics = METRICS;
     gateway = await Gateway.start({ config: config('trace', 'json'), directory });
     demo = await demoHttp();
-    blab = await blabber();
+    elsewhere = await nobody();
+    blab = await blabber(elsewhere.url);
 
     // The first user, by setup token in the body; wrong ones before.
     passwords.admin = canary('the password of the admin');
@@ -202,6 +214,7 @@ upstream: { allow_private: true, list_timeout: 3s }
     await gateway?.stop();
     await demo?.stop();
     blab?.stop();
+    elsewhere?.stop();
   });
 
   test('every route, for everyone, with input that is right, wrong and rubbish', async () => {
@@ -289,6 +302,14 @@ upstream: { allow_private: true, list_timeout: 3s }
     for (const route of ['/mcp', '/sse', '/mcp/x']) await call('GET', `${route}?token=${canary('a token in a query of /mcp')}&session_id=${canary('a session id')}`, { headers: { Accept: 'text/event-stream' } });
   });
 
+  test('R13, R14: a credential goes nowhere else, and callers learn neither addresses nor what a server says of them', () => {
+    assert.deepEqual(elsewhere.visits, [], 'a redirect was followed');
+    const heard = said.filter(({ source }) => source === '/mcp').map(({ text }) => text).join('');
+    assert.ok(heard.includes('"target":"redirect"') && heard.includes('"target":"status"'), 'the targets were called');
+    for (const word of [new URL(blab.url).host, new URL(elsewhere.url).host, 'ECONNREFUSED', 'user-agent'])
+      assert.ok(!heard.includes(word), word);
+  });
+
   test('everything else that answers, and what is no HTTP', async () => {
     for (const route of ['/', '/health', '/ready', '/version', '/metrics', '/docs', '/docs/openapi.yaml', '/docs/openapi.json', '/nothing', '/%zz', '/api', '/api/', '/api/observability/ws'])
       for (const method of ['GET', 'POST', 'OPTIONS', 'PATCH'])
@@ -349,6 +370,11 @@ upstream: { allow_private: true, list_timeout: 3s }
     const first = gateway;
     keep('the log', first.logText);
     assert.ok(first.process.lines.length > 1000, `only ${first.process.lines.length} log lines`);
+    // R82: each of them is one JSON object.
+    for (const line of first.process.lines) {
+      const event = JSON.parse(line);
+      assert.ok(event.time && event.level && event.module && event.message, line);
+    }
     assert.deepEqual(await first.stop(), { code: 0, signal: null });
     keep('the log', first.logText);
 

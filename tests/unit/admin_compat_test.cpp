@@ -21,7 +21,8 @@ std::string form(const std::string& name, const std::string& transport) {
 
 }  // namespace
 
-TEST_CASE("the target forms, toggles, and what the targets page reads") {
+TEST_CASE(
+    "Reflow checklist 1, 2, 3, 8: target forms and toggles, environment rows, what is left out when empty") {
   Api api;
   int n = 0;
   for (const char* transport :
@@ -35,9 +36,11 @@ TEST_CASE("the target forms, toggles, and what the targets page reads") {
     const Json target = Api::json(made);
     has_all(target, {"id", "name", "url", "transport_type", "port", "statefulness", "isolation_boundary",
                      "auth_type", "enabled"});
-    // Omitted when empty, never null.
+    // Omitted when empty, never null; url and port are always there.
     for (const char* member : {"command", "args", "image", "health_path", "auth_header_name"})
       if (target.contains(member)) CHECK_FALSE((target[member].is_null() || target[member].empty()));
+    CHECK(target["url"].is_string());
+    CHECK(target["port"] == 8080);
     const std::string path = "/api/targets/" + std::string(target["id"]);
     CHECK(api.call(api.admin, "PUT", path, body, kJson).status == 200);
     CHECK(Api::json(api.call(api.admin, "PUT", path, R"({"enabled":false})", kJson))["enabled"] == false);
@@ -56,6 +59,8 @@ TEST_CASE("the target forms, toggles, and what the targets page reads") {
     for (const Json& row : rows) {
       has_all(row, {"id", "scope_type", "scope_value", "env_key"});
       CHECK_FALSE(row.contains("value"));
+      CHECK(row["scope_value"].is_null() == (row["scope_type"] == "default"));
+      if (row.contains("description")) CHECK(row["description"].is_string());
     }
     CHECK(Api::json(api.call(api.admin, "PUT", path + "/env/default", R"({"configs":{"X":"1"}})", kJson))
               .size() == 3);
@@ -74,7 +79,9 @@ TEST_CASE("the target forms, toggles, and what the targets page reads") {
   CHECK(Api::json(restart)["message"].is_string());
 }
 
-TEST_CASE("the policy editor: inline subjects, no target, a toggle, subjects one by one") {
+TEST_CASE(
+    "Reflow checklist 1, 2, 3, 6: the policy editor: inline subjects, no target, a toggle, subjects one by "
+    "one") {
   Api api;
   const std::string target = api.make_target("crm");
   const auto made = api.call(
@@ -106,7 +113,7 @@ TEST_CASE("the policy editor: inline subjects, no target, a toggle, subjects one
   CHECK(Api::json(api.call(api.admin, "GET", "/api/policies", "", kJson))[0]["name"] == "Admin Full Access");
 }
 
-TEST_CASE("login, shell, API keys and users pages") {
+TEST_CASE("Reflow checklist 2, 6: login, shell, API keys and users pages, names of tokens") {
   Api api;
   const auto made = api.call("", "POST", "/api/auth/register",
                              R"({"email":"ui@example.test","password":"correct horse"})", kJson);
@@ -150,7 +157,7 @@ TEST_CASE("login, shell, API keys and users pages") {
   CHECK(Api::json(recycle) == Json({{"recycled", 3}, {"user_id", id}}));
 }
 
-TEST_CASE("a plain user loads every page of theirs") {
+TEST_CASE("Reflow checklist 3, 4: a plain user loads every page of theirs; lists are never null") {
   Api api;
   api.make_target("crm");
   for (const char* path : {"/api/auth/me", "/api/targets", "/api/policies", "/api/logs?limit=20&offset=0",
@@ -163,7 +170,7 @@ TEST_CASE("a plain user loads every page of theirs") {
   CHECK(Api::json(api.call(api.user, "GET", "/api/logs?limit=20&offset=0")) == Json::array());
 }
 
-TEST_CASE("either name of the group, either name of the default") {
+TEST_CASE("Reflow checklist 5: either name of the group, either name of the default") {
   Api api;
   const std::string path = "/api/targets/" + api.make_target("crm", R"(,"auth_type":"bearer")");
   for (const char* body : {R"({"group":"ops","token":"t"})", R"({"group_name":"ops","token":"t"})",
@@ -175,5 +182,60 @@ TEST_CASE("either name of the group, either name of the default") {
     CHECK(config["has_default_token"] == expected);
     for (const char* list : {"user_tokens", "role_tokens", "group_tokens"}) CHECK(config[list].is_array());
     CHECK(api.call(api.admin, "PUT", path + "/tokens/default", R"({"token":"t"})", kJson).status == 200);
+  }
+}
+
+TEST_CASE(
+    "Reflow checklist 2: every DELETE of the API answers 204 without a body, every other success is JSON") {
+  Api api;
+  const std::string target = api.make_stdio("tools"), at = "/api/targets/" + target;
+  api.open_to_all();
+  const std::string policy =
+      Api::json(api.call(api.admin, "POST", "/api/policies",
+                         R"({"name":"p","effect":"allow","subjects":[{"subject_type":"everyone"}]})"))["id"];
+  const std::string subject =
+      Api::json(api.call(api.admin, "GET", "/api/policies/" + policy))["subjects"][0]["id"];
+  const std::string user = api.add_user("gone@example.test", "user");
+  const auto minted = *api.auth->mint(user, "t", TokenKind::api, {"api"}, std::nullopt);
+  const auto own = *api.auth->mint(api.admin_id, "own", TokenKind::api, {"api"}, std::nullopt);
+  for (const std::string& scope :
+       {std::string("default"), std::string("role/r"), std::string("group/g"), "user/" + api.user_id})
+    REQUIRE(api.call(api.admin, "POST", at + "/env/" + scope, R"({"key":"K","value":"v"})", kJson).status ==
+            200);
+  for (const auto& [path, body] :
+       std::vector<std::pair<std::string, std::string>>{{"/token", R"({"token":"t"})"},
+                                                        {"/tokens/default", R"({"token":"t"})"},
+                                                        {"/tokens/role", R"({"token":"t","role":"r"})"},
+                                                        {"/tokens/group", R"({"token":"t","group":"g"})"}})
+    REQUIRE(api.call(api.admin, "PUT", at + path, body, kJson).status == 200);
+  const std::map<std::string, std::string> paths{
+      {"/api/auth/tokens/{id}", "/api/auth/tokens/" + own.row.id},
+      {"/api/users/{id}/tokens/{tokenId}", "/api/users/" + user + "/tokens/" + minted.row.id},
+      {"/api/users/{id}", "/api/users/" + user},
+      {"/api/targets/{id}/token", at + "/token"},
+      {"/api/targets/{id}/tokens/default", at + "/tokens/default"},
+      {"/api/targets/{id}/tokens/role/{role}", at + "/tokens/role/r"},
+      {"/api/targets/{id}/tokens/group/{group}", at + "/tokens/group/g"},
+      {"/api/targets/{id}/env/default/{key}", at + "/env/default/K"},
+      {"/api/targets/{id}/env/role/{scopeValue}/{key}", at + "/env/role/r/K"},
+      {"/api/targets/{id}/env/group/{scopeValue}/{key}", at + "/env/group/g/K"},
+      {"/api/targets/{id}/env/user/{scopeValue}/{key}", at + "/env/user/" + api.user_id + "/K"},
+      {"/api/policies/{id}/subjects/{subjectId}", "/api/policies/" + policy + "/subjects/" + subject},
+      {"/api/policies/{id}", "/api/policies/" + policy},
+      {"/api/targets/{id}", at}};
+  // The objects that hold others go last.
+  std::vector<std::string> order;
+  for (const auto& route : AdminApi::routes())
+    if (route.method == "DELETE") order.push_back(route.path);
+  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    return std::count(a.begin(), a.end(), '/') > std::count(b.begin(), b.end(), '/');
+  });
+  for (const std::string& route : order) {
+    CAPTURE(route);
+    REQUIRE(paths.contains(route));
+    const auto gone = api.call(api.admin, "DELETE", paths.at(route), "", kJson);
+    CHECK_MESSAGE(gone.status == 204, gone.body);
+    CHECK(gone.body.empty());
+    CHECK(gone.header("Content-Type") == nullptr);
   }
 }
