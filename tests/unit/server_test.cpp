@@ -364,10 +364,11 @@ TEST_CASE("beyond max_connections the oldest idle one makes room; busy ones are 
   }
 }
 
-TEST_CASE("two thousand idle connections, and active ones among them") {
+TEST_CASE("thousands of idle connections, and active ones among them") {
   const Site site(echo);
+  const std::size_t count = kOverTls ? 300 : 2000;  // handshakes cost what is not tested here
   std::vector<RawClient> idle;
-  for (int i = 0; i < 2000; ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     idle.push_back(site.connect());
     REQUIRE(idle.back().connected());
   }
@@ -377,8 +378,8 @@ TEST_CASE("two thousand idle connections, and active ones among them") {
     for (std::size_t i = static_cast<std::size_t>(round); i < idle.size(); i += 97)
       CHECK(idle[i].read()->header("X-Target") == "/" + std::to_string(i));
   }
-  CHECK(eventually([&] { return site.server->statistics().connections == 2000; }));
-  CHECK(site.server->statistics().accepted == 2000);
+  CHECK(eventually([&] { return site.server->statistics().connections == count; }));
+  CHECK(site.server->statistics().accepted == count);
   idle.clear();
   CHECK(eventually([&] { return site.server->statistics().connections == 0; }));
 }
