@@ -110,6 +110,21 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
     return stream ? std::make_shared<CountedStream>(std::move(stream), shared_from_this()) : stream;
   }
 
+  /// An open WebSocket is no request in flight.
+  std::shared_ptr<WebSocket> accept_websocket(WebSocketOptions options) override {
+    HttpResponse head;
+    head.status = 101;
+    head.headers = std::move(options.headers);
+    decorate(head);
+    options.headers = std::move(head.headers);
+    auto socket = inner_->accept_websocket(std::move(options));
+    if (socket == nullptr) return nullptr;
+    answered_ = true;
+    log(head.status, 0);
+    uncount();
+    return socket;
+  }
+
   void on_disconnect(std::function<void()> callback) override { inner_->on_disconnect(std::move(callback)); }
 
   void fail(int status, std::string_view code, std::string_view message, HttpHeaders headers = {}) {
