@@ -18,7 +18,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kPollInterval{200};
+// Another process must obey a change within a tenth of a second; a look costs microseconds.
+constexpr milliseconds kPollInterval{50};
 constexpr std::chrono::hours kPurgeInterval{1};
 constexpr std::int64_t kTombstoneSeconds = 24 * 3600;
 
