@@ -174,7 +174,7 @@ TEST_CASE("without Scalar the page lists every operation, by groups") {
   REQUIRE(document);
   std::size_t operations = 0;
   for (const auto& [path, item] : (*document)["paths"].items())
-    for (const auto& [method, operation] : item.items()) {
+    for (std::size_t i = 0; i < item.size(); ++i) {
       CAPTURE(path);
       CHECK(page.find("<code>" + path + "</code>") != std::string::npos);
       ++operations;
