@@ -66,6 +66,14 @@ before(async () => {
 });
 after(() => browser?.close());
 
+/** What a warning says. Scalar lists the schemas that it cannot read, and mistakes one: a member with a choice of types. */
+async function warning(message) {
+  if (message.text().startsWith('document validation errors')) return [];
+  const values = await Promise.all(message.args().map((value) => value.jsonValue()));
+  return values.flat().map((value) => value?.path ?? JSON.stringify(value))
+    .filter((what) => what !== '/components/schemas/McpError');
+}
+
 /** A page that keeps what it asked for and what went wrong. */
 async function open(gateway) {
   const context = await browser.newContext({ viewport: { width: 1400, height: 1000 } });
@@ -76,17 +84,22 @@ async function open(gateway) {
   page.on('request', (request) => requests.push(request.url()));
   page.on('pageerror', (error) => faults.push(String(error)));
   page.on('requestfailed', (request) => faults.push(`failed: ${request.url()}`));
+  const reading = [];
   page.on('console', (message) => {
-    if (message.type() === 'error' || message.type() === 'warning') faults.push(message.text());
+    if (message.type() === 'error') faults.push(message.text());
+    if (message.type() === 'warning') reading.push(warning(message).then((what) => faults.push(...what)));
   });
   await context.exposeFunction('reportViolation', (what) => faults.push(`policy: ${what}`));
   await context.addInitScript(() => document.addEventListener('securitypolicyviolation',
     (event) => window.reportViolation(`${event.violatedDirective} ${event.blockedURI}`)));
   await page.goto(gateway.url + '/docs');
-  const sound = () => {
+  // Scalar tries whether it may make code of text, and does without; it may not.
+  const tried = 'policy: script-src eval';
+  const sound = async (...expected) => {
+    await Promise.all(reading);
     const elsewhere = requests.filter((url) => !url.startsWith(gateway.url + '/') && !/^(data|blob):/.test(url));
     assert.deepEqual(elsewhere, []);
-    assert.deepEqual(faults, []);
+    assert.deepEqual(faults.filter((fault) => fault !== tried && !expected.some((one) => one.test(fault))), []);
   };
   return { page, requests, sound, close: () => context.close() };
 }
@@ -106,7 +119,7 @@ describe('/docs', () => {
 
     await t.test('lists every group and operation', async () => {
       const sidebar = page.getByRole('navigation').first();
-      await sidebar.getByText(document.info.title === 'mcpgw' ? 'Introduction' : document.info.title).first().waitFor();
+      await sidebar.getByText('Introduction').first().waitFor();
       for (const { name } of document.tags) await sidebar.getByText(name, { exact: true }).first().waitFor();
       const listed = await sidebar.innerText();
       for (const item of Object.values(document.paths))
@@ -137,12 +150,11 @@ describe('/docs', () => {
     });
 
     await t.test('asked nobody but the gateway, and kept no token', async () => {
-      // The refused call is meant to be refused; the browser reports it as an error of the page.
       assert.ok(requests.length >= 6, requests.join('\n'));
       const kept = await page.evaluate(() => JSON.stringify({ ...localStorage }) + JSON.stringify({ ...sessionStorage }) +
         document.cookie);
       assert.ok(!kept.includes(gateway.adminToken));
-      sound();
+      await sound(/status of 401/);  // the call without a token
     });
   });
 
