@@ -128,7 +128,8 @@ TEST_CASE("only the version that a link names is kept for ever") {
   const std::string link = "/" + page.substr(at, page.find('"', at) - at);
   CHECK(header(get(docs, link), "Cache-Control") == "public, max-age=31536000, immutable");
   CHECK(header(get(docs, "/docs/scalar.js?v=0"), "Cache-Control") == "no-cache");
-  const ApiDocs newer(true, kScript + ";", {});
+  const std::string changed = std::string(kScript) + ";";  // outlives the docs, which point to it
+  const ApiDocs newer(true, changed, {});
   CHECK(header(get(newer, link), "Cache-Control") == "no-cache");
   CHECK(get(newer, "/docs").header("ETag") != nullptr);
   CHECK(header(get(newer, "/docs"), "ETag") != header(get(docs, "/docs"), "ETag"));
