@@ -305,15 +305,16 @@ TEST_CASE("members: a wrong type, range, word or character is told by name, on e
 }
 
 TEST_CASE("which requests hash a password is known before they are handled") {
-  CHECK(AdminApi::hashes_password("POST", "/api/auth/login"));
-  CHECK(AdminApi::hashes_password("POST", "/api/auth/%6cogin"));
-  CHECK(AdminApi::hashes_password("POST", "/api/auth/register"));
-  CHECK(AdminApi::hashes_password("POST", "/api/auth/password"));
-  CHECK(AdminApi::hashes_password("POST", "/api/users"));
-  CHECK(AdminApi::hashes_password("PUT", "/api/users/7"));
-  CHECK_FALSE(AdminApi::hashes_password("GET", "/api/users/7"));
-  CHECK_FALSE(AdminApi::hashes_password("POST", "/api/targets"));
-  CHECK_FALSE(AdminApi::hashes_password("POST", ""));
+  CHECK(AdminApi::work("POST", "/api/auth/login") == AdminApi::Work::hashes_password);
+  CHECK(AdminApi::work("POST", "/api/auth/%6cogin") == AdminApi::Work::hashes_password);
+  CHECK(AdminApi::work("POST", "/api/auth/register") == AdminApi::Work::hashes_password);
+  CHECK(AdminApi::work("POST", "/api/auth/password") == AdminApi::Work::hashes_password);
+  CHECK(AdminApi::work("POST", "/api/users") == AdminApi::Work::hashes_password);
+  CHECK(AdminApi::work("PUT", "/api/users/7") == AdminApi::Work::hashes_password);
+  CHECK(AdminApi::work("GET", "/api/users/7") == AdminApi::Work::ordinary);
+  CHECK(AdminApi::work("POST", "/api/targets") == AdminApi::Work::ordinary);
+  CHECK(AdminApi::work("POST", "") == AdminApi::Work::ordinary);
+  CHECK(AdminApi::work("POST", "/api/targets/7/test") == AdminApi::Work::waits_for_upstream);
 }
 
 TEST_CASE("our own faults: a 500 that tells nothing, a cause for the log, a row for the audit") {

@@ -100,3 +100,12 @@ TEST_CASE("media types: JSON by name and by suffix") {
   for (const char* type : {"", "*/*", "text/plain", "+json", "/x+json", "application/jsonp", "json"})
     CHECK_FALSE(is_json_type(type));
 }
+
+TEST_CASE("traceparent: the trace id, or nothing") {
+  const std::string id = "0af7651916cd43dd8448eb211c80319c";
+  CHECK(trace_id_of("00-" + id + "-b7ad6b7169203331-01") == id);
+  for (const std::string& bad :
+       {std::string(), std::string("00-") + id, "00-" + std::string(32, '0') + "-b7ad6b7169203331-01",
+        "00-" + id.substr(0, 31) + "G-b7ad6b7169203331-01", "00_" + id + "-b7ad6b7169203331-01"})
+    CHECK(trace_id_of(bad).empty());
+}

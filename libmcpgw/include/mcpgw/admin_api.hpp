@@ -94,10 +94,10 @@ class AdminApi {
   /// body included: leaving it out is the HTTP server's part. Does not throw.
   HttpResponse handle(const HttpRequest& request, const std::string& request_id);
 
-  /// Whether this request hashes a password: a host runs those on a pool of their own.
-  static bool hashes_password(std::string_view method, std::string_view path) noexcept;
-  /// Whether it waits for an upstream, for up to a minute: on a thread that opening one does not need.
-  static bool waits_for_upstream(std::string_view method, std::string_view path) noexcept;
+  /// What answering takes. A host runs those that hash a password (slow, and bounded in number), and those
+  /// that wait for an upstream (for up to a minute; opening one needs threads too), on threads of their own.
+  enum class Work { ordinary, hashes_password, waits_for_upstream };
+  static Work work(std::string_view method, std::string_view path) noexcept;
 
   /// The template of the route at `path` ("/api/targets/{id}"), for logs and metrics; empty when there is
   /// none.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/text.hpp"
 #include "json/raw.hpp"
 #include "json/redact.hpp"
 #include "storage/validate.hpp"
@@ -10,15 +11,6 @@ namespace mcpgw::detail {
 namespace {
 
 constexpr std::size_t kApiDepth = 32;
-
-/// The trace id of a W3C traceparent; empty when there is none or it is malformed.
-std::string trace_id_of(const HttpRequest& request) {
-  const std::string* header = request.header("traceparent");
-  if (header == nullptr || header->size() < 55 || (*header)[2] != '-' || (*header)[35] != '-') return {};
-  std::string id = header->substr(3, 32);
-  const bool hex = id.find_first_not_of("0123456789abcdef") == std::string::npos;
-  return hex && id != std::string(32, '0') ? id : std::string();
-}
 
 bool is_email(std::string text) { return validate_email(text).has_value(); }
 
@@ -69,7 +61,8 @@ std::optional<AuditRecord> audit_row(const Route& route, Call& call, const HttpR
   if (row.user_email.empty()) row.user_email = call.principal.email;
   row.response_status = response.status;
   row.client_ip = call.request.remote_address;
-  row.trace_id = trace_id_of(call.request);
+  if (const std::string* traceparent = call.request.header("traceparent"))
+    row.trace_id = trace_id_of(*traceparent);
   row.bytes_in = static_cast<std::int64_t>(call.request.body.size());
   row.bytes_out = static_cast<std::int64_t>(response.body.size());
   row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();

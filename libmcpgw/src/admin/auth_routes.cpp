@@ -112,14 +112,17 @@ HttpResponse recycle_own(Call& call) {
 
 std::vector<Route> auth_routes() {
   return {
-      {"POST", "/api/auth/register", Who::everyone, Audited::auth, &kRegister, register_user, true},
-      {"POST", "/api/auth/login", Who::everyone, Audited::auth, &kLogin, login, true},
+      {"POST", "/api/auth/register", Who::everyone, Audited::auth, &kRegister, register_user,
+       AdminApi::Work::hashes_password},
+      {"POST", "/api/auth/login", Who::everyone, Audited::auth, &kLogin, login,
+       AdminApi::Work::hashes_password},
       {"GET", "/api/auth/me", Who::user, Audited::no, nullptr, me},
       {"GET", "/api/auth/tokens", Who::user, Audited::no, nullptr, own_tokens},
       {"POST", "/api/auth/tokens", Who::user, Audited::auth, &kCreateToken, create_token},
       {"DELETE", "/api/auth/tokens/{id}", Who::user, Audited::auth, nullptr, revoke_token},
       {"POST", "/api/auth/logout", Who::user, Audited::auth, nullptr, logout},
-      {"POST", "/api/auth/password", Who::user, Audited::auth, &kPassword, change_password, true},
+      {"POST", "/api/auth/password", Who::user, Audited::auth, &kPassword, change_password,
+       AdminApi::Work::hashes_password},
       {"POST", "/api/sessions/recycle", Who::user, Audited::admin, nullptr, recycle_own},
   };
 }

@@ -266,27 +266,14 @@ HttpResponse AdminApi::handle(const HttpRequest& request, const std::string& req
   return out;
 }
 
-namespace {
-
-/// Whether the route of a request has that mark.
-bool marked(bool Route::*mark, std::string_view method, std::string_view path) noexcept {
+AdminApi::Work AdminApi::work(std::string_view method, std::string_view path) noexcept {
   try {
     const Match match = find_path(path);
     const Route* route = match.path == nullptr ? nullptr : route_of(*match.path, method);
-    return route != nullptr && route->*mark;
+    return route == nullptr ? Work::ordinary : route->work;
   } catch (const std::exception&) {
-    return true;  // out of memory: the narrower pool
+    return Work::hashes_password;  // out of memory: the narrower pool
   }
-}
-
-}  // namespace
-
-bool AdminApi::hashes_password(std::string_view method, std::string_view path) noexcept {
-  return marked(&Route::hashes, method, path);
-}
-
-bool AdminApi::waits_for_upstream(std::string_view method, std::string_view path) noexcept {
-  return marked(&Route::waits, method, path);
 }
 
 std::string AdminApi::route_template(std::string_view path) {

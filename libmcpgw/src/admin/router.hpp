@@ -48,8 +48,7 @@ struct Route {
   Audited audited;
   const Schema* schema;  ///< null: takes no input; a body is ignored unless it is malformed
   Handler handler;
-  bool hashes = false;  ///< a password: slow, and bounded in number
-  bool waits = false;   ///< for an upstream
+  AdminApi::Work work = AdminApi::Work::ordinary;
 };
 
 /// The whole API.

@@ -226,7 +226,8 @@ std::vector<Route> target_routes() {
       {"PUT", "/api/targets/{id}", Who::admin, Audited::admin, &kTarget, update},
       {"DELETE", "/api/targets/{id}", Who::admin, Audited::admin, nullptr, remove},
       {"POST", "/api/targets/{id}/restart-instances", Who::admin, Audited::admin, nullptr, restart},
-      {"POST", "/api/targets/{id}/test", Who::admin, Audited::admin, &kTest, test, false, true},
+      {"POST", "/api/targets/{id}/test", Who::admin, Audited::admin, &kTest, test,
+       AdminApi::Work::waits_for_upstream},
   };
 }
 

@@ -105,9 +105,10 @@ HttpResponse recycle(Call& call) {
 std::vector<Route> user_routes() {
   return {
       {"GET", "/api/users", Who::admin, Audited::no, nullptr, list},
-      {"POST", "/api/users", Who::admin, Audited::admin, &kCreate, create, true},
+      {"POST", "/api/users", Who::admin, Audited::admin, &kCreate, create, AdminApi::Work::hashes_password},
       {"GET", "/api/users/{id}", Who::admin, Audited::no, nullptr, get},
-      {"PUT", "/api/users/{id}", Who::admin, Audited::admin, &kUpdate, update, true},
+      {"PUT", "/api/users/{id}", Who::admin, Audited::admin, &kUpdate, update,
+       AdminApi::Work::hashes_password},
       {"DELETE", "/api/users/{id}", Who::admin, Audited::admin, nullptr, remove},
       {"GET", "/api/users/{id}/tokens", Who::admin, Audited::no, nullptr, tokens},
       {"DELETE", "/api/users/{id}/tokens/{tokenId}", Who::admin, Audited::admin, nullptr, revoke_token},

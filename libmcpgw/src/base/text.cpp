@@ -256,6 +256,13 @@ bool is_json_type(std::string_view header) noexcept {
          iequals(type.substr(type.size() - 5), "+json");
 }
 
+std::string trace_id_of(std::string_view traceparent) {
+  if (traceparent.size() < 55 || traceparent[2] != '-' || traceparent[35] != '-') return {};
+  const std::string_view id = traceparent.substr(3, 32);
+  const bool hex = id.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  return hex && id.find_first_not_of('0') != std::string_view::npos ? std::string(id) : std::string();
+}
+
 bool is_uuid(std::string_view text) noexcept {
   if (text.size() != 36) return false;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -289,7 +296,8 @@ std::optional<Time> parse_time(std::string_view text) {
   if (text[4] != '-' || text[7] != '-' || (text[10] != 'T' && text[10] != 't' && text[10] != ' ') ||
       text[13] != ':' || text[16] != ':')
     return std::nullopt;
-  const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
+  const std::chrono::year_month_day date{std::chrono::year(year),
+                                         std::chrono::month(static_cast<unsigned>(month)),
                                          std::chrono::day(static_cast<unsigned>(day))};
   if (!date.ok() || hour > 23 || minute > 59 || second > 60) return std::nullopt;
   std::size_t at = 19;
@@ -307,7 +315,8 @@ std::optional<Time> parse_time(std::string_view text) {
     ++at;
   } else if (at < text.size() && (text[at] == '+' || text[at] == '-')) {
     int oh, om;
-    if (!digits(text, at + 1, 2, oh) || !digits(text, at + 4, 2, om) || text[at + 3] != ':' || oh > 23 || om > 59)
+    if (!digits(text, at + 1, 2, oh) || !digits(text, at + 4, 2, om) || text[at + 3] != ':' || oh > 23 ||
+        om > 59)
       return std::nullopt;
     offset = (text[at] == '-' ? -1 : 1) * (oh * 60 + om);
     at += 6;
@@ -315,8 +324,9 @@ std::optional<Time> parse_time(std::string_view text) {
     return std::nullopt;
   }
   if (at != text.size()) return std::nullopt;
-  return Time(std::chrono::sys_days(date)) + std::chrono::hours(hour) + std::chrono::minutes(minute - offset) +
-         std::chrono::seconds(second) + std::chrono::microseconds(micros);
+  return Time(std::chrono::sys_days(date)) + std::chrono::hours(hour) +
+         std::chrono::minutes(minute - offset) + std::chrono::seconds(second) +
+         std::chrono::microseconds(micros);
 }
 
 std::string sha256(std::string_view bytes) {

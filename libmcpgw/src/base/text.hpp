@@ -41,6 +41,9 @@ std::optional<std::string> query_value(std::string_view query, std::string_view 
 /// Whether a Content-Type says JSON: application/json or any type with the suffix +json (RFC 6839).
 bool is_json_type(std::string_view header) noexcept;
 
+/// The trace id of a W3C traceparent header; empty when it is malformed.
+std::string trace_id_of(std::string_view traceparent);
+
 bool is_uuid(std::string_view text) noexcept;  ///< lower-case canonical form
 
 /// RFC 3339 in UTC with six fractional digits.

@@ -27,16 +27,6 @@ bool valid_request_id(const std::string& text) {
   });
 }
 
-/// The trace id of a W3C traceparent; empty when there is none or it is malformed.
-std::string trace_id_of(const HttpRequest& request) {
-  const std::string* header = request.header("traceparent");
-  if (header == nullptr || header->size() < 55 || (*header)[2] != '-' || (*header)[35] != '-') return {};
-  std::string id = header->substr(3, 32);
-  const bool hex = std::all_of(id.begin(), id.end(),
-                               [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
-  return hex && id != std::string(32, '0') ? id : std::string();
-}
-
 std::string join(const std::vector<std::string>& parts) {
   std::string out;
   for (const std::string& part : parts) {
@@ -193,14 +183,17 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
 };
 
 Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
-    : core_(std::move(core)), admin_(std::move(admin)), endpoint_(std::make_shared<McpEndpoint>(core_)),
+    : core_(std::move(core)),
+      admin_(std::move(admin)),
+      endpoint_(std::make_shared<McpEndpoint>(core_)),
       docs_(core_->options.docs_enabled, core_->options.docs_script, core_->options.docs_script_gzip) {}
 
 void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
   auto reply = std::make_shared<Reply>(core_, std::move(responder));
   const std::string* id = request.header("X-Request-Id");
   reply->request_id = id != nullptr && valid_request_id(*id) ? *id : make_uuid(*core_->ids);
-  reply->trace_id = trace_id_of(request);
+  if (const std::string* traceparent = request.header("traceparent"))
+    reply->trace_id = trace_id_of(*traceparent);
   reply->method = request.method;
   reply->remote_address = request.remote_address;
   reply->started = core_->clock->monotonic();
@@ -378,9 +371,10 @@ void Front::api(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (core_->in_flight.fetch_add(1, std::memory_order_relaxed) >= core_->options.limits.max_in_flight)
     return reply->fail(503, "overloaded", "Too many requests are running", {{"Retry-After", "1"}});
   auto& runtime = core_->runtime->impl();
-  auto& pool = AdminApi::hashes_password(request.method, request.path())      ? runtime.hash_workers()
-               : AdminApi::waits_for_upstream(request.method, request.path()) ? runtime.waiting_workers()
-                                                                              : runtime.workers();
+  const AdminApi::Work work = AdminApi::work(request.method, request.path());
+  auto& pool = work == AdminApi::Work::hashes_password      ? runtime.hash_workers()
+               : work == AdminApi::Work::waits_for_upstream ? runtime.waiting_workers()
+                                                            : runtime.workers();
   const bool taken = pool.post([self = shared_from_this(), request = std::move(request), reply] {
     reply->send(self->admin_->handle(request, reply->request_id));
   });
