@@ -83,6 +83,15 @@ std::size_t PostReply::finish(int status, const std::string& message) {
   return bytes;
 }
 
+void ClientCall::give_up(std::string reason) {
+  handle->cancel(std::move(reason));
+  reply->finish(200, ended());
+}
+
+std::string ClientCall::ended() const {
+  return make_error(id, rpc::kInternalError, "The call was ended by the gateway", R"({"code":"cancelled"})");
+}
+
 void ClientCall::on_server_message(ServerMessage message) {
   if (message.id.empty()) {
     if (message.method == "notifications/progress") {

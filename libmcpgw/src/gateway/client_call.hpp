@@ -70,6 +70,11 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   /// Target of the running upstream request, for messages that come with it.
   std::shared_ptr<UpstreamConnection> connection;
 
+  /// Ends the work and answers the client at once, wherever the call waits. From any thread.
+  void give_up(std::string reason);
+  /// The answer to a call that the gateway ends of its own accord.
+  std::string ended() const;
+
   /// What a server sends while it works on this call goes to this client.
   void on_server_message(ServerMessage message) override;
 };

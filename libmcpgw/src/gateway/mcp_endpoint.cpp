@@ -218,7 +218,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     call->params = std::string_view(call->body).substr(static_cast<std::size_t>(offset), length);
   call->reply = std::make_shared<PostReply>(*Loop::current(), responder, accepts,
                                             HttpHeaders{{"Mcp-Session-Id", session->id()}});
-  if (!session->begin(call->id, call->handle, call->principal, give_up(call))) {
+  if (!session->begin(call)) {
     request.body = std::move(call->body);
     co_return invalid(session.get(), rpc::kInvalidRequest, "A request with this id is running already",
                       call->id);
@@ -226,13 +226,6 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   responder->on_disconnect([handle = call->handle] { handle->cancel("the client disconnected"); });
   co_await answer(call);
   responder->on_disconnect(nullptr);
-}
-
-std::function<void()> McpEndpoint::give_up(const Call& call) {
-  return [reply = call->reply, id = call->id] {
-    reply->finish(200, make_error(id, rpc::kInternalError, "The call was ended by the gateway",
-                                  code_data("cancelled")));
-  };
 }
 
 Task<void> McpEndpoint::answer(Call call) {
@@ -310,11 +303,10 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
       call->reply =
           std::make_shared<PostReply>(*Loop::current(), collector, Accepts{true, false}, HttpHeaders{});
       if (!core_->authenticator->token_valid(meta.principal)) {
-        answers.push_back(make_error(call->id, rpc::kInternalError, "The call was ended by the gateway",
-                                     code_data("cancelled")));
+        answers.push_back(call->ended());
         continue;
       }
-      if (!session->begin(call->id, call->handle, call->principal, give_up(call))) {
+      if (!session->begin(call)) {
         answers.push_back(make_error(call->id, rpc::kInvalidRequest,
                                      "A request with this id is running already",
                                      code_data("invalid_request")));

@@ -41,8 +41,6 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
                         RequestMeta meta, Accepts accepts);
   static void notification(Session& session, const Envelope& envelope);
 
-  /// Answers the client at once, wherever the call waits.
-  static std::function<void()> give_up(const Call& call);
   // Each returns the answer's text and fills the call's audit row.
   Task<std::string> dispatch(Call call);
   Task<std::string> list(Call call, ListKind kind);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "gateway/client_call.hpp"
 #include "json/raw.hpp"
 
 namespace mcpgw::detail {
@@ -181,11 +182,10 @@ void Session::drop(const std::shared_ptr<UpstreamConnection>& connection) {
 
 // --- running requests --------------------------------------------------------------------------------
 
-bool Session::begin(const std::string& raw_id, std::shared_ptr<CallHandle> handle, const Principal& principal,
-                    std::function<void()> give_up) {
+bool Session::begin(const std::shared_ptr<ClientCall>& call) {
   const std::lock_guard lock(mutex_);
   if (closed() || running_.size() >= kMaxRunning) return false;
-  return running_.emplace(raw_id, Running{std::move(handle), principal, std::move(give_up)}).second;
+  return running_.emplace(call->id, call).second;
 }
 
 void Session::end(const std::string& raw_id) {
@@ -194,25 +194,23 @@ void Session::end(const std::string& raw_id) {
 }
 
 void Session::cancel(const std::string& raw_id, std::string reason) {
-  std::shared_ptr<CallHandle> handle;
+  std::shared_ptr<ClientCall> call;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto it = running_.find(raw_id); it != running_.end()) handle = it->second.handle;
+    if (const auto it = running_.find(raw_id); it != running_.end()) call = it->second.lock();
   }
-  if (handle) handle->cancel(std::move(reason));
+  if (call) call->handle->cancel(std::move(reason));
 }
 
 void Session::cancel_revoked() {
-  std::vector<Running> revoked;
+  std::vector<std::shared_ptr<ClientCall>> calls;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [raw_id, call] : running_)
-      if (!core_->authenticator->token_valid(call.principal)) revoked.push_back(call);
+    for (const auto& [raw_id, weak] : running_)
+      if (auto call = weak.lock()) calls.push_back(std::move(call));
   }
-  for (const Running& call : revoked) {
-    call.handle->cancel("the token is no longer valid");
-    call.give_up();
-  }
+  for (const auto& call : calls)
+    if (!core_->authenticator->token_valid(call->principal)) call->give_up("the token is no longer valid");
 }
 
 std::size_t Session::running() const {
@@ -377,7 +375,7 @@ bool Session::subscribed(const std::string& exported_uri) const {
 void Session::close() {
   if (closed_.exchange(true)) return;
   std::map<std::string, Bound> bound;
-  std::unordered_map<std::string, Running> running;
+  std::unordered_map<std::string, std::weak_ptr<ClientCall>> running;
   std::map<std::int64_t, Asked> asked;
   std::shared_ptr<ResponseStream> stream;
   {
@@ -388,10 +386,8 @@ void Session::close() {
     stream = std::move(stream_);
     events_.clear();
   }
-  for (const auto& [raw_id, call] : running) {
-    call.handle->cancel("the session was closed");
-    call.give_up();
-  }
+  for (const auto& [raw_id, weak] : running)
+    if (const auto call = weak.lock()) call->give_up("the session was closed");
   for (auto& [number, one] : asked)
     if (const auto upstream = one.upstream.lock())
       upstream->respond(std::move(one.upstream_id), "error",

@@ -20,6 +20,8 @@
 
 namespace mcpgw::detail {
 
+class ClientCall;
+
 /// Where a name of a client leads.
 struct ItemRoute {
   std::shared_ptr<const Target> target;
@@ -71,11 +73,8 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void drop(const std::shared_ptr<UpstreamConnection>& connection);
 
   // --- requests of the client that are running -----------------------------------------------------
-  /// False when a request with this id is running already.
-  /// `give_up` answers the client at once, wherever the call waits; called after a cancellation that the
-  /// client did not ask for, at most once.
-  bool begin(const std::string& raw_id, std::shared_ptr<CallHandle> handle, const Principal& principal,
-             std::function<void()> give_up);
+  /// False when a request with its id is running already, or too many are. The call is not kept alive by it.
+  bool begin(const std::shared_ptr<ClientCall>& call);
   void end(const std::string& raw_id);
   void cancel(const std::string& raw_id, std::string reason);
   std::size_t running() const;
@@ -132,11 +131,6 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
     std::shared_ptr<const Binding> binding;
     std::shared_ptr<UpstreamConnection> connection;
   };
-  struct Running {
-    std::shared_ptr<CallHandle> handle;
-    Principal principal;
-    std::function<void()> give_up;
-  };
   struct Asked {
     std::weak_ptr<Upstream> upstream;
     std::string upstream_id;
@@ -162,7 +156,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   std::uint64_t view_generation_ = 0;
   std::string view_identity_;
   std::map<std::string, Bound> bound_;  // by target id
-  std::unordered_map<std::string, Running> running_;
+  std::unordered_map<std::string, std::weak_ptr<ClientCall>> running_;
   std::map<std::int64_t, Asked> asked_;  // oldest first
   std::int64_t next_ask_ = 1;
   std::shared_ptr<ResponseStream> stream_;
