@@ -14,6 +14,21 @@ namespace mcpgw::detail {
 
 constexpr int kAgain = -2;
 
+const BIO_METHOD* make_bio_method(const char* name, int (*write)(BIO*, const char*, int),
+                                  int (*read)(BIO*, char*, int), long (*control)(BIO*, int, long, void*)) {
+  BIO_METHOD* const made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, name);
+  BIO_meth_set_write(made, write);
+  BIO_meth_set_read(made, read);
+  BIO_meth_set_ctrl(made, control);
+  BIO_meth_set_create(made, [](BIO* bio) {
+    BIO_set_init(bio, 1);
+    return 1;
+  });
+  return made;
+}
+
+int no_passphrase(char*, int, int, void*) { return 0; }
+
 // A BIO of our own because OpenSSL's writes with write(2), which raises SIGPIPE in the host's process.
 struct SocketBio {
   static TlsSession& session(BIO* bio) { return *static_cast<TlsSession*>(BIO_get_data(bio)); }
@@ -51,20 +66,8 @@ struct SocketBio {
     return 0;
   }
 
-  static int create(BIO* bio) {
-    BIO_set_init(bio, 1);
-    return 1;
-  }
-
   static const BIO_METHOD* method() {
-    static BIO_METHOD* const made = [] {
-      BIO_METHOD* m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "mcpgw socket");
-      BIO_meth_set_write(m, write);
-      BIO_meth_set_read(m, read);
-      BIO_meth_set_ctrl(m, control);
-      BIO_meth_set_create(m, create);
-      return m;
-    }();
+    static const BIO_METHOD* const made = make_bio_method("mcpgw socket", write, read, control);
     return made;
   }
 };
@@ -89,9 +92,6 @@ constexpr std::string_view kHttp11 = "http/1.1";
 BioPtr text_bio(const std::string& text) {
   return BioPtr(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
-
-/// OpenSSL would ask on the terminal.
-int no_passphrase(char*, int, int, void*) { return 0; }
 
 Error bad(const char* field, const char* message) {
   return {ErrorCode::invalid_argument, "invalid_tls", message, field};

@@ -24,6 +24,12 @@ using SslContextPtr = std::unique_ptr<SSL_CTX, SslDeleter>;
 using SslPtr = std::unique_ptr<SSL, SslDeleter>;
 using SslSessionPtr = std::unique_ptr<SSL_SESSION, SslDeleter>;
 
+/// A kind of BIO over bytes of our own. Made once and kept: OpenSSL counts kinds, and has few of them.
+const BIO_METHOD* make_bio_method(const char* name, int (*write)(BIO*, const char*, int),
+                                  int (*read)(BIO*, char*, int), long (*control)(BIO*, int, long, void*));
+/// For a key's passphrase OpenSSL would ask on the terminal; with this it gets none.
+int no_passphrase(char*, int, int, void*);
+
 /// Sessions to resume, one an origin. Belongs to one loop.
 class TlsSessionCache {
  public:

@@ -33,20 +33,8 @@ struct EngineBio {
 
   static long control(BIO*, int command, long, void*) { return command == BIO_CTRL_FLUSH ? 1 : 0; }
 
-  static int create(BIO* bio) {
-    BIO_set_init(bio, 1);
-    return 1;
-  }
-
   static const BIO_METHOD* method() {
-    static BIO_METHOD* const made = [] {
-      BIO_METHOD* m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "mcpgw server");
-      BIO_meth_set_write(m, write);
-      BIO_meth_set_read(m, read);
-      BIO_meth_set_ctrl(m, control);
-      BIO_meth_set_create(m, create);
-      return m;
-    }();
+    static const BIO_METHOD* const made = make_bio_method("mcpgw server", write, read, control);
     return made;
   }
 };
@@ -57,9 +45,6 @@ constexpr std::size_t kRecord = 16 * 1024;
 constexpr std::string_view kHttp11 = "http/1.1";
 // Forward secrecy and authenticated encryption only; TLS 1.3 has nothing else.
 constexpr const char* kCiphers12 = "ECDHE+AESGCM:ECDHE+CHACHA20";
-
-/// OpenSSL would ask on the terminal.
-int no_passphrase(char*, int, int, void*) { return 0; }
 
 Error bad(const char* field, const char* message) {
   return {ErrorCode::invalid_argument, "invalid_tls", message, field};
