@@ -7,17 +7,8 @@ import { describe, test } from 'node:test';
 import tls from 'node:tls';
 import { promisify } from 'node:util';
 import { lastMessage, openSession, post } from './lib/clients.mjs';
-import { eventually, Gateway, PASSWORD, run, temporaryDirectory } from './lib/gateway.mjs';
+import { alive, eventually, Gateway, PASSWORD, run, temporaryDirectory } from './lib/gateway.mjs';
 import { demoStdio } from './lib/upstreams.mjs';
-
-const alive = (pid) => {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-};
 
 describe('what is idle ends', { timeout: 120000 }, () => {
   async function idle(t, config) {

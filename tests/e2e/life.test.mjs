@@ -4,17 +4,9 @@ import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { connect, lastMessage, openSession, post } from './lib/clients.mjs';
-import { eventually, Gateway, MCPGW, PASSWORD, run, start, temporaryDirectory } from './lib/gateway.mjs';
+import { alive, eventually, Gateway, MCPGW, PASSWORD, run, start, temporaryDirectory } from './lib/gateway.mjs';
 import { demoHttp, demoStdio, httpTarget } from './lib/upstreams.mjs';
 
-const alive = (pid) => {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-};
 const mode = async (file) => (await stat(file)).mode & 0o777;
 
 describe('life of the program', { timeout: 180000 }, () => {

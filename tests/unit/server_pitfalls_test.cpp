@@ -19,15 +19,6 @@ std::string body_of(RawClient& client, const std::string& request) {
   return answer ? answer->body : "(ended)";
 }
 
-std::size_t resident_kib() {
-  FILE* in = std::fopen("/proc/self/statm", "r");
-  unsigned long size = 0;
-  unsigned long resident = 0;
-  if (in == nullptr || std::fscanf(in, "%lu %lu", &size, &resident) != 2) resident = 0;
-  if (in != nullptr) std::fclose(in);
-  return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
-}
-
 /// Answers with the value of X-A.
 void tell(HttpRequest request, std::shared_ptr<Responder> responder) {
   const std::string* value = request.header("X-A");

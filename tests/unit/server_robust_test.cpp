@@ -29,15 +29,6 @@ std::size_t descriptors() {
   return count;
 }
 
-std::size_t resident_kib() {
-  FILE* in = std::fopen("/proc/self/statm", "r");
-  unsigned long size = 0;
-  unsigned long resident = 0;
-  if (in == nullptr || std::fscanf(in, "%lu %lu", &size, &resident) != 2) resident = 0;
-  if (in != nullptr) std::fclose(in);
-  return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
-}
-
 /// A well-behaved client that is served all the time; the longest wait for an answer is its finding.
 class Bystander {
  public:

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -34,6 +35,16 @@ constexpr bool kOverTls = true;
 #else
 constexpr bool kOverTls = false;
 #endif
+
+/// Memory of this process.
+inline std::size_t resident_kib() {
+  FILE* in = std::fopen("/proc/self/statm", "r");
+  unsigned long size = 0;
+  unsigned long resident = 0;
+  if (in == nullptr || std::fscanf(in, "%lu %lu", &size, &resident) != 2) resident = 0;
+  if (in != nullptr) std::fclose(in);
+  return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
+}
 
 struct RawAnswer {
   int status = 0;

@@ -32,6 +32,16 @@ export async function eventually(what, probe, ms = 15000) {
   }
 }
 
+/** Whether a process is there. */
+export function alive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Removed when the tests have ended. */
 export async function temporaryDirectory() {
   const directory = await mkdtemp(path.join(tmpdir(), 'mcpgw-e2e-'));
