@@ -128,13 +128,15 @@ TEST_CASE("twenty thousand connections come and go in every state, and nothing s
   };
   const auto settled = [&] { return site.server->statistics().connections == 1; };
   Bystander bystander(site);
-  for (int i = 0; i < cycles / 10; ++i) cycle(static_cast<unsigned>(i) % 10);
   CHECK(eventually(settled));
   const std::size_t fds = descriptors();
+  for (int i = 0; i < cycles / 10; ++i) cycle(static_cast<unsigned>(i) % 10);
+  CHECK(eventually(settled));
   const std::size_t memory = resident_kib();
   for (int i = 0; i < cycles; ++i) cycle(random() % 10);
   CHECK(eventually(settled));
-  CHECK(descriptors() == fds);
+  // Closed sockets leave the count of connections before they leave the process.
+  CHECK(eventually([&] { return descriptors() <= fds; }));
   if (!kSanitized) CHECK(resident_kib() < memory + 4 * 1024);
   CHECK(bystander.finish() < std::chrono::seconds(kSanitized ? 20 : 5));
 }
