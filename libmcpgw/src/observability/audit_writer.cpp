@@ -28,7 +28,7 @@ Task<bool> AuditWriter::admit(SteadyTime deadline) {
     std::shared_ptr<Waiter<bool>> waiter;
     {
       const std::lock_guard lock(mutex_);
-      if (queue_.size() < options_.queue_max) co_return true;
+      if (queue_.size() + taken_ < options_.queue_max) co_return true;
       if (stopping_) co_return false;
       waiter = std::make_shared<Waiter<bool>>(*Loop::current());
       space_waiters_.push_back(waiter);
@@ -72,10 +72,14 @@ Task<bool> AuditWriter::write(AuditRecord record) {
 void AuditWriter::run() {
   auto retry = kRetryFirst;
   auto last_purge = std::chrono::steady_clock::now();
+  // Out of the queue, not stored yet: it is neither copied nor destroyed under the lock that requests take.
+  std::vector<AuditRecord> batch;
   std::unique_lock lock(mutex_);
   for (;;) {
-    ready_.wait_for(lock, std::chrono::seconds(1), [this] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty() && stopping_) return;
+    if (batch.empty()) {
+      ready_.wait_for(lock, std::chrono::seconds(1), [this] { return stopping_ || !queue_.empty(); });
+      if (queue_.empty() && stopping_) return;
+    }
     if (std::chrono::steady_clock::now() - last_purge >= kPurgeEvery) {
       last_purge = std::chrono::steady_clock::now();
       lock.unlock();
@@ -86,20 +90,26 @@ void AuditWriter::run() {
               {{"reason", purged.error().reason}}});
       lock.lock();
     }
-    if (queue_.empty()) continue;
-    if (!stopping_ && !options_.sync && queue_.size() < kBatch)
-      ready_.wait_for(lock, kFlushWindow, [this] { return stopping_ || queue_.size() >= kBatch; });
-    const std::size_t count = std::min(queue_.size(), kBatch);
-    const std::vector<AuditRecord> batch(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(count));
+    if (batch.empty()) {
+      if (queue_.empty()) continue;
+      if (!stopping_ && !options_.sync && queue_.size() < kBatch)
+        ready_.wait_for(lock, kFlushWindow, [this] { return stopping_ || queue_.size() >= kBatch; });
+      const auto end = queue_.begin() + static_cast<std::ptrdiff_t>(std::min(queue_.size(), kBatch));
+      batch.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(end));
+      queue_.erase(queue_.begin(), end);
+      taken_ = batch.size();
+    }
     lock.unlock();
     const Status stored = sink_->append(batch);
+    if (stored) batch.clear();
     lock.lock();
     if (!stored) {
+      const std::string left = std::to_string(queue_.size() + taken_);
       if (!failing_ && log_)
         log_({LogLevel::error,
               "audit",
               "audit rows cannot be stored; they are kept and tried again",
-              {{"reason", stored.error().reason}, {"queued", std::to_string(queue_.size())}}});
+              {{"reason", stored.error().reason}, {"queued", left}}});
       failing_ = true;
       for (auto& [number, waiter] : sync_waiters_) waiter->set(false);
       sync_waiters_.clear();
@@ -108,7 +118,7 @@ void AuditWriter::run() {
           log_({LogLevel::error,
                 "audit",
                 "audit rows are lost: the gateway ends while they cannot be stored",
-                {{"rows", std::to_string(queue_.size())}}});
+                {{"rows", left}}});
         flushed_.notify_all();
         return;
       }
@@ -119,8 +129,8 @@ void AuditWriter::run() {
     if (failing_ && log_) log_({LogLevel::info, "audit", "audit rows are stored again", {}});
     failing_ = false;
     retry = kRetryFirst;
-    queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(count));
-    done_ += count;
+    done_ += taken_;
+    taken_ = 0;
     std::erase_if(sync_waiters_, [this](auto& entry) {
       if (entry.first > done_) return false;
       entry.second->set(true);
@@ -149,7 +159,7 @@ void AuditWriter::stop() {
 
 std::size_t AuditWriter::depth() const {
   const std::lock_guard lock(mutex_);
-  return queue_.size();
+  return queue_.size() + taken_;
 }
 
 std::uint64_t AuditWriter::written() const {

@@ -52,6 +52,7 @@ class AuditWriter {
   std::condition_variable ready_;
   std::condition_variable flushed_;
   std::deque<AuditRecord> queue_;
+  std::size_t taken_ = 0;  ///< rows that left the queue and are being stored
   std::uint64_t queued_ = 0;
   std::uint64_t done_ = 0;
   std::vector<std::pair<std::uint64_t, std::shared_ptr<Waiter<bool>>>> sync_waiters_;

@@ -37,14 +37,18 @@ class Where {
     // from choosing another; in the index's order rows are sorted by position already.
     equal("user_id", filter.user_id);
     equal("target_name", filter.target_name);
-    equal("method", filter.method);
+    unless_common("method", filter.method, "tools/call");
     if (filter.status) {
       const auto range = *parse_status(*filter.status);
-      equal("failed", std::int64_t{range.low >= 400 ? 1 : 0});
+      if (range.low >= 400) {
+        equal("failed", std::int64_t{1}, " AND failed <> 0");
+      } else {
+        common("failed = 0", "failed <> 0");
+      }
       if (range.low == range.high) add("response_status = ?", std::int64_t{range.low});
     }
-    equal("decision", filter.decision);
-    equal("kind", filter.kind);
+    unless_common("decision", filter.decision, "allow");
+    unless_common("kind", filter.kind, "mcp");
     if (filter.since) add("created_at >= ?", filter.since->time_since_epoch().count());
     if (filter.until) add("created_at < ?", filter.until->time_since_epoch().count());
     if (filter.text && !filter.text->empty()) {
@@ -60,6 +64,12 @@ class Where {
   void before(std::int64_t position) { add("position < ?", position); }
 
   const std::string& sql() const { return sql_; }
+  /// How many rows match. What nearly all rows have in common has no index: then the others are counted.
+  std::string count_sql() const {
+    if (conditions_ == 1 && !rest_.empty())
+      return "SELECT (SELECT count(*) FROM audit) - (SELECT count(*) FROM audit WHERE " + rest_ + ")";
+    return "SELECT count(*) FROM audit" + sql_;
+  }
   void bind(Statement& statement) const {
     for (const auto& value : values_) {
       if (const auto* number = std::get_if<std::int64_t>(&value))
@@ -72,7 +82,10 @@ class Where {
  private:
   using Value = std::variant<std::int64_t, std::string>;
 
-  void append(const std::string& condition) { sql_ += (sql_.empty() ? " WHERE " : " AND ") + condition; }
+  void append(const std::string& condition) {
+    sql_ += (sql_.empty() ? " WHERE " : " AND ") + condition;
+    ++conditions_;
+  }
   void add(const std::string& condition, Value value) {
     append(condition);
     values_.push_back(std::move(value));
@@ -80,13 +93,31 @@ class Where {
   void equal(const char* column, const std::optional<std::string>& value) {
     if (value) equal(column, Value(*value));
   }
-  void equal(const char* column, Value value) {
-    add((indexed_ ? "+" : "") + std::string(column) + " = ?", std::move(value));
+  /// `indexed_part` is the condition of the column's partial index, word by word: else it is not used.
+  void equal(const char* column, Value value, const char* indexed_part = "") {
+    add((indexed_ ? "+" : "") + std::string(column) + " = ?" + (indexed_ ? "" : indexed_part),
+        std::move(value));
     indexed_ = true;
+  }
+  void unless_common(const char* column, const std::optional<std::string>& value,
+                     const std::string& common_one) {
+    if (!value) return;
+    const std::string others = std::string(column) + " <> '" + common_one + "'";
+    if (*value == common_one) {
+      common(std::string(column) + " = '" + common_one + "'", others);
+    } else {
+      equal(column, Value(*value), (" AND " + others).c_str());
+    }
+  }
+  void common(const std::string& condition, std::string others) {
+    append(condition);
+    rest_ = std::move(others);
   }
 
   std::string sql_;
   std::vector<Value> values_;
+  int conditions_ = 0;
+  std::string rest_;  ///< the opposite of a condition that has no index
   bool indexed_ = false;
 };
 
@@ -123,13 +154,25 @@ AuditRecord read_record(Statement& row) {
   return record;
 }
 
-Status insert_record(Connection& connection, const AuditRecord& record) {
-  auto statement = connection.cached(
-      "INSERT INTO audit(id, kind, created_at, session_id, user_id, user_email, method, target_name, tool,"
-      " decision, policy_id, policy_name, response_status, failed, error_code, duration_ms, bytes_in, "
-      "bytes_out,"
-      " client_ip, client_name, trace_id, request_body)"
-      " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING");
+// Several rows a statement: opening the table and its indexes costs as much as a row.
+constexpr std::size_t kRowsAtOnce = 16;
+
+const std::string& insert_sql(std::size_t rows) {
+  static const auto make = [](std::size_t count) {
+    std::string sql =
+        "INSERT INTO audit(id, kind, created_at, session_id, user_id, user_email, method, target_name, tool,"
+        " decision, policy_id, policy_name, response_status, failed, error_code, duration_ms, bytes_in,"
+        " bytes_out, client_ip, client_name, trace_id, request_body) VALUES";
+    for (std::size_t i = 0; i < count; ++i)
+      sql += std::string(i == 0 ? "" : ",") + "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+    return sql + " ON CONFLICT(id) DO NOTHING";
+  };
+  static const std::string one = make(1);
+  static const std::string several = make(kRowsAtOnce);
+  return rows == 1 ? one : several;
+}
+
+void bind_record(Statement& statement, const AuditRecord& record) {
   if (record.id.empty())
     statement.bind_null();  // any number of rows may have none
   else
@@ -155,7 +198,6 @@ Status insert_record(Connection& connection, const AuditRecord& record) {
       .bind_text(record.client_name)
       .bind_text(record.trace_id)
       .bind_text(record.request_body);
-  return statement.run();
 }
 
 class AuditStore final : public AuditSink {
@@ -170,8 +212,12 @@ class AuditStore final : public AuditSink {
     if (connection->file_moved()) return storage_unavailable();
     auto transaction = Transaction::begin(*connection, Transaction::Kind::write);
     if (!transaction) return transaction.error();
-    for (const auto& record : batch)
-      if (auto ok = insert_record(*connection, record); !ok) return ok;
+    for (std::size_t i = 0; i < batch.size();) {
+      const std::size_t rows = batch.size() - i >= kRowsAtOnce ? kRowsAtOnce : 1;
+      auto statement = connection->cached(insert_sql(rows).c_str());
+      for (const std::size_t end = i + rows; i < end; ++i) bind_record(statement, batch[i]);
+      if (auto ok = statement.run(); !ok) return ok;
+    }
     return transaction->commit();
   }
 
@@ -184,7 +230,7 @@ class AuditStore final : public AuditSink {
     if (!transaction) return transaction.error();
     AuditPage page;
     {
-      auto count = connection->prepare("SELECT count(*) FROM audit" + where.sql());
+      auto count = connection->prepare(where.count_sql());
       where.bind(count);
       auto row = count.step();
       if (!row) return row.error();

@@ -62,6 +62,18 @@ CREATE INDEX audit_decision ON audit(decision);
 CREATE INDEX audit_kind ON audit(kind);
 CREATE INDEX audit_failed ON audit(failed);
 )sql",
+    // What nearly all rows have in common needs no index, and each index costs every call: a query for it reads
+    // the rows themselves, from the newest on (audit_store.cpp, Where).
+    R"sql(
+DROP INDEX audit_method;
+DROP INDEX audit_decision;
+DROP INDEX audit_kind;
+DROP INDEX audit_failed;
+CREATE INDEX audit_method ON audit(method) WHERE method <> 'tools/call';
+CREATE INDEX audit_decision ON audit(decision) WHERE decision <> 'allow';
+CREATE INDEX audit_kind ON audit(kind) WHERE kind <> 'mcp';
+CREATE INDEX audit_failed ON audit(failed) WHERE failed <> 0;
+)sql",
 };
 constexpr auto kLatest = static_cast<std::int64_t>(kMigrations.size());
 
