@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, api, web, fuzz, asan, tsan.
+# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, conformance, api, web, fuzz, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -102,12 +102,12 @@ run_package() {
   count package "$1" "$3"
 }
 
-# node_tests TIER ARGUMENT...: runs and counts tests of node:test.
+# node_tests TIER ARGUMENT...: runs and counts tests of node:test. NODE may name a Node.js of its own.
 node_tests() {
   local tier=$1 tap=$logs/$1.tap
   shift
   MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
-    node --test --test-reporter=tap "$@" >"$tap" 2>>"$logs/$tier.log"
+    "${NODE:-node}" --test --test-reporter=tap "$@" >"$tap" 2>>"$logs/$tier.log"
   local result=$? ok bad
   number() { sed -n "s/^# $1 \([0-9]*\)\$/\1/p" "$tap" | tail -1; }
   ok=$(number pass)
@@ -125,6 +125,17 @@ run_e2e() {
   (cd tests/e2e && npm ci --no-audit --no-fund) >>$logs/e2e.log 2>&1 ||
     { fail e2e $logs/e2e.log "npm packages cannot be installed"; return; }
   node_tests e2e tests/e2e/*.test.mjs
+}
+
+# The official suite against the fixture in tests/conformance, bare and through the gateway. It asks for a newer Node.js
+# than Debian's: npm brings it.
+run_conformance() {
+  say conformance
+  build dev || { fail conformance $logs/build-dev.log "does not build"; return; }
+  { ensure_node && ensure_npm_packages tests/conformance; } >$logs/conformance.log 2>&1 ||
+    { fail conformance $logs/conformance.log "npm packages cannot be installed"; return; }
+  NODE=$PWD/tests/conformance/node_modules/.bin/node node_tests conformance tests/conformance/*.test.mjs
+  sed -n 's/^# \(|.*\)/\1/p' $logs/conformance.tap
 }
 
 # The pages of the program in a browser, and the API document behind them.
@@ -212,13 +223,14 @@ else
   build dev >/dev/null || true
   mapfile -t labels < <(ctest --test-dir build/dev --print-labels 2>/dev/null | sed -n 's/^  \([a-z0-9_]*\)$/\1/p')
   ((${#labels[@]})) || labels=(unit)
-  tiers=("${labels[@]}" package e2e api web fuzz asan tsan)
+  tiers=("${labels[@]}" package e2e conformance api web fuzz asan tsan)
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
   case $tier in
     package) run_package ;;
     e2e) run_e2e ;;
+    conformance) run_conformance ;;
     web) run_web ;;
     fuzz) run_fuzz ;;
     api) run_api ;;
