@@ -1,4 +1,5 @@
-// An MCP server at the other end of a MessageChannel: a child process, or a server inside the host.
+// An MCP server at the other end of a MessageChannel: a child process, a server inside the host, or one that
+// speaks HTTP+SSE.
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -17,11 +18,17 @@ constexpr std::size_t kJsonDepth = 256;
 
 class ChannelUpstream final : public Upstream, public std::enable_shared_from_this<ChannelUpstream> {
  public:
-  ChannelUpstream(std::shared_ptr<MessageChannel> channel, ClientFacts client, UpstreamEvents events)
-      : channel_(std::move(channel)), client_(std::move(client)), events_(std::move(events)) {}
+  /// `posting` is the channel itself when messages are requests of their own.
+  ChannelUpstream(std::shared_ptr<MessageChannel> channel, PostingChannel* posting, ClientFacts client,
+                  UpstreamEvents events)
+      : channel_(std::move(channel)),
+        posting_(posting),
+        client_(std::move(client)),
+        events_(std::move(events)) {}
 
   const ServerFacts& facts() const override { return facts_; }
   bool alive() const override { return !closed_.load(std::memory_order_acquire); }
+  std::string_view transport() const override { return posting_ != nullptr ? "sse" : "pipe"; }
 
   Task<Status> initialize(SteadyTime deadline) {
     channel_->start({[weak = weak_from_this()](std::string message) {
@@ -43,7 +50,9 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     auto facts = read_initialize_result(*answer);
     if (!facts) co_return facts.error();
     facts_ = std::move(*facts);
+    if (posting_ != nullptr) version_header_.emplace_back("MCP-Protocol-Version", facts_.protocol_version);
     notify("notifications/initialized", {});
+    if (posting_ != nullptr) co_await posting_->flush(deadline);  // before anything that may overtake it
     co_return Status();
   }
 
@@ -58,7 +67,8 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     const std::string id = std::to_string(number);
     {
       const std::lock_guard lock(mutex_);
-      if (lost_) co_return *lost_;
+      // Gone before it could be told: nothing has been acted on.
+      if (lost_) co_return initialized() ? session_lost_error() : *lost_;
       pending_.emplace(number, pending);
     }
     if (!alive()) {
@@ -76,15 +86,15 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
             ? std::move(call.params)
             : with_progress_token(call.params,
                                   call.wants_progress ? std::string_view(id) : std::string_view());
-    std::string text = make_request(id, call.method, params);
-    make_single_line(text);
-    if (auto sent = channel_->send(std::move(text)); !sent) {
+    if (auto sent = send(make_request(id, call.method, params), std::move(call.headers), pending); !sent) {
       if (call.handle) call.handle->on_cancel(nullptr);
       forget(number);
       if (sent.error().code == ErrorCode::resource_exhausted)
         co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout",
                         "The server does not read its input");
-      co_return sent.error();
+      if (!initialized()) co_return sent.error();
+      lose(sent.error());
+      co_return session_lost_error();
     }
     auto result = co_await pending->waiter->wait(std::min(hard, started + call.timeout));
     if (call.handle) call.handle->on_cancel(nullptr);
@@ -92,6 +102,11 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     if (!result) {
       notify("notifications/cancelled", cancelled_params(id, "the time limit was reached"));
       co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not answer in time");
+    }
+    if (*result && call.wants_progress) (*result)->progress_token = id;
+    if (!*result && result->error().reason == "session_lost") {
+      lose(result->error());
+      channel_->close();
     }
     co_return std::move(*result);
   }
@@ -117,9 +132,23 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     SteadyTime hard;
   };
 
+  bool initialized() const { return !facts_.protocol_version.empty(); }
+
   void write(std::string text) {
+    if (auto sent = send(std::move(text), {}, nullptr); !sent) log(LogLevel::debug, sent.error().message);
+  }
+
+  Status send(std::string text, HttpHeaders headers, const std::shared_ptr<Pending>& pending) {
     make_single_line(text);
-    if (auto sent = channel_->send(std::move(text)); !sent) log(LogLevel::debug, sent.error().message);
+    if (posting_ == nullptr) return channel_->send(std::move(text));
+    headers.insert(headers.begin(), version_header_.begin(), version_header_.end());
+    std::function<void(Error)> on_failed;
+    if (pending)
+      on_failed = [waiter = pending->waiter](Error error) {
+        // A message that was refused was not waited for: whoever made the call is told why.
+        waiter->set(std::move(error));
+      };
+    return posting_->post(std::move(text), std::move(headers), std::move(on_failed));
   }
 
   void forget(std::int64_t number) {
@@ -203,18 +232,23 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
       if (auto pending = find(raw::find(out.params, "progressToken"))) {
         pending->waiter->set_deadline(std::min(pending->hard, steady_clock::now() + pending->timeout));
         if (pending->observer) pending->observer->on_server_message(std::move(out));
+      } else if (events_.on_message) {
+        events_.on_message(std::move(out));  // of a task, whose call was answered long ago
       }
       return;
     }
-    // On one pipe for everybody only a single running call tells whose doing this is. With several it is
-    // nobody's: another user's session must not see it.
+    // On one pipe for everybody only the running calls tell whose doing this is. When they are several
+    // clients' it is nobody's: another user's session must not see it.
     std::shared_ptr<CallObserver> only;
-    bool related = !out.id.empty() || out.method == "notifications/message";
-    if (related) {
+    if (!out.id.empty() || out.method == "notifications/message") {
       const std::lock_guard lock(mutex_);
-      if (pending_.size() == 1) only = pending_.begin()->second->observer;
+      for (const auto& [number, pending] : pending_) {
+        if (!pending->observer) continue;  // a list that the gateway asks for itself causes nothing
+        out.ambiguous |= only && only->client() != pending->observer->client();
+        only = pending->observer;
+      }
     }
-    if (only) {
+    if (only && !out.ambiguous) {
       only->on_server_message(std::move(out));
     } else if (events_.on_message) {
       events_.on_message(std::move(out));
@@ -248,9 +282,12 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
   }
 
   const std::shared_ptr<MessageChannel> channel_;
+  PostingChannel* const posting_;  // null when the channel is a pipe
   const ClientFacts client_;
   const UpstreamEvents events_;
-  ServerFacts facts_;  // set once, before the connection is shared
+  // Set once, before the connection is shared.
+  ServerFacts facts_;
+  HttpHeaders version_header_;
   std::atomic<bool> closed_{false};
   std::atomic<std::int64_t> next_id_{1};
 
@@ -259,18 +296,32 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
   std::optional<Error> lost_;
 };
 
-}  // namespace
-
-Task<Result<std::shared_ptr<Upstream>>> open_channel_upstream(std::shared_ptr<MessageChannel> channel,
-                                                              ClientFacts client, UpstreamEvents events,
-                                                              SteadyTime deadline) {
-  auto upstream = std::make_shared<ChannelUpstream>(std::move(channel), std::move(client), std::move(events));
+Task<Result<std::shared_ptr<Upstream>>> open(std::shared_ptr<ChannelUpstream> upstream, SteadyTime deadline) {
   auto status = co_await upstream->initialize(deadline);
   if (!status) {
     upstream->close();
     co_return status.error();
   }
   co_return std::static_pointer_cast<Upstream>(upstream);
+}
+
+}  // namespace
+
+Task<Result<std::shared_ptr<Upstream>>> open_channel_upstream(std::shared_ptr<MessageChannel> channel,
+                                                              ClientFacts client, UpstreamEvents events,
+                                                              SteadyTime deadline) {
+  return open(
+      std::make_shared<ChannelUpstream>(std::move(channel), nullptr, std::move(client), std::move(events)),
+      deadline);
+}
+
+Task<Result<std::shared_ptr<Upstream>>> open_posting_upstream(std::shared_ptr<PostingChannel> channel,
+                                                              ClientFacts client, UpstreamEvents events,
+                                                              SteadyTime deadline) {
+  PostingChannel* const posting = channel.get();
+  return open(
+      std::make_shared<ChannelUpstream>(std::move(channel), posting, std::move(client), std::move(events)),
+      deadline);
 }
 
 }  // namespace mcpgw::detail

@@ -1,11 +1,13 @@
 // An MCP server behind Streamable HTTP (MCP 2025-11-25, basic/transports): each request is a POST whose
 // answer is one JSON message or an event stream; a standing GET stream brings what belongs to no call.
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
 
 #include "base/text.hpp"
 #include "json/raw.hpp"
+#include "runtime/waiter.hpp"
 #include "upstream/rpc_support.hpp"
 
 namespace mcpgw::detail {
@@ -16,13 +18,21 @@ using std::chrono::steady_clock;
 
 constexpr std::size_t kJsonDepth = 256;
 constexpr milliseconds kDefaultRetry{1000};
-constexpr milliseconds kMaxRetry{30000};
+constexpr milliseconds kMinRetry{50};  // a server that says 0 is not asked in a tight loop
+constexpr milliseconds kMaxBackoff{30000};
+constexpr milliseconds kMaxRetry{600000};  // of the standing stream; a call's is bounded by its time limit
 constexpr milliseconds kControlTimeout{10000};  // notifications, answers to server requests, DELETE
 
-bool is_media_type(const HttpHeaders& headers, std::string_view type) {
-  const std::string* value = find_header(headers, "Content-Type");
-  if (value == nullptr) return false;
-  return iequals(trim(std::string_view(*value).substr(0, value->find(';'))), type);
+/// How long to wait before a stream is taken up again: what the server asked for, else longer each time.
+milliseconds retry_delay(std::optional<milliseconds> told, int failures) {
+  if (told && failures == 0) return *told;
+  const milliseconds backoff = std::min(kDefaultRetry * (1 << std::min(failures, 5)), kMaxBackoff);
+  return told ? std::max(*told, backoff) : backoff;
+}
+
+bool is_session_id(std::string_view text) {
+  return !text.empty() && text.size() <= 1024 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x21 && c <= 0x7e; });
 }
 
 class HttpUpstream final : public Upstream, public std::enable_shared_from_this<HttpUpstream> {
@@ -32,45 +42,63 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
 
   const ServerFacts& facts() const override { return facts_; }
   bool alive() const override { return !closed_.load(std::memory_order_acquire); }
+  std::string_view transport() const override { return "streamable-http"; }
 
-  Task<Status> initialize(SteadyTime deadline) {
+  Task<Status> initialize(SteadyTime deadline, HttpRefusal* refusal) {
     UpstreamCall call;
     call.method = "initialize";
     call.params = initialize_params(client_);
     call.timeout = call.max_timeout = remaining(deadline);
     auto answer = co_await request(std::move(call));
+    if (refusal != nullptr) refusal->status = refused_.load(std::memory_order_relaxed);
     if (!answer) co_return answer.error();
     auto facts = read_initialize_result(*answer);
     if (!facts) co_return facts.error();
     facts_ = std::move(*facts);
     initialized_ = true;
     co_await post_control(make_notification("notifications/initialized", {}), deadline);
+    if (!alive()) co_return session_lost_error();
     home_.spawn(listen(shared_from_this()));
     co_return Status();
   }
 
   Task<Result<UpstreamAnswer>> request(UpstreamCall call) override {
-    if (!alive()) co_return closed_error("The connection is closed");
+    if (!alive()) co_return session_lost_error();  // nothing of it was sent
+    auto running = std::make_shared<Running>();
     const auto started = steady_clock::now();
-    const SteadyTime hard = started + call.max_timeout;
-    const std::int64_t number = next_id_.fetch_add(1, std::memory_order_relaxed);
-    const std::string id = std::to_string(number);
-    const std::shared_ptr<CancelSource> cancel = start_running(number);
-    if (call.handle) {
-      call.handle->on_cancel([self = shared_from_this(), id, number](std::string reason) {
-        self->notify("notifications/cancelled", cancelled_params(id, reason));
-        self->abort(number);
-      });
-    }
-    auto result = co_await perform(call, number, id, *cancel, started, hard);
-    if (call.handle) call.handle->on_cancel(nullptr);
+    running->number = next_id_.fetch_add(1, std::memory_order_relaxed);
+    running->id = std::to_string(running->number);
+    running->timeout = call.timeout;
+    running->hard = started + call.max_timeout;
+    running->deadline = std::min(running->hard, started + call.timeout);
+    running->observer = call.observer;
     {
       const std::lock_guard lock(mutex_);
-      running_.erase(number);
+      running->cancel = std::make_shared<CancelSource>();
+      running_[running->number] = running;
     }
+    if (call.handle) {
+      call.handle->on_cancel([self = shared_from_this(), running](std::string reason) {
+        self->notify("notifications/cancelled", cancelled_params(running->id, reason));
+        self->abort(*running, std::nullopt);
+      });
+    }
+    const bool wants_progress = call.wants_progress;
+    const auto handle = call.handle;
+    auto result = co_await perform(std::move(call), *running);
+    if (handle) handle->on_cancel(nullptr);
+    {
+      const std::lock_guard lock(mutex_);
+      running_.erase(running->number);
+      // It came on another stream of the session than it was waited for on.
+      if (!result && running->answer) result = std::move(*running->answer);
+    }
+    if (!result && result.error().reason == "cancelled" && !(handle && handle->cancelled()))
+      result = closed_error("The connection was closed");
     if (!result && result.error().reason == "upstream_timeout")
-      notify("notifications/cancelled", cancelled_params(id, "the time limit was reached"));
+      notify("notifications/cancelled", cancelled_params(running->id, "the time limit was reached"));
     if (!result && result.error().reason == "session_lost") lose(result.error());
+    if (result && wants_progress) result->progress_token = running->id;
     co_return result;
   }
 
@@ -84,19 +112,28 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
 
   void close() override {
     if (closed_.exchange(true)) return;
-    std::map<std::int64_t, std::shared_ptr<CancelSource>> running;
-    {
-      const std::lock_guard lock(mutex_);
-      running.swap(running_);
-    }
-    for (const auto& [id, cancel] : running) cancel->cancel();
-    stop_listening();
+    stop();
     if (session_id_.empty()) return;
     if (options_.farewells) options_.farewells->fetch_add(1);
     home_.spawn(send_delete(shared_from_this()));
   }
 
  private:
+  /// A call that waits for its answer.
+  struct Running {
+    std::int64_t number = 0;
+    std::string id;
+    std::shared_ptr<CallObserver> observer;
+    milliseconds timeout{0};
+    SteadyTime hard;
+    SteadyTime deadline;  ///< moved by progress; of the call's own coroutine
+    AsyncEvent ended;     ///< wakes it between two streams
+    // Guarded by the upstream's mutex.
+    std::shared_ptr<CancelSource> cancel;  ///< of the exchange that is open; each serves one
+    bool aborted = false;
+    std::optional<UpstreamAnswer> answer;
+  };
+
   static milliseconds remaining(SteadyTime deadline) {
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now());
     return left.count() > 0 ? left : milliseconds(1);
@@ -122,63 +159,68 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     return out;
   }
 
-  /// A CancelSource serves one send(); a call that resumes its stream takes another.
-  std::shared_ptr<CancelSource> start_running(std::int64_t number) {
-    auto cancel = std::make_shared<CancelSource>();
-    const std::lock_guard lock(mutex_);
-    running_[number] = cancel;
-    return cancel;
+  ClientRequest stream_request(const std::string& last_id) const {
+    ClientRequest out = base_request("GET");
+    out.headers.emplace_back("Accept", "text/event-stream");
+    if (!last_id.empty()) out.headers.emplace_back("Last-Event-ID", last_id);
+    return out;
   }
 
-  void abort(std::int64_t number) {
+  void abort(Running& running, std::optional<UpstreamAnswer> answer) {
     std::shared_ptr<CancelSource> cancel;
     {
       const std::lock_guard lock(mutex_);
-      if (const auto it = running_.find(number); it != running_.end()) cancel = it->second;
+      if (running.aborted) return;
+      running.aborted = true;
+      running.answer = std::move(answer);
+      cancel = running.cancel;
     }
-    if (cancel) cancel->cancel();
+    running.ended.set();
+    cancel->cancel();
   }
 
-  void stop_listening() {
-    std::shared_ptr<CancelSource> cancel;
+  /// Ends what waits on this connection.
+  void stop() {
+    std::map<std::int64_t, std::shared_ptr<Running>> running;
+    std::shared_ptr<CancelSource> listener;
     {
       const std::lock_guard lock(mutex_);
-      cancel = listener_cancel_;
+      running.swap(running_);
+      listener = listener_cancel_;
     }
-    if (cancel) cancel->cancel();
+    for (const auto& [number, one] : running) abort(*one, std::nullopt);
+    if (listener) listener->cancel();
+    stopped_.set();
   }
 
-  Task<Result<UpstreamAnswer>> perform(UpstreamCall& call, std::int64_t number, const std::string& id,
-                                       CancelSource& cancel, SteadyTime started, SteadyTime hard) {
-    std::string params = raw::find(call.params, "_meta").empty() && !call.wants_progress
-                             ? std::move(call.params)
-                             : with_progress_token(call.params, call.wants_progress ? std::string_view(id)
-                                                                                    : std::string_view());
-    const SteadyTime deadline = std::min(hard, started + call.timeout);
+  Task<Result<UpstreamAnswer>> perform(UpstreamCall call, Running& running) {
+    std::string params =
+        raw::find(call.params, "_meta").empty() && !call.wants_progress
+            ? std::move(call.params)
+            : with_progress_token(call.params,
+                                  call.wants_progress ? std::string_view(running.id) : std::string_view());
     std::string detail;
-    ClientRequest message = post_request(make_request(id, call.method, params), deadline);
+    ClientRequest message = post_request(make_request(running.id, call.method, params), running.deadline);
     for (auto& header : call.headers)
       if (find_header(message.headers, header.first) == nullptr) message.headers.push_back(std::move(header));
-    auto sent = co_await options_.client->send(std::move(message), &cancel, &detail);
+    auto sent = co_await options_.client->send(std::move(message), running.cancel.get(), &detail);
     if (!sent) {
       if (!detail.empty()) log(LogLevel::warn, detail);
       co_return sent.error();
     }
     std::unique_ptr<HttpExchange> exchange = std::move(*sent);
     if (!initialized_) {
+      refused_.store(exchange->status == 200 ? 0 : exchange->status, std::memory_order_relaxed);
       if (const std::string* header = find_header(exchange->headers, "Mcp-Session-Id")) {
-        if (header->size() > 1024 || has_control(*header))
-          co_return protocol_error("The session id is malformed");
+        if (!is_session_id(*header)) co_return protocol_error("The session id is malformed");
         session_id_ = *header;
       }
     }
-    if (exchange->status >= 300 && exchange->status < 400)
-      co_return Error(ErrorCode::unavailable, "upstream_redirect", "The server answered with a redirect");
     if (exchange->status == 200 && is_media_type(exchange->headers, "text/event-stream"))
-      co_return co_await read_stream(call, number, id, std::move(exchange), hard);
+      co_return co_await read_streams(running, std::move(exchange));
     auto body = co_await exchange->read_all(options_.max_message);
     if (!body) co_return body.error();
-    co_return read_json_answer(id, exchange->status, exchange->headers, *body);
+    co_return read_json_answer(running.id, exchange->status, exchange->headers, *body);
   }
 
   Result<UpstreamAnswer> read_json_answer(const std::string& id, int status, const HttpHeaders& headers,
@@ -191,7 +233,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
       if (auto* message = std::get_if<Envelope>(&read)) envelope = std::move(*message);
     }
     const bool answer = envelope && envelope->kind == Envelope::Kind::response;
-    if (status == 404 && !session_id_.empty()) return session_lost();
+    if (status == 404 && !session_id_.empty()) return session_lost_error();
     if (answer && envelope->id == id && (status == 200 || !envelope->error.empty())) {
       UpstreamAnswer out;
       out.is_error = !envelope->error.empty();
@@ -201,116 +243,148 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     if (status == 400 && !session_id_.empty() && answer && envelope->id.empty() &&
         to_lower(raw::string_value(raw::find(envelope->error, "message")).value_or("")).find("session") !=
             std::string::npos)
-      return session_lost();  // servers that answer 400 where the specification says 404
+      return session_lost_error();  // servers that answer 400 where the specification says 404
     if (status != 200) {
       log(LogLevel::warn, "the server answered HTTP " + std::to_string(status));
-      if (status == 401 || status == 403)
-        return protocol_error("The server refused the credential (HTTP " + std::to_string(status) + ")");
-      return protocol_error("The server answered HTTP " + std::to_string(status));
+      return http_status_error(status);
     }
     return protocol_error("The server's answer is not an MCP message");
   }
 
-  static Error session_lost() {
-    return {ErrorCode::unavailable, "session_lost", "The server does not know the session any more"};
-  }
-
   /// Reads the call's event stream until its answer. A stream that ends early is taken up again where the
-  /// server marked a place (Last-Event-ID).
-  Task<Result<UpstreamAnswer>> read_stream(UpstreamCall& call, std::int64_t number, const std::string& id,
-                                           std::unique_ptr<HttpExchange> exchange, SteadyTime hard) {
-    milliseconds retry = kDefaultRetry;
+  /// server marked a place (Last-Event-ID), as often as the call's time permits.
+  Task<Result<UpstreamAnswer>> read_streams(Running& running, std::unique_ptr<HttpExchange> exchange) {
+    std::optional<milliseconds> told;
     std::string last_id;
+    int failures = 0;
     for (;;) {
-      SseDecoder decoder(options_.max_message);
-      std::vector<SseDecoder::Event> events;
-      std::optional<UpstreamAnswer> answer;
-      for (;;) {
-        auto piece = co_await exchange->read_some();
-        if (!piece) {
-          if (piece.error().reason == "upstream_closed" && !decoder.last_id().empty()) break;
-          co_return piece.error();
-        }
-        if (piece->empty()) break;
-        events.clear();
-        if (!decoder.feed(*piece, events))
-          co_return Error(ErrorCode::resource_exhausted, "response_too_large",
-                          "An event exceeds the size limit");
-        for (const SseDecoder::Event& event : events) {
-          if (event.retry) retry = std::clamp(milliseconds(*event.retry), milliseconds(10), kMaxRetry);
-          if (event.data.empty() || (event.event != "message" && !event.event.empty())) continue;
-          if (auto done = handle_event(call, id, event.data, *exchange, hard)) {
-            answer = std::move(done);
-            break;
-          }
-        }
-        if (answer) {
-          // The rest of the stream is of no interest, but reading its end keeps the connection.
-          Loop::current()->spawn(drain(std::move(exchange)));
-          co_return std::move(*answer);
-        }
+      if (exchange) {
+        auto answer = co_await read_stream(running, std::move(exchange), last_id, told);
+        if (!answer) co_return answer.error();
+        if (*answer) co_return std::move(**answer);
       }
-      if (!decoder.last_id().empty()) last_id = decoder.last_id();
       if (last_id.empty()) co_return closed_error("The server ended the answer early");
-      exchange.reset();
-      if (steady_clock::now() + retry >= hard) co_return closed_error("The server ended the answer early");
-      co_await sleep_for(retry);
-      const std::shared_ptr<CancelSource> cancel = start_running(number);
-      if (!alive() || (call.handle && call.handle->cancelled()))
-        co_return Error(ErrorCode::cancelled, "cancelled", "The call was cancelled");
-      auto again = co_await resume(last_id, *cancel, std::min(hard, steady_clock::now() + call.timeout));
-      if (!again) co_return again.error();
-      exchange = std::move(*again);
+      const SteadyTime again_at = steady_clock::now() + retry_delay(told, failures);
+      if (again_at >= running.deadline) co_return closed_error("The server ended the answer early");
+      co_await running.ended.wait(again_at);
+      auto cancel = std::make_shared<CancelSource>();
+      {
+        const std::lock_guard lock(mutex_);
+        if (running.aborted) co_return Error(ErrorCode::cancelled, "cancelled", "The call was cancelled");
+        if (!alive()) co_return closed_error("The connection was closed");
+        running.cancel = cancel;
+      }
+      ClientRequest request = stream_request(last_id);
+      request.deadline = running.deadline;
+      auto sent = co_await options_.client->send(std::move(request), cancel.get());
+      if (sent && (*sent)->status == 200 && is_media_type((*sent)->headers, "text/event-stream")) {
+        exchange = std::move(*sent);
+        failures = 0;
+        continue;
+      }
+      // The call may have been acted on: it is not sent again, whatever became of the session.
+      if (sent && (*sent)->status == 404 && !session_id_.empty()) lose(session_lost_error());
+      const bool may_pass =
+          sent ? worth_another_try((*sent)->status) : sent.error().code == ErrorCode::unavailable;
+      if (!sent && sent.error().code != ErrorCode::unavailable) co_return sent.error();
+      if (!may_pass) co_return closed_error("The server ended the answer early");
+      ++failures;
     }
   }
 
-  Task<Result<std::unique_ptr<HttpExchange>>> resume(const std::string& last_id, CancelSource& cancel,
-                                                     SteadyTime deadline) {
-    ClientRequest request = base_request("GET");
-    request.headers.emplace_back("Accept", "text/event-stream");
-    request.headers.emplace_back("Last-Event-ID", last_id);
-    request.deadline = deadline;
-    auto sent = co_await options_.client->send(std::move(request), &cancel);
-    if (!sent) co_return sent.error();
-    if ((*sent)->status != 200 || !is_media_type((*sent)->headers, "text/event-stream"))
-      co_return closed_error("The server ended the answer early");
-    co_return std::move(*sent);
+  /// The answer, or nothing when the stream ended before it.
+  Task<Result<std::optional<UpstreamAnswer>>> read_stream(Running& running,
+                                                          std::unique_ptr<HttpExchange> exchange,
+                                                          std::string& last_id,
+                                                          std::optional<milliseconds>& told) {
+    SseDecoder decoder(options_.max_message);
+    std::vector<SseDecoder::Event> events;
+    for (;;) {
+      auto piece = co_await exchange->read_some();
+      if (!piece) {
+        if (piece.error().reason == "upstream_closed") co_return std::optional<UpstreamAnswer>();
+        co_return piece.error();
+      }
+      if (piece->empty()) co_return std::optional<UpstreamAnswer>();
+      events.clear();
+      if (!decoder.feed(*piece, events))
+        co_return Error(ErrorCode::resource_exhausted, "response_too_large",
+                        "An event exceeds the size limit");
+      for (const SseDecoder::Event& event : events) {
+        note_place(event, last_id, told);
+        if (event.data.empty() || event.event != "message") continue;
+        if (auto done = call_event(running, event.data, *exchange)) {
+          // The rest of the stream is of no interest, but reading its end keeps the connection.
+          Loop::current()->spawn(drain(std::move(exchange)));
+          co_return std::move(done);
+        }
+      }
+    }
+  }
+
+  static void note_place(const SseDecoder::Event& event, std::string& last_id,
+                         std::optional<milliseconds>& told) {
+    if (event.id) last_id = *event.id;
+    if (event.retry) told = std::clamp(milliseconds(*event.retry), kMinRetry, kMaxRetry);
+  }
+
+  std::optional<Envelope> read_event(const std::string& data) const {
+    if (raw::check(data, kJsonDepth) == raw::Fault::none) {
+      auto read = read_envelope(data);
+      if (auto* message = std::get_if<Envelope>(&read)) return std::move(*message);
+    }
+    log(LogLevel::warn, "an event that is not a message was skipped");
+    return std::nullopt;
+  }
+
+  static UpstreamAnswer to_answer(const Envelope& message) {
+    UpstreamAnswer out;
+    out.is_error = !message.error.empty();
+    out.payload = out.is_error ? message.error : message.result;
+    return out;
   }
 
   /// The answer when this was it.
-  std::optional<UpstreamAnswer> handle_event(UpstreamCall& call, const std::string& id,
-                                             const std::string& data, HttpExchange& exchange,
-                                             SteadyTime hard) {
-    if (raw::check(data, kJsonDepth) != raw::Fault::none) {
-      log(LogLevel::warn, "an event that is not JSON was skipped");
-      return std::nullopt;
-    }
-    auto read = read_envelope(data);
-    auto* message = std::get_if<Envelope>(&read);
-    if (message == nullptr) {
-      log(LogLevel::warn, "an event that is not a message was skipped");
-      return std::nullopt;
-    }
+  std::optional<UpstreamAnswer> call_event(Running& running, const std::string& data,
+                                           HttpExchange& exchange) {
+    auto message = read_event(data);
+    if (!message) return std::nullopt;
     if (message->kind == Envelope::Kind::response) {
-      if (message->id != id) {
-        log(LogLevel::warn, "an answer to another request was skipped");
-        return std::nullopt;
-      }
-      UpstreamAnswer out;
-      out.is_error = !message->error.empty();
-      out.payload = out.is_error ? message->error : message->result;
-      return out;
+      if (message->id == running.id) return to_answer(*message);
+      other_answer(*message);
+      return std::nullopt;
     }
-    if (message->method == "notifications/progress") {
-      exchange.set_deadline(std::min(hard, steady_clock::now() + call.timeout));
-      if (raw::find(message->params, "progressToken") != id) return std::nullopt;
+    if (answer_ping(*message)) return std::nullopt;
+    ServerMessage out{std::string(message->id), std::move(message->method), std::string(message->params)};
+    if (out.method == "notifications/progress" && raw::find(out.params, "progressToken") == running.id) {
+      running.deadline = std::min(running.hard, steady_clock::now() + running.timeout);
+      exchange.set_deadline(running.deadline);
+    } else if (out.method == "notifications/progress" || !running.observer) {
+      standing_message(std::move(out));
+      return std::nullopt;
     }
-    if (call.observer)
-      call.observer->on_server_message(
-          {std::string(message->id), std::move(message->method), std::string(message->params)});
-    else if (message->kind == Envelope::Kind::request)
-      respond(std::string(message->id), "error", R"({"code":-32601,"message":"Not available here"})");
+    if (running.observer) running.observer->on_server_message(std::move(out));
     return std::nullopt;
+  }
+
+  /// Answers belong on the stream of their call; one that comes elsewhere still is its answer, since ids are
+  /// this connection's own.
+  void other_answer(const Envelope& message) {
+    const auto number = raw::int_value(message.id);
+    std::shared_ptr<Running> running;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto it = running_.find(number.value_or(0)); number && it != running_.end())
+        running = it->second;
+    }
+    if (!running) return log(LogLevel::debug, "an answer to no running request was skipped");
+    abort(*running, to_answer(message));
+  }
+
+  bool answer_ping(const Envelope& message) {
+    if (message.kind != Envelope::Kind::request || message.method != "ping") return false;
+    respond(std::string(message.id), "result", "{}");
+    return true;
   }
 
   static Task<void> drain(std::unique_ptr<HttpExchange> exchange) {
@@ -328,6 +402,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
       if (!detail.empty()) log(LogLevel::debug, detail);
       co_return;
     }
+    if ((*sent)->status == 404 && !session_id_.empty()) lose(session_lost_error());
     (void)co_await (*sent)->read_all(64 * 1024);
   }
 
@@ -347,63 +422,89 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     if (self->options_.farewells) self->options_.farewells->fetch_sub(1);
   }
 
-  /// The standing stream. A server that offers none answers 405 and is left alone.
+  /// Whether a stream that was refused so may be granted a little later.
+  static bool worth_another_try(int status) {
+    return status == 408 || status == 409 || status == 425 || status == 429 || status >= 500;
+  }
+
+  /// The standing stream. A server that offers none answers 405 and is left alone; one that breaks is taken
+  /// up again, where the server marked a place.
   static Task<void> listen(std::shared_ptr<HttpUpstream> self) {
     std::string last_id;
-    milliseconds retry = kDefaultRetry;
+    std::optional<milliseconds> told;
+    int failures = 0;
     while (self->alive()) {
-      ClientRequest request = self->base_request("GET");
-      request.headers.emplace_back("Accept", "text/event-stream");
-      if (!last_id.empty()) request.headers.emplace_back("Last-Event-ID", last_id);
       auto cancel = std::make_shared<CancelSource>();
       {
         const std::lock_guard lock(self->mutex_);
         self->listener_cancel_ = cancel;
       }
       if (!self->alive()) co_return;
-      auto sent = co_await self->options_.client->send(std::move(request), cancel.get());
+      std::string detail;
+      auto sent = co_await self->options_.client->send(self->stream_request(last_id), cancel.get(), &detail);
       if (!self->alive()) co_return;
+      bool heard = false;
       if (sent) {
         HttpExchange& exchange = **sent;
-        if (exchange.status == 404 && !self->session_id_.empty()) {
-          self->lose(session_lost());
+        if (exchange.status == 404 && !self->session_id_.empty()) co_return self->lose(session_lost_error());
+        if (exchange.status == 200 && is_media_type(exchange.headers, "text/event-stream"))
+          heard = co_await self->read_standing(exchange, last_id, told);
+        else if (exchange.status == 501 || !worth_another_try(exchange.status))
           co_return;
-        }
-        if (exchange.status != 200 || !is_media_type(exchange.headers, "text/event-stream")) co_return;
-        SseDecoder decoder(self->options_.max_message);
-        std::vector<SseDecoder::Event> events;
-        for (;;) {
-          auto piece = co_await exchange.read_some();
-          if (!piece || piece->empty()) break;
-          events.clear();
-          if (!decoder.feed(*piece, events)) break;
-          for (const SseDecoder::Event& event : events) {
-            retry = event.retry ? std::clamp(milliseconds(*event.retry), milliseconds(10), kMaxRetry)
-                                : kDefaultRetry;
-            if (!event.data.empty()) self->standing_event(event.data);
-          }
-        }
-        if (!decoder.last_id().empty()) last_id = decoder.last_id();
+        sent->reset();
+      } else if (!detail.empty()) {
+        self->log(LogLevel::debug, detail);
       }
-      if (!self->alive()) co_return;
-      co_await sleep_for(retry);
-      retry = std::min(retry * 2, kMaxRetry);
+      failures = heard ? 0 : failures + 1;
+      co_await self->stopped_.wait(steady_clock::now() + retry_delay(told, std::max(failures - 1, 0)));
     }
   }
 
-  void standing_event(const std::string& data) {
-    if (raw::check(data, kJsonDepth) != raw::Fault::none) return;
-    auto read = read_envelope(data);
-    auto* message = std::get_if<Envelope>(&read);
-    if (message == nullptr || message->kind == Envelope::Kind::response) return;
+  /// Whether anything came.
+  Task<bool> read_standing(HttpExchange& exchange, std::string& last_id, std::optional<milliseconds>& told) {
+    SseDecoder decoder(options_.max_message);
+    std::vector<SseDecoder::Event> events;
+    bool heard = false;
+    for (;;) {
+      auto piece = co_await exchange.read_some();
+      if (!piece || piece->empty()) co_return heard;
+      events.clear();
+      if (!decoder.feed(*piece, events)) {
+        log(LogLevel::warn, "an event over the size limit ended the stream");
+        co_return heard;
+      }
+      for (const SseDecoder::Event& event : events) {
+        heard = true;
+        note_place(event, last_id, told);
+        if (event.data.empty() || event.event != "message") continue;
+        auto message = read_event(event.data);
+        if (!message) continue;
+        if (message->kind == Envelope::Kind::response)
+          other_answer(*message);
+        else if (!answer_ping(*message))
+          standing_message(
+              {std::string(message->id), std::move(message->method), std::string(message->params)});
+      }
+    }
+  }
+
+  void standing_message(ServerMessage message) {
     if (events_.on_message)
-      events_.on_message(
-          {std::string(message->id), std::move(message->method), std::string(message->params)});
+      events_.on_message(std::move(message));
+    else if (!message.id.empty())
+      respond(message.id, "error", R"({"code":-32601,"message":"Not available here"})");
   }
 
   void lose(const Error& error) {
     if (closed_.exchange(true)) return;
-    stop_listening();
+    // Other calls end by themselves: each is told by the server, which may still be working on them.
+    std::shared_ptr<CancelSource> listener;
+    {
+      const std::lock_guard lock(mutex_);
+      listener = listener_cancel_;
+    }
+    if (listener) listener->cancel();
+    stopped_.set();
     if (events_.on_lost) events_.on_lost(error);
   }
 
@@ -420,22 +521,24 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
   std::string session_id_;
   bool initialized_ = false;
 
+  std::atomic<int> refused_{0};
   std::atomic<bool> closed_{false};
   std::atomic<std::int64_t> next_id_{1};
+  AsyncEvent stopped_;
 
   std::mutex mutex_;  // guards what follows
   std::shared_ptr<CancelSource> listener_cancel_;
-  std::map<std::int64_t, std::shared_ptr<CancelSource>> running_;
+  std::map<std::int64_t, std::shared_ptr<Running>> running_;
 };
 
 }  // namespace
 
 Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstreamOptions options,
                                                            ClientFacts client, UpstreamEvents events,
-                                                           SteadyTime deadline) {
+                                                           SteadyTime deadline, HttpRefusal* refusal) {
   auto upstream =
       std::make_shared<HttpUpstream>(home, std::move(options), std::move(client), std::move(events));
-  auto status = co_await upstream->initialize(deadline);
+  auto status = co_await upstream->initialize(deadline, refusal);
   if (!status) {
     upstream->close();
     co_return status.error();

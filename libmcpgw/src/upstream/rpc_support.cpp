@@ -1,5 +1,6 @@
 #include "upstream/rpc_support.hpp"
 
+#include "base/text.hpp"
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
 
@@ -68,6 +69,24 @@ Error protocol_error(std::string message) {
 
 Error closed_error(std::string message) {
   return {ErrorCode::unavailable, "upstream_closed", std::move(message)};
+}
+
+Error session_lost_error() {
+  return {ErrorCode::unavailable, "session_lost", "The server does not know the session any more"};
+}
+
+bool is_media_type(const HttpHeaders& headers, std::string_view type) {
+  const std::string* value = find_header(headers, "Content-Type");
+  if (value == nullptr) return false;
+  return iequals(trim(std::string_view(*value).substr(0, value->find(';'))), type);
+}
+
+Error http_status_error(int status) {
+  if (status >= 300 && status < 400)
+    return {ErrorCode::unavailable, "upstream_redirect", "The server answered with a redirect"};
+  if (status == 401 || status == 403)
+    return protocol_error("The server refused the credential (HTTP " + std::to_string(status) + ")");
+  return protocol_error("The server answered HTTP " + std::to_string(status));
 }
 
 }  // namespace mcpgw::detail

@@ -24,5 +24,12 @@ std::string cancelled_params(std::string_view request_id, std::string_view reaso
 
 Error protocol_error(std::string message);
 Error closed_error(std::string message);
+/// The server forgot the session, and has not acted on what it answered so to.
+Error session_lost_error();
+
+/// Whether Content-Type is `type`, whatever its parameters.
+bool is_media_type(const HttpHeaders& headers, std::string_view type);
+/// What a status other than success says about a request that got no answer. Names no address.
+Error http_status_error(int status);
 
 }  // namespace mcpgw::detail

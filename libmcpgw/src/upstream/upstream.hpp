@@ -42,6 +42,8 @@ struct ServerMessage {
   std::string id;
   std::string method;
   std::string params;  ///< raw, empty when absent
+  /// Calls of several clients were running on the pipe it came from: nobody knows whose doing it is.
+  bool ambiguous = false;
 };
 
 /// Receives what a server sends during one call, in order, before the call's answer. Called from any thread.
@@ -49,6 +51,9 @@ class CallObserver {
  public:
   virtual ~CallObserver() = default;
   virtual void on_server_message(ServerMessage message) = 0;
+  /// Identifies the client that the call is made for: on one pipe, a message that comes while all running
+  /// calls are one client's can only be that client's.
+  virtual const void* client() const { return this; }
 };
 
 /// Ends one call from any thread: the server is told, the waiting request() ends with cancelled/"cancelled".
@@ -69,7 +74,7 @@ class CallHandle {
 
 struct UpstreamCall {
   std::string method;
-  std::string params;  ///< raw JSON object, empty when absent
+  std::string params;   ///< raw JSON object, empty when absent
   HttpHeaders headers;  ///< passed on by HTTP connections, unless one of that name is set already
   /// The client wants progress: a token of this connection is put into params._meta, and progress
   /// notifications reach the observer with it removed ("progressToken" absent).
@@ -83,11 +88,15 @@ struct UpstreamCall {
 struct UpstreamAnswer {
   bool is_error = false;
   std::string payload;  ///< raw `result`, or the raw `error` object
+  /// The call's progress token on this connection (raw JSON); progress may follow the answer when that was
+  /// a task. Empty when none was asked for.
+  std::string progress_token;
 };
 
 /// What the owner of a connection wants to hear, from any thread.
 struct UpstreamEvents {
-  /// Messages that belong to no call: list_changed, resources/updated, requests on a standing stream.
+  /// Messages that belong to no running call: list_changed, resources/updated, requests on a standing
+  /// stream, progress of a task.
   std::function<void(ServerMessage)> on_message;
   /// The connection is unusable from now on. Once.
   std::function<void(Error)> on_lost;
@@ -109,6 +118,8 @@ class Upstream {
   /// Answers a ServerMessage with an id. `member` is "result" or "error", `payload` raw JSON.
   virtual void respond(std::string id, std::string_view member, std::string payload) = 0;
   virtual bool alive() const = 0;
+  /// How messages travel, for people: "streamable-http", "sse", "pipe".
+  virtual std::string_view transport() const { return {}; }
   /// Ends the connection; running calls end with "upstream_closed".
   virtual void close() = 0;
 };
@@ -122,12 +133,45 @@ struct HttpUpstreamOptions {
   std::shared_ptr<std::atomic<int>>
       farewells;  ///< counted while the closing DELETE is on its way; may be null
 };
+/// What a server answered to `initialize` instead of doing it.
+struct HttpRefusal {
+  int status = 0;  ///< 0: it did not get that far
+  /// A server of the older transport is to be looked for (2025-11-25, basic/transports, "Backwards
+  /// Compatibility").
+  bool suggests_sse() const { return status == 400 || status == 404 || status == 405; }
+};
 Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstreamOptions options,
                                                            ClientFacts client, UpstreamEvents events,
-                                                           SteadyTime deadline);
+                                                           SteadyTime deadline,
+                                                           HttpRefusal* refusal = nullptr);
+
+/// Connects over HTTP+SSE (MCP 2024-11-05, basic/transports) and initialises: one event stream brings
+/// everything, messages are POSTed to the endpoint that the stream's first event names.
+Task<Result<std::shared_ptr<Upstream>>> open_sse_upstream(Loop& home, HttpUpstreamOptions options,
+                                                          ClientFacts client, UpstreamEvents events,
+                                                          SteadyTime deadline);
+
+/// A channel whose messages travel as requests of their own: each may carry headers, and may fail alone.
+class PostingChannel : public MessageChannel {
+ public:
+  /// As send(). `on_failed` is called at most once, from any thread, when the message did not arrive, with an
+  /// error as of Upstream::request: "session_lost" when it has certainly not been acted on.
+  virtual Status post(std::string message, HttpHeaders headers, std::function<void(Error)> on_failed) = 0;
+  /// Waits until everything that was posted has arrived or failed. Awaited on the channel's loop.
+  virtual Task<void> flush(SteadyTime deadline) = 0;
+};
+
+/// Opens the event stream and reads the endpoint from it.
+Task<Result<std::shared_ptr<PostingChannel>>> open_sse_channel(
+    Loop& home, HttpUpstreamOptions options, std::function<void(LogLevel, std::string)> on_log,
+    SteadyTime deadline);
 
 /// Initialises a server at the other end of a channel.
 Task<Result<std::shared_ptr<Upstream>>> open_channel_upstream(std::shared_ptr<MessageChannel> channel,
+                                                              ClientFacts client, UpstreamEvents events,
+                                                              SteadyTime deadline);
+/// The same over requests.
+Task<Result<std::shared_ptr<Upstream>>> open_posting_upstream(std::shared_ptr<PostingChannel> channel,
                                                               ClientFacts client, UpstreamEvents events,
                                                               SteadyTime deadline);
 
