@@ -384,6 +384,17 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
 
   const auto view = session->view(meta.principal);
   const auto reached = co_await gather(session, meta.principal, view, std::nullopt, false);
+  const Offer offered = offer(*view, reached);
+  std::string result = R"({"protocolVersion":)" + raw::quote(negotiated) + R"(,"capabilities":)" +
+                       offered.capabilities + R"(,"serverInfo":{"name":"mcpgw","version":)" +
+                       raw::quote(mcpgw::version()) + "}";
+  if (!offered.instructions.empty()) result += R"(,"instructions":)" + raw::quote(offered.instructions);
+  result += '}';
+  row.response_status = 200;
+  finish(make_result(id, result), {{"Mcp-Session-Id", session->id()}});
+}
+
+McpEndpoint::Offer McpEndpoint::offer(const Session::View& view, const std::vector<Gathered>& reached) {
   bool tools = false, resources = false, subscribe = false, prompts = false, logging = false,
        completions = false;
   bool all_known = !reached.empty();
@@ -401,31 +412,26 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
     logging |= facts.offers("logging");
     completions |= facts.offers("completions");
     if (facts.instructions.empty()) continue;
-    if (view->many) instructions += (instructions.empty() ? "## " : "\n\n## ") + one.target->slug + "\n\n";
+    if (view.many) instructions += (instructions.empty() ? "## " : "\n\n## ") + one.target->slug + "\n\n";
     instructions += facts.instructions;
   }
   // What a target that is not there yet will offer is unknown; lists of every kind are served in any case.
   if (!all_known) tools = resources = prompts = true;
-  if (view->targets.empty())
+  if (view.targets.empty())
     instructions = "No server is available to you yet. Ask an administrator of this gateway for access.";
   std::string offered;
-  const auto offer = [&](bool there, std::string_view text) {
+  const auto add = [&](bool there, std::string_view text) {
     if (!there) return;
     if (!offered.empty()) offered += ',';
     offered += text;
   };
-  offer(completions, R"("completions":{})");
-  offer(logging, R"("logging":{})");
-  offer(prompts, R"("prompts":{"listChanged":true})");
-  offer(resources, subscribe ? R"("resources":{"subscribe":true,"listChanged":true})"
-                             : R"("resources":{"listChanged":true})");
-  offer(tools, R"("tools":{"listChanged":true})");
-  std::string result = R"({"protocolVersion":)" + raw::quote(negotiated) + R"(,"capabilities":{)" + offered +
-                       R"(},"serverInfo":{"name":"mcpgw","version":)" + raw::quote(mcpgw::version()) + "}";
-  if (!instructions.empty()) result += R"(,"instructions":)" + raw::quote(instructions);
-  result += '}';
-  row.response_status = 200;
-  finish(make_result(id, result), {{"Mcp-Session-Id", session->id()}});
+  add(completions, R"("completions":{})");
+  add(logging, R"("logging":{})");
+  add(prompts, R"("prompts":{"listChanged":true})");
+  add(resources, subscribe ? R"("resources":{"subscribe":true,"listChanged":true})"
+                           : R"("resources":{"listChanged":true})");
+  add(tools, R"("tools":{"listChanged":true})");
+  return {"{" + offered + "}", std::move(instructions)};
 }
 
 void McpEndpoint::notification(Session& session, const Envelope& envelope) {

@@ -1,6 +1,7 @@
 // The MCP endpoint: what is answered to POST, GET and DELETE /mcp (docs/protocol.md).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@ struct RequestMeta {
   std::string request_id;
   std::string trace_id;
   Principal principal;
+  /// The answer is a stream that stays open: it is no request in flight any more. May be null.
+  std::function<void()> not_in_flight;
 };
 
 /// Safe from any thread; runs on loops.
@@ -27,6 +30,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<void> handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
 
  private:
+  friend class ModernEndpoint;  // the other era: the same items, judged and forwarded alike
   using Call = std::shared_ptr<ClientCall>;
 
   Task<void> post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
@@ -64,6 +68,12 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<std::vector<Gathered>> gather(std::shared_ptr<Session> session, Principal principal,
                                      std::shared_ptr<const Session::View> view, std::optional<ListKind> kind,
                                      bool fresh);
+  /// What the gateway offers for these targets.
+  struct Offer {
+    std::string capabilities;  ///< raw object
+    std::string instructions;
+  };
+  static Offer offer(const Session::View& view, const std::vector<Gathered>& reached);
 
   std::string invalid_params(ClientCall& call, std::string_view message);
   std::string unknown_item(ClientCall& call, ListKind kind, std::string_view name, const char* error_code,
