@@ -464,6 +464,7 @@ TEST_CASE("R93: what the API answers is what the document says, on every operati
   CHECK(call(admin, "GET", "/api/logs?limit=1000", 200).size() > 40);
   call(user, "GET", "/api/logs?limit=1", 200);
   call(user, "GET", "/api/observability/ws", 426);
+  call(user, "POST", "/api/observability/ticket", 201);
 
   std::set<std::string> missing;
   for (const auto& route : AdminApi::routes())

@@ -50,6 +50,11 @@ class FakeLive final : public LiveState {
   std::string snapshot(const Principal& principal) override {
     return principal.is_admin() ? R"({"all":true})" : R"({"all":false})";
   }
+  Result<SocketTicket> socket_ticket(const Principal& principal) override {
+    if (away) return Error(ErrorCode::unavailable, "storage_unavailable", "The storage does not answer");
+    if (broken) return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many tickets");
+    return SocketTicket{"ticket-of-" + principal.user_id, Time(std::chrono::hours(24 * 365 * 60))};
+  }
   void audit(AuditRecord record) override {
     const std::lock_guard lock(mutex);
     rows.push_back(std::move(record));

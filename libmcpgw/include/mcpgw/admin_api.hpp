@@ -51,6 +51,12 @@ struct TargetTest {
   int prompts = 0;
 };
 
+/// Opens one WebSocket of its user within a short time.
+struct SocketTicket {
+  std::string text;  ///< secret
+  Time expires_at{};
+};
+
 /// The live side of the gateway. Safe from any thread; functions may block unless they say otherwise.
 class LiveState {
  public:
@@ -64,6 +70,8 @@ class LiveState {
   virtual Result<TargetTest> test_target(const Principal& principal, const std::string& target_id) = 0;
   /// JSON text of the snapshot; for admins everything, for others their own part.
   virtual std::string snapshot(const Principal& principal) = 0;
+  /// resource_exhausted/"rate_limited", else the errors of Storage.
+  virtual Result<SocketTicket> socket_ticket(const Principal& principal) = 0;
   /// Queues an audit row.
   virtual void audit(AuditRecord record) = 0;
 };

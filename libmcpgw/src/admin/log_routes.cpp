@@ -140,10 +140,17 @@ HttpResponse snapshot(Call& call) {
   return out;
 }
 
+HttpResponse ticket(Call& call) {
+  const auto made = call.api.live->socket_ticket(call.principal);
+  if (!made) return failure(call, made.error());
+  return json_response(201, {{"ticket", made->text}, {"expires_at", format_time(made->expires_at)}});
+}
+
 /// Reached without an upgrade only: the gateway takes those that ask for one.
 HttpResponse websocket(Call&) {
   HttpResponse out = failure(426, "upgrade_required", "This is a WebSocket: ask for an upgrade");
   out.headers.emplace_back("Upgrade", "websocket");
+  out.headers.emplace_back("Sec-WebSocket-Version", "13");
   return out;
 }
 
@@ -154,6 +161,7 @@ std::vector<Route> log_routes() {
       {"GET", "/api/logs", Who::user, Audited::no, nullptr, logs},
       {"GET", "/api/observability/snapshot", Who::user, Audited::no, nullptr, snapshot},
       {"GET", "/api/observability/ws", Who::user, Audited::no, nullptr, websocket},
+      {"POST", "/api/observability/ticket", Who::user, Audited::auth, nullptr, ticket},
   };
 }
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "base/text.hpp"
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 
 extern char** environ;
@@ -505,20 +506,25 @@ void ConnectionPool::report(const Target& target, const std::string& key, std::o
                             std::string detail, const ServerFacts* facts) {
   const auto core = core_.lock();
   if (!core) return;
-  const std::lock_guard lock(mutex_);
-  Health& health = health_[target.id];
-  const std::string state = error ? "down" : "up";
-  if (health.state != state) {
-    health.state = state;
-    health.since = core->clock->now();
-    core->log(error ? LogLevel::warn : LogLevel::info, "upstream",
-              error ? "the target failed" : "the target is up",
-              {{"target", target.name}, {"reason", error ? error->reason : ""}, {"key", key.substr(0, 12)}});
+  bool is_news = false;  // to those who watch: it worked before, or it did not
+  {
+    const std::lock_guard lock(mutex_);
+    Health& health = health_[target.id];
+    const std::string state = error ? "down" : "up";
+    if (health.state != state) {
+      is_news = error || health.state == "down";
+      health.state = state;
+      health.since = core->clock->now();
+      core->log(error ? LogLevel::warn : LogLevel::info, "upstream",
+                error ? "the target failed" : "the target is up",
+                {{"target", target.name}, {"reason", error ? error->reason : ""}, {"key", key.substr(0, 12)}});
+    }
+    if (facts != nullptr) health.version = facts->protocol_version;
+    // A note that tells more about the same failure (the end of stderr) stays.
+    if (error && (!health.last_error || health.last_error->find(detail) == std::string::npos))
+      health.last_error = error->reason + ": " + detail;
   }
-  if (facts != nullptr) health.version = facts->protocol_version;
-  // A note that tells more about the same failure (the end of stderr) stays.
-  if (error && (!health.last_error || health.last_error->find(detail) == std::string::npos))
-    health.last_error = error->reason + ": " + detail;
+  if (is_news) core->observer->target_changed(target, error ? error->reason : "recovered", detail);
 }
 
 void ConnectionPool::note(const Target& target, std::string detail) {

@@ -10,8 +10,12 @@
 
 namespace mcpgw::detail {
 
+class ActivityHub;
 class ConnectionPool;
+class ModernClients;
+class Observer;
 class SessionRegistry;
+class SocketTickets;
 class Statistics;
 
 struct GatewayCore {
@@ -31,6 +35,9 @@ struct GatewayCore {
   std::shared_ptr<AuditSink> audit_sink;
   std::unique_ptr<AuditWriter> audit;
   std::shared_ptr<Statistics> statistics;
+  std::shared_ptr<ActivityHub> dashboards;
+  std::shared_ptr<SocketTickets> tickets;
+  std::shared_ptr<Observer> observer;
   std::shared_ptr<ConnectionPool> pool;
   std::shared_ptr<SessionRegistry> sessions;
 

@@ -186,6 +186,7 @@ Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
     : core_(std::move(core)),
       admin_(std::move(admin)),
       endpoint_(std::make_shared<McpEndpoint>(core_)),
+      socket_(core_),
       docs_(core_->options.docs_enabled, core_->options.docs_script, core_->options.docs_script_gzip) {}
 
 void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
@@ -231,6 +232,11 @@ void Front::route(HttpRequest request, std::shared_ptr<Reply> reply) {
     if (reply->route.empty()) reply->route = "unknown";
     reply->no_store = true;
     return api(std::move(request), std::move(reply));
+  if (path == ObservabilitySocket::kPath && request.method == "GET") {
+    reply->route = path;
+    reply->no_store = true;
+    return observe(std::move(request), std::move(reply));
+  }
   }
   if (path == "/health" || path == "/ready" || path == "/version" ||
       (path == "/metrics" && core_->options.metrics_enabled)) {
@@ -340,12 +346,7 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   const std::string* authorization = request.header("Authorization");
   auto principal =
       core_->authenticator->authenticate(authorization == nullptr ? std::string_view() : *authorization);
-  if (!principal) {
-    const Error& error = principal.error();
-    std::string challenge = R"(Bearer realm="mcpgw")";
-    if (authorization != nullptr) challenge += R"(, error="invalid_token")";
-    return reply->fail(401, error.reason, error.message, {{"WWW-Authenticate", std::move(challenge)}});
-  }
+  if (!principal) return fail_unauthenticated(*reply, principal.error(), authorization != nullptr);
   if (!principal->has_scope("mcp"))
     return reply->fail(
         403, "insufficient_scope", "The token does not have the scope mcp",
@@ -394,6 +395,40 @@ void Front::ready(const std::shared_ptr<Reply>& reply) {
     if (draining) body += R"(,"serving":"draining")";
     reply->json(ok ? 200 : 503, body + "}}");
   });
+void Front::fail_unauthenticated(Reply& reply, const Error& error, bool token_given) const {
+  std::string challenge = R"(Bearer realm="mcpgw")";
+  if (token_given) challenge += R"(, error="invalid_token")";
+  reply.fail(401, error.reason, error.message, {{"WWW-Authenticate", std::move(challenge)}});
+}
+
+void Front::observe(HttpRequest request, std::shared_ptr<Reply> reply) {
+  if (!origin_allowed(request))
+    return reply->fail(403, "origin_not_allowed", "This origin may not use the gateway");
+  if (core_->draining.load(std::memory_order_acquire))
+    return reply->fail(503, "shutting_down", "The gateway is closing", {{"Retry-After", "5"}});
+  reply->counted = true;
+  if (core_->in_flight.fetch_add(1, std::memory_order_relaxed) >= core_->options.limits.max_in_flight)
+    return reply->fail(503, "overloaded", "Too many requests are running", {{"Retry-After", "1"}});
+  // Tickets are in storage.
+  const bool taken = core_->runtime->post_blocking([self = shared_from_this(), request = std::move(request),
+                                                    reply] {
+    const auto principal = self->socket_.authenticate(request);
+    if (!principal && principal.error().code == ErrorCode::unauthenticated)
+      return self->fail_unauthenticated(*reply, principal.error(),
+                                        principal.error().reason != "unauthorized");
+    if (!principal)
+      return reply->fail(503, "storage_unavailable", "The ticket cannot be looked up now",
+                         {{"Retry-After", "5"}});
+    reply->user_id = principal->user_id;
+    if (!principal->has_scope("api"))
+      return reply->fail(
+          403, "insufficient_scope", "The token does not have the scope api",
+          {{"WWW-Authenticate", R"(Bearer realm="mcpgw", error="insufficient_scope", scope="api")"}});
+    self->socket_.open(request, reply, *principal, reply->request_id);
+  });
+  if (!taken) reply->fail(503, "overloaded", "The gateway is overloaded", {{"Retry-After", "1"}});
+}
+
   if (!taken) reply->fail(503, "overloaded", "The gateway is overloaded", {{"Retry-After", "1"}});
 }
 

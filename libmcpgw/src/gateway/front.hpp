@@ -9,6 +9,7 @@
 #include "gateway/core.hpp"
 #include "gateway/mcp_endpoint.hpp"
 #include "mcpgw/admin_api.hpp"
+#include "gateway/observability_socket.hpp"
 
 namespace mcpgw::detail {
 
@@ -26,6 +27,8 @@ class Front : public std::enable_shared_from_this<Front> {
   void mcp(HttpRequest request, std::shared_ptr<Reply> reply);
   void api(HttpRequest request, std::shared_ptr<Reply> reply);
   void ready(const std::shared_ptr<Reply>& reply);
+  void observe(HttpRequest request, std::shared_ptr<Reply> reply);
+  void fail_unauthenticated(Reply& reply, const Error& error, bool token_given) const;
   void metrics(const HttpRequest& request, const std::shared_ptr<Reply>& reply);
   HttpHeaders cors_headers(const HttpRequest& request) const;
   /// Whether a browser page of this origin may talk to /mcp (docs/server.md, "Origins").
@@ -35,6 +38,7 @@ class Front : public std::enable_shared_from_this<Front> {
   const std::unique_ptr<AdminApi> admin_;
   const std::shared_ptr<McpEndpoint> endpoint_;
   const ApiDocs docs_;
+  const ObservabilitySocket socket_;
 };
 
 /// `pattern` is an origin with at most one `*` that stands for part of the host or for the port.

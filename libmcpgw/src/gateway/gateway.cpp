@@ -6,11 +6,14 @@
 #include "base/id_random.hpp"
 #include "gateway/front.hpp"
 #include "gateway/live_state.hpp"
+#include "gateway/observer.hpp"
 #include "gateway/session.hpp"
 #include "gateway/statistics.hpp"
 #include "mcpgw/admin_api.hpp"
+#include "gateway/socket_tickets.hpp"
 
 namespace mcpgw {
+#include "observability/activity_hub.hpp"
 
 using namespace detail;
 using std::chrono::milliseconds;
@@ -22,12 +25,19 @@ namespace {
 constexpr auto kSweepEvery = std::chrono::milliseconds(500);
 constexpr auto kKeepAliveEvery = std::chrono::seconds(14);
 /// Longer than a child takes to be killed.
+constexpr auto kRefreshEvery = std::chrono::seconds(2);
 constexpr auto kFarewell = std::chrono::seconds(8);
 constexpr auto kPurgeEvery = std::chrono::hours(1);
 constexpr auto kKeepEndedTokens = std::chrono::hours(24 * 30);
 
 /// Twice a second: ends what is idle or overdue. Lives as long as the core is wanted.
 Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::atomic<bool>> stop) {
+/// Dashboards of identities that are no longer what they were are closed.
+void check_dashboards(const GatewayCore& core) {
+  core.dashboards->check(
+      [&](const Principal& principal) { return core.authenticator->still_valid(principal); });
+}
+
   auto last_keep_alive = steady_clock::now();
   auto last_purge = steady_clock::time_point::min();
   while (!stop->load()) {
@@ -37,6 +47,7 @@ Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::at
     const auto now = steady_clock::now();
     core->sessions->sweep(now);
     core->sessions->check_identities();
+    check_dashboards(*core);
     core->pool->sweep(now);
     if (now - last_keep_alive >= kKeepAliveEvery) {
       last_keep_alive = now;
@@ -59,6 +70,26 @@ void reload_secrets(GatewayCore& core) {
   const auto keys = core.options.reload_keys();
   if (!keys) return core.log(LogLevel::warn, "gateway", "new keys were announced, but cannot be read");
   if (auto status = core.authenticator->replace_secrets(keys->jwt_secret, keys->previous_jwt_secrets);
+/// Tells open dashboards the figures of the moment. Lives as long as the core is wanted.
+Task<void> refresh_dashboards(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::atomic<bool>> stop) {
+  while (!stop->load()) {
+    co_await sleep_for(kRefreshEvery);
+    auto core = weak.lock();
+    if (!core || stop->load()) co_return;
+    if (!core->dashboards->watched()) continue;
+    WorkerPool& workers = core->runtime->impl().workers();
+    core.reset();
+    auto work = [weak] {
+      if (const auto alive = weak.lock())
+        alive->dashboards->broadcast(
+            [&](const Principal& principal) { return snapshot_json(*alive, principal); });
+      return true;
+    };
+    // When no worker is free, this moment's figures are left out.
+    (void)co_await run_blocking(workers, work);
+  }
+}
+
       !status)
     return core.log(LogLevel::error, "gateway", "new keys cannot be used: " + status.error().message);
   core.log(LogLevel::info, "gateway", "keys read again");
@@ -217,6 +248,13 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   impl->runtime = runtime;
   impl->core = core;
   impl->live = std::make_unique<GatewayLiveState>(core);
+  core->dashboards = std::make_shared<ActivityHub>(
+      core->runtime->impl().any_loop(),
+      [policy = core->policy](const Principal& principal, const std::string& target_id) {
+        return policy->reaches(principal, target_id);
+      });
+  core->tickets = std::make_shared<SocketTickets>(core->options.storage, core->clock, core->random);
+  core->observer = std::make_shared<Observer>(*core);
   AdminApiOptions admin;
   admin.repository = core->repository;
   admin.authenticator = core->authenticator;
@@ -241,14 +279,20 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
         alive->pool->on_change(change);
         using Kind = RepositoryChange::Kind;
         if (change.kind == Kind::keys) reload_secrets(*alive);
-        if (change.kind == Kind::user || change.kind == Kind::token) alive->sessions->check_identities();
+        if (change.kind == Kind::user || change.kind == Kind::token) {
+          alive->sessions->check_identities();
+          check_dashboards(*alive);
+        }
         if (change.kind == Kind::session && change.erased)
           alive->sessions->ended_elsewhere(change.id, change.user_id);
         if (change.kind == Kind::policy || change.kind == Kind::target || change.kind == Kind::user)
           alive->sessions->schedule_announcements();
       });
   Loop& loop = core->runtime->impl().any_loop();
-  loop.post([&loop, weak = std::weak_ptr(core), stop = impl->stop] { loop.spawn(housekeeping(weak, stop)); });
+  loop.post([&loop, weak = std::weak_ptr(core), stop = impl->stop] {
+    loop.spawn(housekeeping(weak, stop));
+    loop.spawn(refresh_dashboards(weak, stop));
+  });
   return std::shared_ptr<Gateway>(new Gateway(std::move(impl)));
 }
 
@@ -293,6 +337,7 @@ void Gateway::close(milliseconds grace) {
 
 const std::shared_ptr<Repository>& Gateway::repository() const noexcept { return impl_->core->repository; }
 const std::shared_ptr<PolicyEngine>& Gateway::policy_engine() const noexcept { return impl_->core->policy; }
+  core.dashboards->close_all();
 const std::shared_ptr<Authenticator>& Gateway::authenticator() const noexcept {
   return impl_->core->authenticator;
 }

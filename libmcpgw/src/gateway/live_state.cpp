@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "gateway/session.hpp"
+#include "gateway/socket_tickets.hpp"
 #include "gateway/statistics.hpp"
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
@@ -137,34 +138,43 @@ Result<TargetTest> GatewayLiveState::test_target(const Principal& principal, con
   return *out;
 }
 
-std::string GatewayLiveState::snapshot(const Principal& principal) {
-  const auto core = core_.lock();
-  if (!core) return "{}";
+std::string snapshot_json(const GatewayCore& core, const Principal& principal) {
   const std::string* only = principal.is_admin() ? nullptr : &principal.user_id;
-  const Statistics& statistics = *core->statistics;
+  const Statistics& statistics = *core.statistics;
   const auto total = statistics.total(only);
   std::string targets;
   const auto append = [&](std::string json) {
     if (!targets.empty()) targets += ',';
     targets += json;
   };
-  for (const auto& target : core->repository->targets()) {
+  for (const auto& target : core.repository->targets()) {
     if (!target->enabled) continue;
-    if (only != nullptr && !core->policy->reaches(principal, target->id)) continue;
-    append(target_json(raw::quote(target->id), target->name, core->pool->status(*target).state,
+    if (only != nullptr && !core.policy->reaches(principal, target->id)) continue;
+    append(target_json(raw::quote(target->id), target->name, core.pool->status(*target).state,
                        statistics.target(target->name, only)));
   }
   if (const auto own = statistics.target("_gateway", only); own.count > 0)
     append(target_json("null", "_gateway", "up", own));
   const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(statistics.uptime()).count();
-  return R"({"timestamp":)" + raw::quote(format_time(core->clock->now())) + R"(,"total_requests":)" +
+  return R"({"timestamp":)" + raw::quote(format_time(core.clock->now())) + R"(,"total_requests":)" +
          std::to_string(total.count) + R"(,"total_errors":)" + std::to_string(total.errors) + "," +
          summary_members(total) + R"(,"in_flight":)" +
-         std::to_string(only == nullptr ? core->in_flight.load() : 0) + R"(,"active_sessions":)" +
-         std::to_string(core->sessions->count(only)) + R"(,"streams":)" +
-         std::to_string(only == nullptr ? core->sessions->streams() : core->sessions->streams_of(*only)) +
+         std::to_string(only == nullptr ? core.in_flight.load() : 0) + R"(,"active_sessions":)" +
+         std::to_string(core.sessions->count(only)) + R"(,"streams":)" +
+         std::to_string(only == nullptr ? core.sessions->streams() : core.sessions->streams_of(*only)) +
          R"(,"uptime_s":)" + std::to_string(uptime) + R"(,"version":)" + raw::quote(version()) +
          R"(,"targets":[)" + targets + "]}";
+}
+
+std::string GatewayLiveState::snapshot(const Principal& principal) {
+  const auto core = core_.lock();
+  return core ? snapshot_json(*core, principal) : std::string("{}");
+}
+
+Result<SocketTicket> GatewayLiveState::socket_ticket(const Principal& principal) {
+  const auto core = core_.lock();
+  if (!core) return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
+  return core->tickets->issue(principal);
 }
 
 void GatewayLiveState::audit(AuditRecord record) {

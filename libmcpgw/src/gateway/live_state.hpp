@@ -15,10 +15,14 @@ class GatewayLiveState final : public LiveState {
   TargetStatus target_status(const std::string& target_id) override;
   Result<TargetTest> test_target(const Principal& principal, const std::string& target_id) override;
   std::string snapshot(const Principal& principal) override;
+  Result<SocketTicket> socket_ticket(const Principal& principal) override;
   void audit(AuditRecord record) override;
 
  private:
   const std::weak_ptr<GatewayCore> core_;
 };
+
+/// JSON of what is going on now: for administrators everything, for others their own part. Reads memory.
+std::string snapshot_json(const GatewayCore& core, const Principal& principal);
 
 }  // namespace mcpgw::detail

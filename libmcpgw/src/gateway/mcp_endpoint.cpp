@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
-#include "gateway/statistics.hpp"
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "json/redact.hpp"
 #include "mcpgw/version.hpp"
@@ -97,7 +97,7 @@ void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const Requ
   row.response_status = status;
   row.error_code = error_code;
   row.bytes_out = static_cast<std::int64_t>(response.body.size());
-  core_->statistics->record("_gateway", meta.principal.user_id, status, Duration(0));
+  core_->observer->finished(row, Duration(0));
   core_->audit->add(std::move(row));
   responder->send(std::move(response));
 }
@@ -243,8 +243,7 @@ Task<void> McpEndpoint::answer(Call call) {
   const Duration took = core_->clock->monotonic() - call->started;
   row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
   row.bytes_out = static_cast<std::int64_t>(text.size());
-  const int status = row.response_status;
-  const std::string target = row.target_name.empty() ? "_gateway" : row.target_name;
+  core_->observer->finished(row, took);
   if (call->method != "ping" || core_->options.audit.include_ping) {
     row.request_body = audited_body(call->body, call->method, call->connection.get());
     if (core_->audit->sync()) {
@@ -256,7 +255,6 @@ Task<void> McpEndpoint::answer(Call call) {
       core_->audit->add(std::move(row));
     }
   }
-  core_->statistics->record(target, call->principal.user_id, status, took);
   call->reply->finish(200, text);
 }
 
@@ -343,7 +341,7 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
     row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
     row.bytes_out = static_cast<std::int64_t>(text.size());
     row.request_body = audited_body(request.body, "initialize", nullptr);
-    core_->statistics->record("_gateway", meta.principal.user_id, row.response_status, took);
+    core_->observer->finished(row, took);
     core_->audit->add(std::move(row));
     std::make_shared<PostReply>(*Loop::current(), responder, accepts, std::move(headers))->finish(200, text);
   };
@@ -375,6 +373,7 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
     response.headers.emplace_back("Retry-After", "5");
     row.response_status = response.status;
     row.error_code = busy ? "rate_limited" : "storage_unavailable";
+    core_->observer->finished(row, core_->clock->monotonic() - started);
     core_->audit->add(std::move(row));
     co_return responder->send(std::move(response));
   }

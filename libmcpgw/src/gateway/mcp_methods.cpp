@@ -3,6 +3,7 @@
 
 #include "base/text.hpp"
 #include "gateway/mcp_endpoint.hpp"
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 
 namespace mcpgw::detail {
@@ -101,7 +102,10 @@ std::string McpEndpoint::upstream_failure(ClientCall& call, const Target& target
                 {"method", call.method},
                 {"reason", error.reason},
                 {"cause", error.message}});
-  return make_error(call.id, rpc::kInternalError, "Target '" + target.name + "' " + std::string(text),
+  const std::string message = "Target '" + target.name + "' " + std::string(text);
+  if (status != 499)
+    core_->observer->call_failed(target, call.principal.user_id, reason, message, error.message);
+  return make_error(call.id, rpc::kInternalError, message,
                     R"({"code":)" + raw::quote(reason) + R"(,"target":)" + raw::quote(target.name) + "}");
 }
 

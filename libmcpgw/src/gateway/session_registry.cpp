@@ -2,6 +2,7 @@
 #include <set>
 
 #include "base/text.hpp"
+#include "gateway/observer.hpp"
 #include "gateway/session.hpp"
 
 namespace mcpgw::detail {
@@ -32,6 +33,7 @@ void audit_session(const GatewayCore& core, const std::string& id, const std::st
   core.audit->add(std::move(row));
 }
 
+  core.observer->session(id, user_id, event);
 void audit_session(const GatewayCore& core, const Session& session, const char* event) {
   audit_session(core, session.id(), session.user_id(), session.client_name(), event);
 }

@@ -1,0 +1,34 @@
+// Observer: what is told of a request, a session or a target to those who watch: statistics, metrics and open
+// dashboards. The audit log is told by whoever has the row.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "gateway/core.hpp"
+
+namespace mcpgw::detail {
+
+/// Safe from any thread; nothing here blocks.
+class Observer {
+ public:
+  /// `core` owns it.
+  explicit Observer(GatewayCore& core) : core_(core) {}
+
+  /// A JSON-RPC request of a client has its answer; `row` is its audit row, complete but for the body.
+  void finished(const AuditRecord& row, Duration took);
+  /// `event` is "created", "deleted", "expired" or "recycled".
+  void session(const std::string& session_id, const std::string& user_id, const char* event);
+  /// A call failed on the way to its target. `message` is what the client is told, `cause` is for
+  /// administrators.
+  void call_failed(const Target& target, const std::string& user_id, std::string_view code,
+                   std::string_view message, std::string_view cause);
+  /// A target that was up is not, or the other way round (code "recovered"): everybody who reaches it is
+  /// told.
+  void target_changed(const Target& target, std::string_view code, std::string_view cause);
+
+ private:
+  GatewayCore& core_;
+};
+
+}  // namespace mcpgw::detail
