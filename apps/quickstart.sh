@@ -25,9 +25,9 @@ die() { echo "quickstart: $*" >&2; exit 1; }
 step "Packages"
 mkdir -p build
 install_packages "${build_packages[@]}" "${quickstart_packages[@]}"
-# Only the page at /docs comes from npm: without it the gateway lacks nothing else.
-{ ensure_node && ensure_npm_packages apps/docs; } 2>build/quickstart-npm.log ||
-  echo "/docs will be a plain page: its npm package could not be fetched (build/quickstart-npm.log)"
+# Only the pages (/ and /docs) come from npm: without them the gateway lacks nothing else.
+{ ensure_node && ensure_npm_packages apps/docs && ensure_npm_packages apps/console; } 2>build/quickstart-npm.log ||
+  echo "The console and /docs will be plain pages: npm packages could not be fetched (build/quickstart-npm.log)"
 
 step "Build (build/release; the first time takes some minutes)"
 if ! { cmake --preset release -DMCPGW_BUILD_TESTS=OFF -DMCPGW_WERROR=OFF && cmake --build --preset release -j "$(nproc)" --target mcpgw demo_upstream; } \
@@ -132,8 +132,9 @@ curl -sS -X DELETE "$url/mcp" -H @<(printf 'Authorization: Bearer %s\n' "$token"
 cat <<END
 
 == What you need next ==
-URL    $url/mcp
-Token  $token
+URL      $url/mcp
+Token    $token
+Console  $url ($email; the password is in $password_file)
 
 Claude Code
   claude mcp add --transport http mcpgw $url/mcp --header "Authorization: Bearer $token"

@@ -143,7 +143,7 @@ run_web() {
   say web
   install_packages "${web_packages[@]}" >$logs/web.log 2>&1 || { fail web $logs/web.log "Chromium is missing"; return; }
   ensure_node >>$logs/web.log 2>&1 || { fail web $logs/web.log "Node.js is missing"; return; }
-  { ensure_npm_packages apps/docs && ensure_npm_packages tests/web; } >>$logs/web.log 2>&1 ||
+  { ensure_npm_packages apps/docs && ensure_npm_packages apps/console && ensure_npm_packages tests/web; } >>$logs/web.log 2>&1 ||
     { fail web $logs/web.log "npm packages cannot be installed"; return; }
   built=${built/ dev/}  # it may have been configured without the packages
   build dev || { fail web $logs/build-dev.log "does not build"; return; }

@@ -33,6 +33,7 @@ struct Config {
   GatewayOptions gateway;
   HttpServerOptions http;
   RuntimeOptions runtime;
+  bool console_enabled = true;  ///< the web console at /
   std::string data_dir = "./mcpgw-data";
   std::chrono::milliseconds shutdown_grace{30000};
   std::chrono::milliseconds storage_connect_timeout{30000};

@@ -378,6 +378,7 @@ void add_observability(Table& t) {
         AT(log.level));
   t.add("logging.format", choice<bool>({{"json", true}, {"console", false}}), AT(log.json));
   t.add("docs.enabled", flag(), AT(gateway.docs_enabled));
+  t.add("console.enabled", flag(), AT(console_enabled));
 }
 
 #undef AT

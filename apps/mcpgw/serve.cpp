@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "cli.hpp"
+#include "console_ui.hpp"
 #include "docs_ui.hpp"
 #include "log.hpp"
 #include "mcpgw/gateway.hpp"
@@ -124,6 +125,7 @@ int serve(const Invocation& invocation) {
   options.log = [log](const LogEvent& event) { log->write(event); };
   options.docs_script = docs_ui().script;
   options.docs_script_gzip = docs_ui().script_gzip;
+  if (opened->config.console_enabled) options.web_files = console_ui();
   options.reload_keys = [unfilled] { return current_keys(unfilled); };  // after mcpgw keys rotate
   auto gateway = Gateway::create(std::move(options));
   if (!gateway) return fail(gateway.error());

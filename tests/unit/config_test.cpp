@@ -221,6 +221,7 @@ TEST_CASE("values out of range or of a wrong form") {
       {"telemetry.sampling", "nan"},
       {"logging.level", "INFO"},
       {"docs.enabled", "1"},
+      {"console.enabled", "yes please"},
       {"kubernetes.resources", "5"},
       {"database.port", "0"},
   };

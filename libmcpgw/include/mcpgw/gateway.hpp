@@ -105,6 +105,16 @@ struct GatewayKeys {
   EncryptionKeys encryption;
 };
 
+/// A file that the gateway serves besides its own paths, such as the page of a console. GET and HEAD, to everybody.
+struct WebFile {
+  std::string path;            ///< "/", "/assets/app.js"; the gateway's own paths come first
+  std::string content_type;
+  std::string_view bytes;      ///< must outlive the gateway, as must `gzip`
+  std::string_view gzip;       ///< the same compressed; empty: never sent compressed
+  bool immutable = false;      ///< other bytes would have another path: clients keep it for a year
+  HttpHeaders headers;         ///< further ones: an HTML page needs a Content-Security-Policy
+};
+
 struct GatewayOptions {
   std::shared_ptr<Storage> storage;   ///< required
   std::shared_ptr<AuditSink> audit_sink;  ///< null: in memory
@@ -153,6 +163,7 @@ struct GatewayOptions {
   /// empty: the script is not sent compressed.
   std::string_view docs_script;
   std::string_view docs_script_gzip;
+  std::vector<WebFile> web_files;
   bool metrics_enabled = true;
   std::string metrics_token;
 };

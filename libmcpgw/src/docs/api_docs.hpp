@@ -4,9 +4,8 @@
 
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "mcpgw/http.hpp"
+#include "docs/web_files.hpp"
 
 namespace mcpgw::detail {
 
@@ -21,23 +20,13 @@ class ApiDocs {
   ApiDocs& operator=(const ApiDocs&) = delete;
 
   /// Whether there is something at this path.
-  bool has(std::string_view path) const noexcept { return find(path) != nullptr; }
+  bool has(std::string_view path) const noexcept { return files_.has(path); }
   /// The answer to a GET or HEAD of a path that it has.
-  HttpResponse answer(const HttpRequest& request) const;
+  HttpResponse answer(const HttpRequest& request) const { return files_.answer(request); }
 
  private:
-  struct File {
-    std::string path;
-    std::string type;
-    std::string_view plain;
-    std::string_view gzip;  ///< empty: only plain
-    std::string version;    ///< changes with the bytes
-  };
-  void add(std::string path, std::string type, std::string_view plain, std::string_view gzip);
-  const File* find(std::string_view path) const noexcept;
-
   std::string page_;  ///< that of Scalar, when there is a script
-  std::vector<File> files_;
+  WebFiles files_;
 };
 
 }  // namespace mcpgw::detail

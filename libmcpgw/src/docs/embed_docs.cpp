@@ -1,11 +1,16 @@
 // A tool of the build. Turns docs/openapi.yaml into the files that /docs serves, and files into C++:
 //
-//   embed_docs docs OUT.cpp openapi.yaml docs.css docs.js   document (YAML, JSON, a plain page), style,
-//   script embed_docs gzip FILE OUT                                one file, compressed
+//   embed_docs docs OUT.cpp openapi.yaml docs.css docs.js
+//     the document (YAML, JSON, a plain page), style and script
+//   embed_docs files OUT.cpp HEADER DIRECTORY
+//     all files of a directory, as HEADER declares them
+//   embed_docs gzip FILE OUT
+//     one file, compressed
 #include <yaml-cpp/yaml.h>
 #include <zlib.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -249,6 +254,27 @@ void docs(const std::vector<std::string>& arguments) {
   write_file(arguments[0], out);
 }
 
+/// For apps/mcpgw/console_ui.hpp, which says what comes of it.
+void files(const std::vector<std::string>& arguments) {
+  if (arguments.size() != 3) throw std::runtime_error("files OUT.cpp HEADER DIRECTORY");
+  const std::filesystem::path directory = arguments[2];
+  std::map<std::string, std::string> found;  // sorted: the same directory gives the same text
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory))
+    if (entry.is_regular_file())
+      found[entry.path().lexically_relative(directory).generic_string()] = read_file(entry.path().string());
+  if (found.empty()) throw std::runtime_error("no file in " + directory.string());
+  std::string out = "// Made by embed_docs.\n#include \"" + arguments[1] +
+                    "\"\n\nnamespace mcpgw::app {\nnamespace {\nconst EmbeddedFile k_files[] = {\n";
+  for (const auto& [name, bytes] : found) {
+    const std::string packed = gzip(bytes);
+    out += "    {" + literal(name) + ",\n    {" + literal(bytes) + ",\n     " + std::to_string(bytes.size()) +
+           "},\n    {" + literal(packed) + ",\n     " + std::to_string(packed.size()) + "}},\n";
+  }
+  out += "};\n}  // namespace\nstd::span<const EmbeddedFile> console_files() noexcept { return k_files; }\n" +
+         std::string("}  // namespace mcpgw::app\n");
+  write_file(arguments[0], out);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -256,10 +282,12 @@ int main(int argc, char** argv) {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     if (!arguments.empty() && arguments[0] == "docs") {
       docs({arguments.begin() + 1, arguments.end()});
+    } else if (!arguments.empty() && arguments[0] == "files") {
+      files({arguments.begin() + 1, arguments.end()});
     } else if (arguments.size() == 3 && arguments[0] == "gzip") {
       write_file(arguments[2], gzip(read_file(arguments[1])));
     } else {
-      throw std::runtime_error("docs ... or gzip ... is wanted");
+      throw std::runtime_error("docs ..., files ... or gzip ... is wanted");
     }
     return 0;
   } catch (const std::exception& error) {

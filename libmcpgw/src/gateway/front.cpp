@@ -187,7 +187,8 @@ Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
       admin_(std::move(admin)),
       endpoint_(std::make_shared<McpEndpoint>(core_)),
       socket_(core_),
-      docs_(core_->options.docs_enabled, core_->options.docs_script, core_->options.docs_script_gzip) {}
+      docs_(core_->options.docs_enabled, core_->options.docs_script, core_->options.docs_script_gzip),
+      web_files_(core_->options.web_files) {}
 
 void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
   auto reply = std::make_shared<Reply>(core_, std::move(responder));
@@ -257,6 +258,11 @@ void Front::route(HttpRequest request, std::shared_ptr<Reply> reply) {
     reply->route = path;
     if (!get) return only("GET, HEAD, OPTIONS");
     return reply->send(docs_.answer(request));
+  }
+  if (web_files_.has(path)) {
+    reply->route = path;
+    if (!get) return only("GET, HEAD, OPTIONS");
+    return reply->send(web_files_.answer(request));
   }
   reply->route = "unknown";
   reply->fail(404, "not_found", "There is nothing at this path");

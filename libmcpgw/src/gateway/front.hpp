@@ -6,6 +6,7 @@
 #include <string>
 
 #include "docs/api_docs.hpp"
+#include "docs/web_files.hpp"
 #include "gateway/core.hpp"
 #include "gateway/mcp_endpoint.hpp"
 #include "mcpgw/admin_api.hpp"
@@ -38,6 +39,7 @@ class Front : public std::enable_shared_from_this<Front> {
   const std::unique_ptr<AdminApi> admin_;
   const std::shared_ptr<McpEndpoint> endpoint_;
   const ApiDocs docs_;
+  const WebFiles web_files_;
   const ObservabilitySocket socket_;
 };
 
