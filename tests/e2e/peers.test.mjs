@@ -8,7 +8,10 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 import { connect, names } from './lib/clients.mjs';
 import { eventually, Gateway, temporaryDirectory } from './lib/gateway.mjs';
-import { demoHttp, demoStdio, everythingHttp, everythingStdio, filesystemStdio, httpTarget } from './lib/upstreams.mjs';
+import {
+  demoHttp, demoStdio, everythingHttp, everythingStdio, fastmcpHttp, fastmcpStdio, filesystemStdio, httpTarget, memoryStdio,
+  sequentialThinkingStdio,
+} from './lib/upstreams.mjs';
 
 /** A gateway with one target that one user may use in full. */
 async function stand(members) {
@@ -169,6 +172,85 @@ describe('server-filesystem over stdio', { timeout: 120000 }, () => {
     await r.end();
   });
 });
+
+test('server-memory and server-sequential-thinking over stdio', { timeout: 120000 }, async (t) => {
+  const gateway = await Gateway.start();
+  t.after(() => gateway.stop());
+  await gateway.registerAdmin();
+  const user = await gateway.addUser('user');
+  const file = path.join(await temporaryDirectory(), 'memory.jsonl');
+  const memory = await gateway.addTarget('memory', memoryStdio);
+  await gateway.ask('POST', `/api/targets/${memory.id}/env/default`, { key: 'MEMORY_FILE_PATH', value: file });
+  await gateway.allow(user, memory);
+  await gateway.allow(user, await gateway.addTarget('thinking', sequentialThinkingStdio));
+  const client = await connect(gateway, user.token);
+  const entities = [{ name: 'Zoë', entityType: 'person', observations: ['likes 🍰', 'speaks Čeština'] }];
+  await client.callTool({ name: 'memory_create_entities', arguments: { entities } });
+  const graph = await client.callTool({ name: 'memory_read_graph', arguments: {} });
+  assert.deepEqual(graph.structuredContent.entities, entities);
+  assert.deepEqual(JSON.parse(graph.content[0].text).entities, entities);
+  assert.match(await readFile(file, 'utf8'), /Čeština/);
+  const thought = await client.callTool({ name: 'thinking_sequentialthinking',
+    arguments: { thought: 'one', thoughtNumber: 1, totalThoughts: 2, nextThoughtNeeded: true } });
+  assert.equal(JSON.parse(thought.content[0].text).thoughtNumber, 1);
+  assert.equal(thought.isError ?? false, false);
+  await client.end();
+});
+
+for (const [transport, open] of [
+  ['stdio', async () => ({ members: fastmcpStdio })],
+  ['Streamable HTTP', async () => {
+    const server = await fastmcpHttp('streamable-http');
+    return { members: httpTarget(server.url), server };
+  }],
+]) {
+  test(`FastMCP over ${transport}`, { timeout: 120000 }, async (t) => {
+    const { members, server } = await open();
+    const { gateway, user } = await stand(members);
+    t.after(async () => {
+      await gateway.stop();
+      await server?.stop();
+    });
+    const logged = [];
+    const client = await connect(gateway, user.token, {
+      capabilities: { sampling: {}, elicitation: {} },
+      prepare(c) {
+        c.setRequestHandler(CreateMessageRequestSchema, (request) =>
+          ({ role: 'assistant', model: 'test', content: { type: 'text', text: `thought about ${request.params.messages[0].content.text}` } }));
+        c.setRequestHandler(ElicitRequestSchema, (request) => {
+          assert.deepEqual(Object.keys(request.params.requestedSchema.properties), ['colour']);
+          return { action: 'accept', content: { colour: 'blue' } };
+        });
+        c.setNotificationHandler(LoggingMessageNotificationSchema, (one) => logged.push(one.params.data));
+      },
+    });
+    assert.equal(client.getInstructions(), 'A server for tests.');
+    const { tools } = await client.listTools();
+    assert.deepEqual(names(tools), ['add', 'colour', 'count', 'fail', 'think', 'wait']);
+    assert.deepEqual(tools.find((tool) => tool.name === 'add').outputSchema.properties.total, { title: 'Total', type: 'integer' });
+    const call = (name, args = {}, options) => client.callTool({ name, arguments: args }, undefined, options);
+    assert.deepEqual((await call('add', { a: 40, b: 2 })).structuredContent, { total: 42 });
+    const progress = [];
+    assert.equal((await call('count', { steps: 3 }, { onprogress: (one) => progress.push(one) })).content[0].text, 'counted to 3');
+    assert.deepEqual(progress.map((one) => [one.progress, one.total, one.message]), [[1, 3, 'step 1'], [2, 3, 'step 2'], [3, 3, 'step 3']]);
+    await eventually('three log messages', () => logged.length === 3);
+    assert.deepEqual(logged, ['step 1', 'step 2', 'step 3']);
+    assert.equal((await call('colour')).content[0].text, 'accept blue');
+    assert.equal((await call('think', { question: 'life' })).content[0].text, 'thought about life');
+    const failed = await call('fail');
+    assert.equal(failed.isError, true);
+    assert.match(failed.content[0].text, /as it was told to/);
+    assert.equal((await client.readResource({ uri: 'note://hello' })).contents[0].text, 'a note');
+    assert.equal((await client.readResource({ uri: 'note://cats/text' })).contents[0].text, 'a note about cats');
+    assert.match((await client.getPrompt({ name: 'greet', arguments: { name: 'Ada' } })).messages[0].content.text, /Ada/);
+    // A cancelled call is cancelled at the server too.
+    const controller = new AbortController();
+    await assert.rejects(call('wait', {}, { signal: controller.signal, onprogress: () => controller.abort('enough') }), /enough/);
+    if (server) await server.line('the end of wait', (line) => line === 'wait was cancelled');
+    assert.deepEqual((await call('add', { a: 1, b: 1 })).structuredContent, { total: 2 });
+    await client.end();
+  });
+}
 
 for (const transport of ['stdio', 'Streamable HTTP']) {
   test(`demo_upstream over ${transport}`, { timeout: 60000 }, async (t) => {

@@ -9,11 +9,20 @@ const modules = fileURLToPath(new URL('../node_modules/', import.meta.url));
 const showPort = fileURLToPath(new URL('./show_port.mjs', import.meta.url));
 export const EVERYTHING = path.join(modules, '@modelcontextprotocol/server-everything/dist/index.js');
 export const FILESYSTEM = path.join(modules, '@modelcontextprotocol/server-filesystem/dist/index.js');
+const MEMORY = path.join(modules, '@modelcontextprotocol/server-memory/dist/index.js');
+const SEQUENTIAL_THINKING = path.join(modules, '@modelcontextprotocol/server-sequential-thinking/dist/index.js');
+const FASTMCP = fileURLToPath(new URL('../python/fastmcp_server.py', import.meta.url));
+/** Python with the MCP SDK of that major version (tests/run.sh makes them). */
+export const PYTHON = Object.fromEntries(['1', '2'].map((version) => [version, process.env[`MCP${version}_PYTHON`] ??
+  fileURLToPath(new URL(`../../../build/venv-mcp${version}/bin/python`, import.meta.url))]));
 
 export const stdioTarget = (command, ...args) => ({ transport_type: 'stdio', command, args });
 export const httpTarget = (url) => ({ transport_type: 'streamable-http', url });
 export const everythingStdio = stdioTarget(process.execPath, EVERYTHING, 'stdio');
 export const filesystemStdio = (directory) => stdioTarget(process.execPath, FILESYSTEM, directory);
+export const memoryStdio = stdioTarget(process.execPath, MEMORY);
+export const sequentialThinkingStdio = stdioTarget(process.execPath, SEQUENTIAL_THINKING);
+export const fastmcpStdio = stdioTarget(PYTHON[1], FASTMCP, 'stdio');
 export const demoStdio = stdioTarget(DEMO, '--stdio');
 
 export const sha256 = (text) => createHash('sha256').update(text).digest('hex');
@@ -24,6 +33,13 @@ export async function everythingHttp() {
     { env: { ...process.env, PORT: '0' } });
   const port = await server.line('port of server-everything', (line) => /^listening (\d+)$/.exec(line)?.[1]);
   return { ...server, url: `http://127.0.0.1:${port}/mcp` };
+}
+
+/** A server of FastMCP over `transport`, streamable-http or sse. */
+export async function fastmcpHttp(transport) {
+  const server = start(PYTHON[1], [FASTMCP, transport]);
+  const port = await server.line('port of FastMCP', (line) => /Uvicorn running on http:\/\/127\.0\.0\.1:(\d+)/.exec(line)?.[1]);
+  return { ...server, url: `http://127.0.0.1:${port}/${transport === 'sse' ? 'sse' : 'mcp'}` };
 }
 
 /** demo_upstream over Streamable HTTP. */
