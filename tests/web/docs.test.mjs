@@ -1,68 +1,15 @@
 // /docs in Debian's Chromium (R81): it renders, lists every group, nothing comes from another host, and "try it" of
 // GET /api/auth/me with a token gives the user.
 import assert from 'node:assert/strict';
-import { mkdir, readFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
+import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
-import { inflateSync } from 'node:zlib';
-import { chromium } from 'playwright-core';
 import { parse } from 'yaml';
 import { Gateway } from '../e2e/lib/gateway.mjs';
-
-const pictures = fileURLToPath(new URL('../../build/web/', import.meta.url));
-
-/** The colours of a PNG of 8 bits a channel, and how many pixels each one has. */
-function colours(png) {
-  const width = png.readUInt32BE(16);
-  const height = png.readUInt32BE(20);
-  assert.equal(png[24], 8);
-  const channels = { 2: 3, 6: 4 }[png[25]];
-  assert.ok(channels, `a PNG of colour type ${png[25]}`);
-  const parts = [];
-  for (let at = 8; at < png.length; at += 12 + png.readUInt32BE(at))
-    if (png.toString('latin1', at + 4, at + 8) === 'IDAT') parts.push(png.subarray(at + 8, at + 8 + png.readUInt32BE(at)));
-  const data = inflateSync(Buffer.concat(parts));
-  const stride = width * channels;
-  const counts = new Map();
-  let above = Buffer.alloc(stride);
-  for (let y = 0; y < height; ++y) {
-    const filter = data[y * (stride + 1)];
-    const row = Buffer.from(data.subarray(y * (stride + 1) + 1, (y + 1) * (stride + 1)));
-    for (let x = 0; x < stride; ++x) {
-      const left = x < channels ? 0 : row[x - channels];
-      const up = above[x];
-      const corner = x < channels ? 0 : above[x - channels];
-      const guess = left + up - corner;
-      const [a, b, c] = [Math.abs(guess - left), Math.abs(guess - up), Math.abs(guess - corner)];
-      row[x] += [0, left, up, (left + up) >> 1, a <= b && a <= c ? left : b <= c ? up : corner][filter];
-    }
-    for (let x = 0; x < stride; x += channels) {
-      const colour = row.readUIntBE(x, 3);
-      counts.set(colour, (counts.get(colour) ?? 0) + 1);
-    }
-    above = row;
-  }
-  return { width, height, counts };
-}
-
-/** Saves what the page looks like and fails when there is next to nothing on it. */
-async function picture(page, name) {
-  await mkdir(pictures, { recursive: true });
-  const file = `${pictures}${name}.png`;
-  await page.screenshot({ path: file });
-  const { width, height, counts } = colours(await readFile(file));
-  const most = Math.max(...counts.values()) / (width * height);
-  assert.ok(counts.size > 50, `${name}: only ${counts.size} colours`);
-  assert.ok(most < 0.99, `${name}: ${(most * 100).toFixed(1)} % of it is of one colour`);
-}
+import { launch, open as openPage, picture } from './lib/browser.mjs';
 
 let browser;
 before(async () => {
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking',
-      ...(process.getuid() === 0 ? ['--no-sandbox'] : [])],
-  });
+  browser = await launch();
 });
 after(() => browser?.close());
 
@@ -74,34 +21,10 @@ async function warning(message) {
     .filter((what) => what !== '/components/schemas/McpError');
 }
 
-/** A page that keeps what it asked for and what went wrong. */
 async function open(gateway) {
-  const context = await browser.newContext({ viewport: { width: 1400, height: 1000 } });
-  const page = await context.newPage();
-  page.setDefaultTimeout(60000);
-  const requests = [];
-  const faults = [];
-  page.on('request', (request) => requests.push(request.url()));
-  page.on('pageerror', (error) => faults.push(String(error)));
-  page.on('requestfailed', (request) => faults.push(`failed: ${request.url()}`));
-  const reading = [];
-  page.on('console', (message) => {
-    if (message.type() === 'error') faults.push(message.text());
-    if (message.type() === 'warning') reading.push(warning(message).then((what) => faults.push(...what)));
-  });
-  await context.exposeFunction('reportViolation', (what) => faults.push(`policy: ${what}`));
-  await context.addInitScript(() => document.addEventListener('securitypolicyviolation',
-    (event) => window.reportViolation(`${event.violatedDirective} ${event.blockedURI}`)));
-  await page.goto(gateway.url + '/docs');
+  const page = await openPage(browser, gateway.url + '/docs', { warning });
   // Scalar tries whether it may make code of text, and does without; it may not.
-  const tried = 'policy: script-src eval';
-  const sound = async (...expected) => {
-    await Promise.all(reading);
-    const elsewhere = requests.filter((url) => !url.startsWith(gateway.url + '/') && !/^(data|blob):/.test(url));
-    assert.deepEqual(elsewhere, []);
-    assert.deepEqual(faults.filter((fault) => fault !== tried && !expected.some((one) => one.test(fault))), []);
-  };
-  return { page, requests, sound, close: () => context.close() };
+  return { ...page, sound: (...expected) => page.sound(/^policy: script-src eval$/, ...expected) };
 }
 
 describe('/docs', () => {

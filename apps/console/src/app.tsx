@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useState } from 'preact/hooks';
 import * as api from './lib/api';
+import type { ApiError } from './lib/errors';
 import type { User } from './lib/types';
 import { Entrance } from './parts/entrance';
 import { Shell } from './parts/shell';
@@ -16,7 +17,7 @@ type Phase = { name: 'starting' } | { name: 'unreachable'; why: string } | { nam
 export function App() {
   const [phase, setPhase] = useState<Phase>(api.hasToken() ? { name: 'starting' } : { name: 'out', message: '' });
 
-  const signedOut = useCallback((error?: api.ApiError) => {
+  const signedOut = useCallback((error?: ApiError) => {
     api.keepToken('');
     const message = error ? WHY[error.code] ?? 'You were signed out: your session is no longer valid.' : '';
     setPhase({ name: 'out', message });
@@ -27,7 +28,7 @@ export function App() {
       const user = await api.me();
       setPhase({ name: 'in', user });
     } catch (failure) {
-      const error = failure as api.ApiError;
+      const error = failure as ApiError;
       if (error.status === 401 || error.status === 403) signedOut(error);
       else setPhase((now) => (now.name === 'in' ? now : { name: 'unreachable', why: error.message }));
     }

@@ -1,11 +1,6 @@
 // The REST API. The token is in memory and in this tab's session storage: never in a URL, a cookie or local storage.
+import { ApiError } from './errors';
 import type { LogRow, Snapshot, User } from './types';
-
-export class ApiError extends Error {
-  constructor(readonly status: number, readonly code: string, message: string, readonly retryAfterMs = 0) {
-    super(message);
-  }
-}
 
 const KEY = 'mcpgw.token';
 let token = sessionStorage.getItem(KEY) ?? '';

@@ -10,7 +10,7 @@ function key(at: string, user: string | undefined, method: string, tool: string 
   return JSON.stringify([at, user ?? '', method, tool ?? '', ms]);
 }
 
-export function fromActivity(a: Activity): Entry {
+export function fromActivity(a: Activity, why = ''): Entry {
   return {
     key: key(a.timestamp, a.user_id, a.method, a.tool, a.duration_ms),
     at: Date.parse(a.timestamp),
@@ -20,7 +20,8 @@ export function fromActivity(a: Activity): Entry {
     target: a.target ?? '',
     tool: a.tool ?? '',
     durationMs: a.duration_ms,
-    detail: a.error_code ?? '',
+    code: a.error_code ?? '',
+    why,
     session: a.session_id ?? '',
     trace: a.trace_id ?? '',
   };
@@ -36,7 +37,8 @@ export function fromLog(row: LogRow): Entry {
     target: row.target_name ?? '',
     tool: row.tool ?? '',
     durationMs: row.duration_ms,
-    detail: row.error_code ?? '',
+    code: row.error_code ?? '',
+    why: '',
     session: row.session_id ?? '',
     trace: row.trace_id ?? '',
   };
@@ -47,7 +49,7 @@ let events = 0;
 function event(at: number, members: Partial<Entry>): Entry {
   return {
     key: `event ${++events}`, at, outcome: 'event', user: '', method: '', target: '', tool: '', durationMs: null,
-    detail: '', session: '', trace: '', ...members,
+    code: '', why: '', session: '', trace: '', ...members,
   };
 }
 
@@ -58,10 +60,25 @@ export function fromSession(s: SessionEvent, now: number, emailOf: (id: string) 
   });
 }
 
-export function fromUpstream(u: UpstreamEvent, emailOf: (id: string) => string): Entry {
-  return event(Date.parse(u.timestamp), {
-    method: u.error_type, target: u.target ?? '', user: u.user_id ? emailOf(u.user_id) : '', detail: u.message,
-  });
+export function fromUpstream(u: UpstreamEvent): Entry {
+  return event(Date.parse(u.timestamp), { method: u.error_type, target: u.target ?? '', why: u.message });
+}
+
+/** Why calls failed: told just before the call itself, by user, target and code. */
+export class Causes {
+  private readonly waiting = new Map<string, string>();
+
+  put(u: UpstreamEvent): void {
+    if (this.waiting.size >= 100) this.waiting.clear();
+    this.waiting.set(JSON.stringify([u.user_id, u.target, u.error_type]), u.message);
+  }
+
+  take(a: Activity): string {
+    const key = JSON.stringify([a.user_id, a.target, a.error_code]);
+    const why = this.waiting.get(key) ?? '';
+    this.waiting.delete(key);
+    return why;
+  }
 }
 
 export interface Filter {

@@ -1,17 +1,18 @@
 // Latency and volume of the last minutes, in memory that does not grow with traffic.
 
-/** Bins grow by 5 %, so a percentile is at most that far off; whole milliseconds below 20 are exact. */
+/** A bin for each millisecond below 20; beyond they grow by 5 %, so a percentile is at most that far off. */
+const EXACT = 20;
 const GROWTH = Math.log(1.05);
 const BINS = 320; // beyond an hour
 
 export function binOf(ms: number): number {
   if (!(ms > 0)) return 0;
-  return Math.min(BINS - 1, Math.ceil(Math.log(ms + 1) / GROWTH));
+  if (ms < EXACT) return Math.round(ms);
+  return Math.min(BINS - 1, EXACT + Math.ceil(Math.log(ms / EXACT) / GROWTH));
 }
 
 export function valueOf(bin: number): number {
-  const value = Math.exp(bin * GROWTH) - 1;
-  return value < 20 ? Math.round(value) : value;
+  return bin < EXACT ? bin : EXACT * Math.exp((bin - EXACT) * GROWTH);
 }
 
 /** Percentiles (0..1, ascending) of counted bins; null when nothing was counted. */

@@ -1,9 +1,10 @@
 // What the dashboard shows: the latest numbers, the feed, and the latency of the last minutes.
 import * as api from './api';
-import { fromActivity, fromLog, fromSession, fromUpstream } from './feed';
+import { ApiError } from './errors';
+import { Causes, fromActivity, fromLog, fromSession, fromUpstream } from './feed';
 import { LatencyHistory, RateMeter } from './latency';
 import { Ring } from './ring';
-import { Stream, type Connection } from './stream';
+import { Stream, type Connection, type Socket } from './stream';
 import type { Activity, Entry, SessionEvent, Snapshot, UpstreamEvent, User } from './types';
 
 const WINDOW_MS = 15 * 60 * 1000;
@@ -29,17 +30,18 @@ export class Live {
   private drawTimer: ReturnType<typeof setTimeout> | null = null;
   private lastDraw = 0;
   private readonly seen = new Set<string>();
+  private readonly causes = new Causes();
   private readonly emails = new Map<string, string>();
 
   /** `ended`: the token is good no more. `userChanged`: asks who the user is now. */
-  constructor(user: User, ended: (error: api.ApiError) => void, userChanged: () => void) {
+  constructor(user: User, ended: (error: ApiError) => void, userChanged: () => void) {
     this.emails.set(user.id, user.email);
     this.stream = new Stream({
       ticket: api.ticket,
       open: (ticket) => {
         const url = api.gatewayUrl(`api/observability/ws?ticket=${encodeURIComponent(ticket)}`);
         url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-        return new WebSocket(url) as unknown as import('./stream').Socket;
+        return new WebSocket(url) as unknown as Socket;
       },
       now: Date.now,
       random: Math.random,
@@ -112,11 +114,14 @@ export class Live {
       if (activity.user_id && activity.user_email && this.emails.size < 10_000)
         this.emails.set(activity.user_id, activity.user_email);
       this.meter.add(Date.now());
-      this.add(fromActivity(activity));
+      this.add(fromActivity(activity, this.causes.take(activity)));
     } else if (type === 'session') {
       this.add(fromSession(data as SessionEvent, Date.now(), this.emailOf));
     } else if (type === 'error') {
-      this.add(fromUpstream(data as UpstreamEvent, this.emailOf));
+      // What ended somebody's call explains the call that follows; the others are of a target.
+      const failure = data as UpstreamEvent;
+      if (failure.user_id) this.causes.put(failure);
+      else this.add(fromUpstream(failure));
     } else {
       return;
     }
@@ -147,7 +152,7 @@ export class Live {
   }
 
   /** What happened before this connection was open, out of the log. */
-  private async catchUp(ended: (error: api.ApiError) => void): Promise<void> {
+  private async catchUp(ended: (error: ApiError) => void): Promise<void> {
     try {
       const rows = await api.recentCalls(Date.now() - WINDOW_MS);
       const missed = rows.map(fromLog).filter((entry) => !this.seen.has(entry.key));
@@ -163,7 +168,7 @@ export class Live {
       }
       this.loaded = true;
     } catch (error) {
-      if (error instanceof api.ApiError && error.status === 401) return ended(error);
+      if (error instanceof ApiError && error.status === 401) return ended(error);
       this.loaded = true;  // what comes from now on is shown all the same
     }
     this.changed();

@@ -1,6 +1,6 @@
 // The WebSocket of the gateway, kept open: opened with a ticket that is good for one use, opened again when it ends.
-import { ApiError } from './api';
 import { backoff } from './backoff';
+import { ApiError } from './errors';
 
 export type Connection =
   | { state: 'connecting' }

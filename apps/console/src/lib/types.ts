@@ -95,8 +95,10 @@ export interface Entry {
   tool: string;
   /** Null for what has no duration. */
   durationMs: number | null;
-  /** An error code, or the text of an event. */
-  detail: string;
+  /** An error code. */
+  code: string;
+  /** Why a call failed, or what happened; a sentence. */
+  why: string;
   session: string;
   trace: string;
 }

@@ -1,5 +1,5 @@
 import { useEffect, useMemo, useReducer, useRef, useState } from 'preact/hooks';
-import type { ApiError } from '../lib/api';
+import type { ApiError } from '../lib/errors';
 import { Live } from '../lib/live';
 import type { User } from '../lib/types';
 import { Connect } from './connect';

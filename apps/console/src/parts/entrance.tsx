@@ -1,5 +1,6 @@
 import { useRef, useState } from 'preact/hooks';
 import * as api from '../lib/api';
+import type { ApiError } from '../lib/errors';
 import type { User } from '../lib/types';
 import { Mark } from './icons';
 
@@ -30,7 +31,7 @@ export function Entrance({ message, entered }: Props) {
         : await api.login(text('email'), text('password'));
       entered(user, token);
     } catch (failure) {
-      const { code, message: why } = failure as api.ApiError;
+      const { code, message: why } = failure as ApiError;
       if (code === 'setup_token_required') setNeedsSetupToken(true);
       setError(why);
       setBusy(false);

@@ -27,7 +27,8 @@ function Line({ entry, admin }: { entry: Entry; admin: boolean }) {
       <td class="status-cell"><span class={`state ${tone}`}><i class="dot" aria-hidden="true" /><span class="narrow-unseen">{word}</span></span></td>
       <td class="call-cell">
         <span class="mono">{what}</span>
-        {entry.detail && <span class={`code ${entry.outcome === 'event' ? '' : tone}`}>{entry.detail}</span>}
+        {entry.code && <span class={`code ${tone}`}>{entry.code}</span>}
+        {entry.why && <span class="why" title={entry.why}>{entry.why}</span>}
         <span class="under muted small">{context}</span>
       </td>
       <td class="wide-only muted">{entry.tool ? entry.method : ''}</td>
