@@ -515,9 +515,10 @@ void ConnectionPool::report(const Target& target, const std::string& key, std::o
       is_news = error || health.state == "down";
       health.state = state;
       health.since = core->clock->now();
-      core->log(error ? LogLevel::warn : LogLevel::info, "upstream",
-                error ? "the target failed" : "the target is up",
-                {{"target", target.name}, {"reason", error ? error->reason : ""}, {"key", key.substr(0, 12)}});
+      core->log(
+          error ? LogLevel::warn : LogLevel::info, "upstream",
+          error ? "the target failed" : "the target is up",
+          {{"target", target.name}, {"reason", error ? error->reason : ""}, {"key", key.substr(0, 12)}});
     }
     if (facts != nullptr) health.version = facts->protocol_version;
     // A note that tells more about the same failure (the end of stderr) stays.

@@ -12,7 +12,6 @@ namespace mcpgw::detail {
 
 class ActivityHub;
 class ConnectionPool;
-class ModernClients;
 class Observer;
 class SessionRegistry;
 class SocketTickets;

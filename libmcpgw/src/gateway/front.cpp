@@ -228,16 +228,16 @@ void Front::route(HttpRequest request, std::shared_ptr<Reply> reply) {
       return only("GET, POST, DELETE, OPTIONS");
     return mcp(std::move(request), std::move(reply));
   }
-  if (path.starts_with("/api/") || path == "/api") {
-    reply->route = AdminApi::route_template(path);
-    if (reply->route.empty()) reply->route = "unknown";
-    reply->no_store = true;
-    return api(std::move(request), std::move(reply));
   if (path == ObservabilitySocket::kPath && request.method == "GET") {
     reply->route = path;
     reply->no_store = true;
     return observe(std::move(request), std::move(reply));
   }
+  if (path.starts_with("/api/") || path == "/api") {
+    reply->route = AdminApi::route_template(path);
+    if (reply->route.empty()) reply->route = "unknown";
+    reply->no_store = true;
+    return api(std::move(request), std::move(reply));
   }
   if (path == "/health" || path == "/ready" || path == "/version" ||
       (path == "/metrics" && core_->options.metrics_enabled)) {
@@ -388,19 +388,6 @@ void Front::api(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (!taken) reply->fail(503, "overloaded", "The gateway is overloaded", {{"Retry-After", "1"}});
 }
 
-void Front::ready(const std::shared_ptr<Reply>& reply) {
-  const bool taken = core_->runtime->post_blocking([core = core_, reply] {
-    const bool draining = core->draining.load(std::memory_order_acquire);
-    const bool storage = core->repository->storage().ping().has_value();
-    const bool disk = !core->audit->failing();
-    const bool ok = storage && disk && !draining;
-    std::string body = R"({"status":")" + std::string(ok ? "ready" : "not_ready") +
-                       R"(","checks":{"storage":")" + (storage ? "ok" : "unavailable") +
-                       R"(","migrations":")" + (storage ? "ok" : "unknown") + R"(","disk":")" +
-                       (disk ? "ok" : "audit rows cannot be stored") + "\"";
-    if (draining) body += R"(,"serving":"draining")";
-    reply->json(ok ? 200 : 503, body + "}}");
-  });
 void Front::fail_unauthenticated(Reply& reply, const Error& error, bool token_given) const {
   std::string challenge = R"(Bearer realm="mcpgw")";
   if (token_given) challenge += R"(, error="invalid_token")";
@@ -435,6 +422,19 @@ void Front::observe(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (!taken) reply->fail(503, "overloaded", "The gateway is overloaded", {{"Retry-After", "1"}});
 }
 
+void Front::ready(const std::shared_ptr<Reply>& reply) {
+  const bool taken = core_->runtime->post_blocking([core = core_, reply] {
+    const bool draining = core->draining.load(std::memory_order_acquire);
+    const bool storage = core->repository->storage().ping().has_value();
+    const bool disk = !core->audit->failing();
+    const bool ok = storage && disk && !draining;
+    std::string body = R"({"status":")" + std::string(ok ? "ready" : "not_ready") +
+                       R"(","checks":{"storage":")" + (storage ? "ok" : "unavailable") +
+                       R"(","migrations":")" + (storage ? "ok" : "unknown") + R"(","disk":")" +
+                       (disk ? "ok" : "audit rows cannot be stored") + "\"";
+    if (draining) body += R"(,"serving":"draining")";
+    reply->json(ok ? 200 : 503, body + "}}");
+  });
   if (!taken) reply->fail(503, "overloaded", "The gateway is overloaded", {{"Retry-After", "1"}});
 }
 

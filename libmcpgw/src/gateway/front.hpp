@@ -9,8 +9,8 @@
 #include "docs/web_files.hpp"
 #include "gateway/core.hpp"
 #include "gateway/mcp_endpoint.hpp"
-#include "mcpgw/admin_api.hpp"
 #include "gateway/observability_socket.hpp"
+#include "mcpgw/admin_api.hpp"
 
 namespace mcpgw::detail {
 
@@ -27,9 +27,9 @@ class Front : public std::enable_shared_from_this<Front> {
   void preflight(const HttpRequest& request, const std::shared_ptr<Reply>& reply);
   void mcp(HttpRequest request, std::shared_ptr<Reply> reply);
   void api(HttpRequest request, std::shared_ptr<Reply> reply);
-  void ready(const std::shared_ptr<Reply>& reply);
   void observe(HttpRequest request, std::shared_ptr<Reply> reply);
   void fail_unauthenticated(Reply& reply, const Error& error, bool token_given) const;
+  void ready(const std::shared_ptr<Reply>& reply);
   void metrics(const HttpRequest& request, const std::shared_ptr<Reply>& reply);
   HttpHeaders cors_headers(const HttpRequest& request) const;
   /// Whether a browser page of this origin may talk to /mcp (docs/server.md, "Origins").
@@ -38,9 +38,9 @@ class Front : public std::enable_shared_from_this<Front> {
   const std::shared_ptr<GatewayCore> core_;
   const std::unique_ptr<AdminApi> admin_;
   const std::shared_ptr<McpEndpoint> endpoint_;
+  const ObservabilitySocket socket_;
   const ApiDocs docs_;
   const WebFiles web_files_;
-  const ObservabilitySocket socket_;
 };
 
 /// `pattern` is an origin with at most one `*` that stands for part of the host or for the port.

@@ -8,12 +8,12 @@
 #include "gateway/live_state.hpp"
 #include "gateway/observer.hpp"
 #include "gateway/session.hpp"
+#include "gateway/socket_tickets.hpp"
 #include "gateway/statistics.hpp"
 #include "mcpgw/admin_api.hpp"
-#include "gateway/socket_tickets.hpp"
+#include "observability/activity_hub.hpp"
 
 namespace mcpgw {
-#include "observability/activity_hub.hpp"
 
 using namespace detail;
 using std::chrono::milliseconds;
@@ -23,21 +23,21 @@ namespace {
 
 /// Streams and calls of a token that expires end within a second.
 constexpr auto kSweepEvery = std::chrono::milliseconds(500);
+constexpr auto kRefreshEvery = std::chrono::seconds(2);
 constexpr auto kKeepAliveEvery = std::chrono::seconds(14);
 /// Longer than a child takes to be killed.
-constexpr auto kRefreshEvery = std::chrono::seconds(2);
 constexpr auto kFarewell = std::chrono::seconds(8);
 constexpr auto kPurgeEvery = std::chrono::hours(1);
 constexpr auto kKeepEndedTokens = std::chrono::hours(24 * 30);
 
-/// Twice a second: ends what is idle or overdue. Lives as long as the core is wanted.
-Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::atomic<bool>> stop) {
 /// Dashboards of identities that are no longer what they were are closed.
 void check_dashboards(const GatewayCore& core) {
   core.dashboards->check(
       [&](const Principal& principal) { return core.authenticator->still_valid(principal); });
 }
 
+/// Twice a second: ends what is idle or overdue. Lives as long as the core is wanted.
+Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::atomic<bool>> stop) {
   auto last_keep_alive = steady_clock::now();
   auto last_purge = steady_clock::time_point::min();
   while (!stop->load()) {
@@ -64,12 +64,6 @@ void check_dashboards(const GatewayCore& core) {
   }
 }
 
-/// Keys were replaced elsewhere; the repository has its own again already.
-void reload_secrets(GatewayCore& core) {
-  if (!core.options.reload_keys) return;
-  const auto keys = core.options.reload_keys();
-  if (!keys) return core.log(LogLevel::warn, "gateway", "new keys were announced, but cannot be read");
-  if (auto status = core.authenticator->replace_secrets(keys->jwt_secret, keys->previous_jwt_secrets);
 /// Tells open dashboards the figures of the moment. Lives as long as the core is wanted.
 Task<void> refresh_dashboards(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::atomic<bool>> stop) {
   while (!stop->load()) {
@@ -90,6 +84,12 @@ Task<void> refresh_dashboards(std::weak_ptr<GatewayCore> weak, std::shared_ptr<s
   }
 }
 
+/// Keys were replaced elsewhere; the repository has its own again already.
+void reload_secrets(GatewayCore& core) {
+  if (!core.options.reload_keys) return;
+  const auto keys = core.options.reload_keys();
+  if (!keys) return core.log(LogLevel::warn, "gateway", "new keys were announced, but cannot be read");
+  if (auto status = core.authenticator->replace_secrets(keys->jwt_secret, keys->previous_jwt_secrets);
       !status)
     return core.log(LogLevel::error, "gateway", "new keys cannot be used: " + status.error().message);
   core.log(LogLevel::info, "gateway", "keys read again");
@@ -241,13 +241,6 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   core->audit = std::make_unique<AuditWriter>(core->audit_sink, core->options.audit, core->clock,
                                               core->ids, core->options.log);
   core->statistics = std::make_shared<Statistics>(core->clock);
-  core->pool = std::make_shared<ConnectionPool>(core);
-  core->sessions = std::make_shared<SessionRegistry>(core);
-
-  auto impl = std::make_unique<Impl>();
-  impl->runtime = runtime;
-  impl->core = core;
-  impl->live = std::make_unique<GatewayLiveState>(core);
   core->dashboards = std::make_shared<ActivityHub>(
       core->runtime->impl().any_loop(),
       [policy = core->policy](const Principal& principal, const std::string& target_id) {
@@ -255,6 +248,13 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
       });
   core->tickets = std::make_shared<SocketTickets>(core->options.storage, core->clock, core->random);
   core->observer = std::make_shared<Observer>(*core);
+  core->pool = std::make_shared<ConnectionPool>(core);
+  core->sessions = std::make_shared<SessionRegistry>(core);
+
+  auto impl = std::make_unique<Impl>();
+  impl->runtime = runtime;
+  impl->core = core;
+  impl->live = std::make_unique<GatewayLiveState>(core);
   AdminApiOptions admin;
   admin.repository = core->repository;
   admin.authenticator = core->authenticator;
@@ -326,6 +326,7 @@ void Gateway::close(milliseconds grace) {
     std::this_thread::sleep_for(milliseconds(10));
   impl_->stop->store(true);
   core.repository->remove_listener(impl_->listener);
+  core.dashboards->close_all();
   core.sessions->close_all();
   core.pool->close_all();
   // What was cancelled just now still writes its audit rows, children end, upstreams are told.
@@ -337,7 +338,6 @@ void Gateway::close(milliseconds grace) {
 
 const std::shared_ptr<Repository>& Gateway::repository() const noexcept { return impl_->core->repository; }
 const std::shared_ptr<PolicyEngine>& Gateway::policy_engine() const noexcept { return impl_->core->policy; }
-  core.dashboards->close_all();
 const std::shared_ptr<Authenticator>& Gateway::authenticator() const noexcept {
   return impl_->core->authenticator;
 }

@@ -31,9 +31,9 @@ void audit_session(const GatewayCore& core, const std::string& id, const std::st
   row.client_name = client_name;
   row.response_status = 200;
   core.audit->add(std::move(row));
+  core.observer->session(id, user_id, event);
 }
 
-  core.observer->session(id, user_id, event);
 void audit_session(const GatewayCore& core, const Session& session, const char* event) {
   audit_session(core, session.id(), session.user_id(), session.client_name(), event);
 }
