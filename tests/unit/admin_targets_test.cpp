@@ -29,8 +29,8 @@ TEST_CASE("a target has exactly the documented members, for admins and for other
   CHECK(bare["slug"] == "a-b-c-d");
   CHECK(bare["transport_type"] == "streamable-http");
   CHECK(bare["max_concurrency"].is_null());
-  CHECK(names(bare["status"]) ==
-        std::vector<std::string>{"era", "instances", "last_error", "protocol_version", "since", "state"});
+  CHECK(names(bare["status"]) == std::vector<std::string>{"era", "instances", "last_error",
+                                                          "protocol_version", "since", "state", "transport"});
   api.live.status.last_error = "connect refused";
   const auto full = api.call(
       api.admin, "PUT", path,

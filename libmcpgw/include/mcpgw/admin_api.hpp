@@ -28,6 +28,8 @@ struct TargetStatus {
   std::string state = "idle";  ///< "idle", "up", "degraded", "down", "disabled"
   std::optional<std::string> era;
   std::optional<std::string> protocol_version;
+  /// How the newest connection is carried: "streamable-http", "sse", "stdio".
+  std::optional<std::string> transport;
   std::optional<std::string> last_error;
   int instances = 0;
   std::optional<Time> since;

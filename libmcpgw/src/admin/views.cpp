@@ -77,6 +77,7 @@ Json target_view(const Target& target, const TargetStatus* status) {
   out["status"] = {{"state", status->state},
                    {"era", optional(status->era)},
                    {"protocol_version", optional(status->protocol_version)},
+                   {"transport", optional(status->transport)},
                    {"last_error", optional(status->last_error)},
                    {"instances", status->instances},
                    {"since", time_or_null(status->since)}};
