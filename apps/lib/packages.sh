@@ -9,7 +9,7 @@ build_packages=(
 # What trying it out takes besides.
 quickstart_packages=(curl)
 # What the tests take besides building. Node.js is apart: any version from 18 on will do (see ensure_node).
-test_packages=(curl doctest-dev jq libmicrohttpd-dev procps python3 python3-venv sqlite3)
+test_packages=(curl doctest-dev jq libmicrohttpd-dev mold procps python3 python3-venv sqlite3)
 # What the tests of the web pages take besides: a browser with letters to draw.
 web_packages=(chromium fonts-dejavu-core fonts-inter)
 # What the fuzzers take besides building.
