@@ -6,7 +6,7 @@ import { few, judges, passed, requirements, testServer } from './lib/suite.mjs';
 import { fixture, fixtureBehindGateway } from './lib/stand.mjs';
 
 const REVISION = '2025-11-25';
-const TRANSPORTS = ['http', 'stdio'];
+const TRANSPORTS = ['http', 'sse', 'stdio'];
 const BARE = 'bare fixture';
 // Only over Streamable HTTP can a tool close the stream of its call, which is what this is about.
 const HTTP_ONLY = ['server-sse-polling'];

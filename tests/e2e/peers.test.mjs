@@ -10,7 +10,7 @@ import { connect, names } from './lib/clients.mjs';
 import { eventually, Gateway, temporaryDirectory } from './lib/gateway.mjs';
 import {
   demoHttp, demoStdio, everythingHttp, everythingStdio, fastmcpHttp, fastmcpStdio, filesystemStdio, httpTarget, memoryStdio,
-  sequentialThinkingStdio,
+  sequentialThinkingStdio, sseTarget,
 } from './lib/upstreams.mjs';
 
 /** A gateway with one target that one user may use in full. */
@@ -27,6 +27,10 @@ for (const [transport, open] of [
   ['Streamable HTTP', async () => {
     const server = await everythingHttp();
     return { members: httpTarget(server.url), server };
+  }],
+  ['HTTP+SSE', async () => {
+    const server = await everythingHttp('sse');
+    return { members: sseTarget(server.url), server };
   }],
 ]) {
   describe(`server-everything over ${transport}`, { timeout: 180000 }, () => {
@@ -202,6 +206,10 @@ for (const [transport, open] of [
   ['Streamable HTTP', async () => {
     const server = await fastmcpHttp('streamable-http');
     return { members: httpTarget(server.url), server };
+  }],
+  ['HTTP+SSE', async () => {
+    const server = await fastmcpHttp('sse');
+    return { members: sseTarget(server.url), server };
   }],
 ]) {
   test(`FastMCP over ${transport}`, { timeout: 120000 }, async (t) => {

@@ -18,6 +18,7 @@ export const PYTHON = Object.fromEntries(['1', '2'].map((version) => [version, p
 
 export const stdioTarget = (command, ...args) => ({ transport_type: 'stdio', command, args });
 export const httpTarget = (url) => ({ transport_type: 'streamable-http', url });
+export const sseTarget = (url) => ({ transport_type: 'sse', url });
 export const everythingStdio = stdioTarget(process.execPath, EVERYTHING, 'stdio');
 export const filesystemStdio = (directory) => stdioTarget(process.execPath, FILESYSTEM, directory);
 export const memoryStdio = stdioTarget(process.execPath, MEMORY);
@@ -27,12 +28,11 @@ export const demoStdio = stdioTarget(DEMO, '--stdio');
 
 export const sha256 = (text) => createHash('sha256').update(text).digest('hex');
 
-/** server-everything over Streamable HTTP, on a port chosen by the system. */
-export async function everythingHttp() {
-  const server = start(process.execPath, ['--import', showPort, EVERYTHING, 'streamableHttp'],
-    { env: { ...process.env, PORT: '0' } });
+/** server-everything over Streamable HTTP, or over HTTP+SSE, on a port chosen by the system. */
+export async function everythingHttp(mode = 'streamableHttp') {
+  const server = start(process.execPath, ['--import', showPort, EVERYTHING, mode], { env: { ...process.env, PORT: '0' } });
   const port = await server.line('port of server-everything', (line) => /^listening (\d+)$/.exec(line)?.[1]);
-  return { ...server, url: `http://127.0.0.1:${port}/mcp` };
+  return { ...server, url: `http://127.0.0.1:${port}/${mode === 'sse' ? 'sse' : 'mcp'}` };
 }
 
 /** A server of FastMCP over `transport`, streamable-http or sse. */
