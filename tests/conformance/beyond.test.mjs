@@ -2,13 +2,16 @@
 // notifications of a session, how a client's refusal arrives, and that a cancelled call ends where it runs.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {
   CreateMessageRequestSchema, ElicitRequestSchema, PromptListChangedNotificationSchema, ResourceUpdatedNotificationSchema,
   ToolListChangedNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { connect } from '../e2e/lib/clients.mjs';
 import { eventually } from '../e2e/lib/gateway.mjs';
-import { fixtureBehindGateway } from './lib/stand.mjs';
+import { forwarder } from './lib/forwarder.mjs';
+import { fixture, fixtureBehindGateway, gatewayWith } from './lib/stand.mjs';
 
 const WATCHED = 'test://watched-resource';
 
@@ -42,6 +45,33 @@ for (const transport of ['http', 'sse', 'stdio']) {
       one.run = async (name, args = {}) => (await one.callTool({ name, arguments: args }));
       return one;
     }
+
+    test('lists and results are those of the server itself', async () => {
+      const bare = await fixture('http');
+      const direct = new Client({ name: 'direct', version: '1' }, { capabilities: { sampling: {}, elicitation: {} } });
+      await direct.connect(new StreamableHTTPClientTransport(new URL(bare.url)));
+      const through = await client();
+      const asIs = { parse: (value) => value, safeParse: (data) => ({ success: true, data }) };  // no schema
+      const ask = async (method, params) => {
+        const [expected, found] = await Promise.all([direct, through].map((one) => one.request({ method, params }, asIs)));
+        assert.deepEqual(found, expected, `${method} ${JSON.stringify(params)}`);
+        return expected;
+      };
+      assert.deepEqual(through.getServerCapabilities(), direct.getServerCapabilities());
+      assert.equal(through.getInstructions(), direct.getInstructions());
+      assert.ok((await ask('tools/list')).tools.length > 20);
+      for (const name of ['test_simple_text', 'test_image_content', 'test_audio_content', 'test_embedded_resource',
+        'test_multiple_content_types', 'test_error_handling']) await ask('tools/call', { name });
+      for (const { uri } of (await ask('resources/list')).resources) await ask('resources/read', { uri });
+      assert.equal((await ask('resources/templates/list')).resourceTemplates.length, 1);
+      await ask('resources/read', { uri: 'test://template/a%20b/data' });
+      assert.ok((await ask('prompts/list')).prompts.length >= 4);
+      await ask('prompts/get', { name: 'test_prompt_with_image' });
+      await ask('prompts/get', { name: 'test_prompt_with_embedded_resource', arguments: { resourceUri: 'test://größe' } });
+      await ask('completion/complete', { ref: { type: 'ref/prompt', name: 'test_prompt_with_arguments' }, argument: { name: 'arg1', value: 'te' } });
+      await direct.close();
+      await bare.stop();
+    });
 
     test('an update of a resource reaches the sessions that watch it, and no other', async () => {
       const [watching, other] = [await client(), await client()];
@@ -95,3 +125,37 @@ for (const transport of ['http', 'sse', 'stdio']) {
     });
   });
 }
+
+describe('2025-11-25 beyond the suite, connections that break', { timeout: 120000 }, () => {
+  const STEPS = 20;
+  const all = Array.from({ length: STEPS + 1 }, (_, step) => 100 * step / STEPS);
+
+  /** A call that reports its progress; `cut` is called once, when it is under way. Nothing may be lost nor come twice. */
+  async function callThatIsCut(client, cut) {
+    const progress = [];
+    const answer = await client.callTool({ name: 'test_tool_with_progress', arguments: { steps: STEPS } }, undefined, {
+      onprogress: (one) => {
+        progress.push(one.progress);
+        if (progress.length === 3) cut();
+      },
+    });
+    assert.equal(answer.content[0].text, `Done with all ${STEPS + 1} steps.`);
+    assert.deepEqual(progress, all);
+  }
+
+  test('between the gateway and the server: the gateway takes the stream up again', async (t) => {
+    const server = await fixture('http');
+    const between = await forwarder();
+    between.to(server.url);
+    const { gateway, token, stop } = await gatewayWith({ transport_type: 'streamable-http', url: `${between.url}/mcp` });
+    t.after(async () => {
+      await stop();
+      await between.stop();
+      await server.stop();
+    });
+    const client = await connect(gateway, token);
+    await callThatIsCut(client, between.cut);
+    await callThatIsCut(client, () => {});
+    await client.end();
+  });
+});
