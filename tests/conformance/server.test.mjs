@@ -1,84 +1,93 @@
-// The official suite's server scenarios against the fixture, bare and through the gateway for each transport of a
-// target. What the bare fixture passes, the gateway passes; scored scenarios pass everywhere.
+// The official suite's server scenarios against the fixture, bare and through the gateway: what the bare fixture passes,
+// the gateway passes, whatever the transport and the era of its target; scored scenarios pass everywhere.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { few, judges, passed, requirements, testServer } from './lib/suite.mjs';
 import { fixture, fixtureBehindGateway } from './lib/stand.mjs';
 
-const REVISION = '2025-11-25';
-const TRANSPORTS = ['http', 'sse', 'stdio'];
-const BARE = 'bare fixture';
-// Only over Streamable HTTP can a tool close the stream of its call, which is what this is about.
-const HTTP_ONLY = ['server-sse-polling'];
+// `era` is that of the bare fixture; `targets` are [transport, era, scenarios that cannot be asked of such a target].
+// Only over Streamable HTTP can a tool close the stream of its call, which is what server-sse-polling is about.
+const PLAN = [
+  { revision: '2025-11-25', era: 'legacy', targets: [
+    ['http', 'legacy', []],
+    ['sse', 'legacy', ['server-sse-polling']],
+    ['stdio', 'legacy', ['server-sse-polling']],
+  ] },
+];
 
-/** One run of the suite: {name, checks, problem}. */
-async function run(name, open) {
+/** One run of the suite: {checks, output, rebinding}. */
+async function run(revision, open) {
   let stand;
   try {
     stand = await open();
-    const { checks, output } = await testServer(stand.url, REVISION);
-    const rebinding = stand.gateway ? await foreignHost(stand) : null;
+    const { checks, output } = await testServer(stand.url, revision);
+    const rebinding = stand.gateway ? await foreignOrigin(stand) : null;
     await stand.stop();
-    return { name, checks, output, rebinding };
+    return { checks, output, rebinding };
   } catch (error) {
     await stand?.stop().catch(() => {});
-    return { name, checks: new Map(), output: String(error?.stack ?? error) };
+    return { checks: new Map(), output: String(error?.stack ?? error) };
   }
 }
 
-/** The statuses that a foreign Host and a foreign Origin get, with the token and without: the suite is content with a 401. */
-async function foreignHost({ gateway, url }) {
-  const ask = (target, headers) => fetch(target, {
-    method: 'POST', headers: { 'Content-Type': 'application/json', Accept: 'application/json, text/event-stream', ...headers },
-    body: '{"jsonrpc":"2.0","id":1,"method":"ping"}',
-  }).then(async (answer) => (await answer.text(), answer.status));
-  const origin = { Origin: 'http://evil.example.com' };
-  // The forwarder's origin is allowed, any other is not.
-  return { withToken: await ask(url, origin), without: await ask(`${gateway.url}/mcp`, origin) };
+/** The statuses that a foreign origin gets, with the token and without: the suite is content with a 401. */
+async function foreignOrigin({ gateway, url }) {
+  const ask = async (target) => {
+    const answer = await fetch(target, {
+      method: 'POST', body: '{"jsonrpc":"2.0","id":1,"method":"ping"}',
+      headers: { 'Content-Type': 'application/json', Accept: 'application/json, text/event-stream', Origin: 'http://evil.example.com' },
+    });
+    await answer.text();
+    return answer.status;
+  };
+  return { withToken: await ask(url), without: await ask(`${gateway.url}/mcp`) };
 }
 
-const wanted = await requirements(REVISION);
-const scenarios = [...wanted.server, ...wanted.notScored.server];
-const runs = await few(2, [
-  () => run(BARE, () => fixture('http')),
-  ...TRANSPORTS.map((transport) => () => run(`gateway, ${transport}`, () => fixtureBehindGateway(transport))),
-]);
-const bare = runs[0];
+const legs = [];
+for (const { revision, era, targets } of PLAN) {
+  const wanted = await requirements(revision);
+  const bare = { revision, wanted, name: 'bare fixture', except: [], open: () => fixture('http', era) };
+  legs.push(bare, ...targets.map(([transport, of, except]) => ({
+    revision, wanted, bare, except, name: `gateway, ${transport}${of === era ? '' : `, ${of}`}`,
+    open: () => fixtureBehindGateway(transport, of),
+  })));
+}
+await few(2, legs.map((leg) => async () => Object.assign(leg, await run(leg.revision, leg.open))));
 
 /** "30/30 (70 checks)" */
-function numbers({ checks }, names) {
-  const good = names.filter((name) => passed(checks.get(name)));
-  const yes = names.flatMap((name) => checks.get(name) ?? []).filter((check) => check.status === 'SUCCESS');
+function numbers(leg, names) {
+  const good = names.filter((name) => passed(leg.checks.get(name)));
+  const yes = names.flatMap((name) => leg.checks.get(name) ?? []).filter((check) => check.status === 'SUCCESS');
   return `${good.length}/${names.length} (${yes.length} checks)`;
 }
-console.log(`| server, ${REVISION} | scored | not scored |`);
-console.log('|---|---|---|');
-for (const one of runs)
-  console.log(`| ${one.name} | ${numbers(one, wanted.server)} | ${numbers(one, wanted.notScored.server)} |`);
+for (const leg of legs) {
+  if (!leg.bare) {
+    console.log(`| server, ${leg.revision} | scored | not scored |`);
+    console.log('|---|---|---|');
+  }
+  console.log(`| ${leg.name} | ${numbers(leg, leg.wanted.server)} | ${numbers(leg, leg.wanted.notScored.server)} |`);
+}
 
-for (const one of runs) {
-  describe(`${REVISION}, ${one.name}`, () => {
-    for (const scenario of scenarios) {
-      const checks = one.checks.get(scenario);
-      const expected = bare.checks.get(scenario);
-      if (!wanted.server.includes(scenario) && !passed(expected)) continue;
-      if (HTTP_ONLY.includes(scenario) && !one.name.endsWith('http') && one !== bare) continue;
+for (const leg of legs) {
+  describe(`${leg.revision}, ${leg.name}`, () => {
+    for (const scenario of [...leg.wanted.server, ...leg.wanted.notScored.server]) {
+      const checks = leg.checks.get(scenario);
+      const expected = (leg.bare ?? leg).checks.get(scenario);
+      if (!leg.wanted.server.includes(scenario) && !passed(expected)) continue;
+      if (leg.except.includes(scenario)) continue;
       if (!checks?.some(judges)) {
-        test(`${scenario}: ran`, () => assert.fail(`No check was made.\n${one.output.slice(-4000)}`));
+        test(`${scenario}: ran`, () => assert.fail(`No check was made.\n${leg.output.slice(-4000)}`));
         continue;
       }
-      for (const check of checks.filter(judges)) {
-        test(`${scenario}: ${check.id}`, () => {
-          assert.notEqual(check.status, 'FAILURE', JSON.stringify(check, null, 1));
-        });
-      }
-      const missing = (expected ?? []).filter((other) => other.status === 'SUCCESS' && !checks.some((check) => check.id === other.id));
-      if (missing.length)
+      for (const check of checks.filter(judges))
+        test(`${scenario}: ${check.id}`, () => assert.notEqual(check.status, 'FAILURE', JSON.stringify(check, null, 1)));
+      const missing = expected?.filter((other) => other.status === 'SUCCESS' && !checks.some((check) => check.id === other.id));
+      if (missing?.length)
         test(`${scenario}: as many checks as without the gateway`, () => assert.fail(JSON.stringify(missing, null, 1)));
     }
-    if (one.rebinding) {
+    if (leg.rebinding) {
       test('a foreign origin is refused before anybody asks for a token', () =>
-        assert.deepEqual(one.rebinding, { withToken: 403, without: 403 }));
+        assert.deepEqual(leg.rebinding, { withToken: 403, without: 403 }));
     }
   });
 }
