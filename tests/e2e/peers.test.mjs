@@ -260,6 +260,25 @@ for (const [transport, open] of [
   });
 }
 
+test('FastMCP without sessions and streams', { timeout: 120000 }, async (t) => {
+  const server = await fastmcpHttp('streamable-http', 'stateless');
+  const { gateway, user } = await stand(httpTarget(server.url));
+  t.after(async () => {
+    await gateway.stop();
+    await server.stop();
+  });
+  const client = await connect(gateway, user.token, { capabilities: { sampling: {} }, prepare(c) {
+    c.setRequestHandler(CreateMessageRequestSchema, () => assert.fail('nobody can ask'));
+  } });
+  assert.deepEqual(names((await client.listTools()).tools), ['add', 'colour', 'count', 'fail', 'think', 'wait']);
+  const sums = await Promise.all(Array.from({ length: 20 }, (_, i) => client.callTool({ name: 'add', arguments: { a: i, b: 1 } })));
+  assert.deepEqual(sums.map((one) => one.structuredContent.total), Array.from({ length: 20 }, (_, i) => i + 1));
+  assert.equal((await client.callTool({ name: 'count', arguments: { steps: 3 } })).content[0].text, 'counted to 3');
+  assert.equal((await client.readResource({ uri: 'note://hello' })).contents[0].text, 'a note');
+  assert.match((await client.getPrompt({ name: 'greet', arguments: { name: 'Ada' } })).messages[0].content.text, /Ada/);
+  await client.end();
+});
+
 for (const transport of ['stdio', 'Streamable HTTP']) {
   test(`demo_upstream over ${transport}`, { timeout: 60000 }, async (t) => {
     const server = transport === 'stdio' ? null : await demoHttp();

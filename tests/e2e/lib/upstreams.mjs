@@ -35,9 +35,9 @@ export async function everythingHttp(mode = 'streamableHttp') {
   return { ...server, url: `http://127.0.0.1:${port}/${mode === 'sse' ? 'sse' : 'mcp'}` };
 }
 
-/** A server of FastMCP over `transport`, streamable-http or sse. */
-export async function fastmcpHttp(transport) {
-  const server = start(PYTHON[1], [FASTMCP, transport]);
+/** A server of FastMCP over `transport`, streamable-http (to which "stateless" may be added) or sse. */
+export async function fastmcpHttp(transport, ...more) {
+  const server = start(PYTHON[1], [FASTMCP, transport, ...more]);
   const port = await server.line('port of FastMCP', (line) => /Uvicorn running on http:\/\/127\.0\.0\.1:(\d+)/.exec(line)?.[1]);
   return { ...server, url: `http://127.0.0.1:${port}/${transport === 'sse' ? 'sse' : 'mcp'}` };
 }

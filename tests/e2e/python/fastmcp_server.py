@@ -1,4 +1,5 @@
-"""A server of the Python SDK's FastMCP: fastmcp_server.py stdio|sse|streamable-http, on a port chosen by the system."""
+"""A server of the Python SDK's FastMCP: fastmcp_server.py stdio|sse|streamable-http [stateless], on a port chosen by the
+system. A stateless one has no sessions and answers with JSON alone."""
 import asyncio
 import sys
 
@@ -6,7 +7,9 @@ from mcp.server.fastmcp import Context, FastMCP
 from mcp.types import SamplingMessage, TextContent
 from pydantic import BaseModel
 
-server = FastMCP("fastmcp-peer", instructions="A server for tests.", host="127.0.0.1", port=0)
+stateless = sys.argv[2:] == ["stateless"]
+server = FastMCP("fastmcp-peer", instructions="A server for tests.", host="127.0.0.1", port=0,
+                 stateless_http=stateless, json_response=stateless)
 
 
 class Sum(BaseModel):
