@@ -100,7 +100,8 @@ describe('clients', { timeout: 240000 }, () => {
       const { stdout } = await run(PYTHON[version],
         [path.join(here, `python/client${version}.py`), endpoint, token, ...args], { timeout: 120000 });
       const seen = JSON.parse(stdout);
-      assert.equal(seen.revision, '2025-11-25');
+      const modern = seen.revision === '2026-07-28';
+      assert.ok(modern ? args[0] === 'auto' : seen.revision === '2025-11-25', seen.revision);
       assert.ok(seen.tools.includes('echo') && seen.tools.includes('trigger-elicitation-request'));
       assert.equal(seen.echo, 'Echo: größe 😀');
       assert.equal(seen.resource[0], seen.resource[1]);
@@ -111,7 +112,7 @@ describe('clients', { timeout: 240000 }, () => {
       assert.match(seen.elicited, /declin/i);
       assert.match(seen.roots, /file:\/\/\/srv\/project/);
       assert.ok(seen.asked.includes('sampling/createMessage') && seen.asked.includes('elicitation/create'));
-      assert.equal(seen.missing, -32002);
+      assert.equal(seen.missing, modern ? -32602 : -32002);
     });
   }
 
