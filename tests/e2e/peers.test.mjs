@@ -7,10 +7,10 @@ import {
   CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema, LoggingMessageNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { connect, names } from './lib/clients.mjs';
-import { eventually, Gateway, temporaryDirectory } from './lib/gateway.mjs';
+import { alive, descendants, eventually, Gateway, temporaryDirectory } from './lib/gateway.mjs';
 import {
   demoHttp, demoStdio, everythingHttp, everythingStdio, fastmcpHttp, fastmcpStdio, filesystemStdio, httpTarget, memoryStdio,
-  sequentialThinkingStdio, sseTarget,
+  npxStdio, sequentialThinkingStdio, sseTarget,
 } from './lib/upstreams.mjs';
 
 /** A gateway with one target that one user may use in full. */
@@ -199,6 +199,18 @@ test('server-memory and server-sequential-thinking over stdio', { timeout: 12000
   assert.equal(JSON.parse(thought.content[0].text).thoughtNumber, 1);
   assert.equal(thought.isError ?? false, false);
   await client.end();
+});
+
+test('a server that npx starts ends with everything between', { timeout: 120000 }, async (t) => {
+  const { gateway, user } = await stand(npxStdio('mcp-server-sequential-thinking'));
+  t.after(() => gateway.stop());
+  const client = await connect(gateway, user.token);
+  assert.deepEqual(names((await client.listTools()).tools), ['sequentialthinking']);
+  const processes = await descendants(gateway.process.child.pid);
+  assert.ok(processes.length >= 2, `npx and the server: ${processes}`);
+  await client.end();
+  await gateway.stop();
+  await eventually('the end of all of them', () => !processes.some(alive));
 });
 
 for (const [transport, open] of [

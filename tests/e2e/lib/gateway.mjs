@@ -1,6 +1,6 @@
 // Starts the mcpgw program in a directory of its own and talks to its REST API.
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after } from 'node:test';
@@ -40,6 +40,19 @@ export function alive(pid) {
   } catch {
     return false;
   }
+}
+
+/** The ids of all processes that `pid` has started, directly or not. */
+export async function descendants(pid) {
+  const parents = [];
+  for (const entry of await readdir('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    const stat = await readFile(`/proc/${entry}/stat`, 'utf8').catch(() => '');
+    parents.push([Number(entry), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])]);
+  }
+  const found = [pid];
+  for (const parent of found) found.push(...parents.filter(([, of]) => of === parent).map(([child]) => child));
+  return found.slice(1);
 }
 
 /** Removed when the tests have ended. */

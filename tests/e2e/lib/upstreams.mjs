@@ -23,6 +23,8 @@ export const everythingStdio = stdioTarget(process.execPath, EVERYTHING, 'stdio'
 export const filesystemStdio = (directory) => stdioTarget(process.execPath, FILESYSTEM, directory);
 export const memoryStdio = stdioTarget(process.execPath, MEMORY);
 export const sequentialThinkingStdio = stdioTarget(process.execPath, SEQUENTIAL_THINKING);
+/** A program of these packages as people start it, without asking a registry. */
+export const npxStdio = (program) => stdioTarget('npx', '--offline', '--prefix', path.dirname(modules), program);
 export const fastmcpStdio = stdioTarget(PYTHON[1], FASTMCP, 'stdio');
 export const demoStdio = stdioTarget(DEMO, '--stdio');
 
