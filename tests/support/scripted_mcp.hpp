@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "json/raw.hpp"
-#include "support/scripted_server.hpp"
+#include "scripted_server.hpp"
 
 namespace mcpgw::testing {
 

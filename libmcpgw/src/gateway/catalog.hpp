@@ -38,6 +38,7 @@ struct Listing {
   std::unordered_map<std::string, std::size_t> by_name;      ///< original -> index
   std::unordered_map<std::string, std::size_t> by_exported;  ///< with prefix -> index; tools and prompts only
   SteadyTime fetched;
+  bool endless = false;  ///< the server always had a next page: what came until the bound
 };
 
 /// Adds the items of one answer; a name that is there already is skipped. Returns how many were skipped.

@@ -107,8 +107,8 @@ void ClientCall::on_server_message(ServerMessage message) {
       reply->emit(make_notification(message.method, message.params));
       return;
     }
-    // Anything else concerns the session rather than this call.
-    if (connection) session->on_connection_message(connection, message);
+    // Anything else concerns all who use the connection rather than this call.
+    if (connection) connection->deliver(message);
     return;
   }
   const auto refuse = [&](const char* why) {
@@ -120,6 +120,7 @@ void ClientCall::on_server_message(ServerMessage message) {
     return;
   }
   if (!session->client_offers(message.method) || !connection) return refuse("The client does not offer this");
+  connection->remember_elicitation(message.params, session);
   const std::string asked = session->ask(connection->upstream_ptr(), message.id, message.method);
   AuditRecord row = audit;
   row.method = message.method;

@@ -77,6 +77,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
 
   /// What a server sends while it works on this call goes to this client.
   void on_server_message(ServerMessage message) override;
+  const void* client() const override { return session.get(); }
 };
 
 }  // namespace mcpgw::detail

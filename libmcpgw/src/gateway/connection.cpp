@@ -1,4 +1,5 @@
 #include "gateway/connection_pool.hpp"
+#include "gateway/session.hpp"
 #include "json/raw.hpp"
 
 namespace mcpgw::detail {
@@ -12,6 +13,9 @@ constexpr std::size_t kMaxItems = 100000;
 constexpr auto kUnannouncedTtl = std::chrono::seconds(60);
 /// A list this young is not asked for again.
 constexpr auto kMinAge = std::chrono::milliseconds(500);
+/// Of all pages together: a slow server's list may take longer than whoever asks for it waits.
+constexpr int kListTimeouts = 6;
+constexpr auto kFirstListRetry = std::chrono::milliseconds(1000);
 
 std::int64_t ticks(SteadyTime time) { return time.time_since_epoch().count(); }
 
@@ -30,7 +34,7 @@ UpstreamEvents UpstreamConnection::events() {
   UpstreamEvents out;
   const std::weak_ptr<UpstreamConnection> weak = weak_from_this();
   out.on_message = [weak](ServerMessage message) {
-    if (auto self = weak.lock()) self->on_message(message);
+    if (auto self = weak.lock()) self->deliver(message);
   };
   out.on_lost = [weak](Error error) {
     if (auto self = weak.lock()) self->on_lost(error);
@@ -55,47 +59,78 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::listing(ListKin
   bool waited = false;
   for (;;) {
     std::shared_ptr<AsyncEvent> loading;
-    bool load_now = false;
     {
       const std::lock_guard lock(mutex_);
       Cache& cache = caches_[index(kind)];
       if (cache.listing) {
         const auto age = steady_clock::now() - cache.listing->fetched;
-        if (waited || announced || age < (fresh ? steady_clock::duration(kMinAge) : kUnannouncedTtl))
+        const bool kept = announced && !cache.listing->endless;
+        if (waited || kept || age < (fresh ? steady_clock::duration(kMinAge) : kUnannouncedTtl))
           co_return cache.listing;
       } else if (waited && cache.error) {
         co_return *cache.error;
       }
-      if (!cache.loading) {
-        cache.loading = std::make_shared<AsyncEvent>();
-        load_now = true;
-      }
-      loading = cache.loading;
-    }
-    if (load_now) {
-      // Detached: others wait for it, and the caller's deadline must not end it for them.
-      Loop::current()->spawn([](std::shared_ptr<UpstreamConnection> self, ListKind what,
-                                std::shared_ptr<AsyncEvent> loaded) -> Task<void> {
-        std::uint64_t generation;
-        {
-          const std::lock_guard lock(self->mutex_);
-          generation = self->caches_[index(what)].generation;
-        }
-        auto result = co_await self->load(what);
-        {
-          const std::lock_guard lock(self->mutex_);
-          Cache& cache = self->caches_[index(what)];
-          cache.loading = nullptr;
-          cache.error = result ? std::nullopt : std::optional<Error>(result.error());
-          if (result && generation == cache.generation) cache.listing = *result;
-        }
-        loaded->set();
-      }(shared_from_this(), kind, loading));
+      loading = start_loading_locked(kind);
     }
     if (!co_await loading->wait(deadline))
       co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout",
                       "The server did not list its items in time");
     waited = true;
+  }
+}
+
+std::shared_ptr<AsyncEvent> UpstreamConnection::start_loading_locked(ListKind kind) {
+  Cache& cache = caches_[index(kind)];
+  if (cache.loading) return cache.loading;
+  cache.loading = std::make_shared<AsyncEvent>();
+  // Detached: others wait for it, and one caller's deadline must not end it for them. Posted: it takes the
+  // lock.
+  Loop& loop = core_->runtime->impl().any_loop();
+  loop.post([&loop, self = shared_from_this(), kind, loading = cache.loading] {
+    loop.spawn(keep_loaded(self, kind, loading));
+  });
+  return cache.loading;
+}
+
+Task<void> UpstreamConnection::keep_loaded(std::shared_ptr<UpstreamConnection> self, ListKind kind,
+                                           std::shared_ptr<AsyncEvent> loaded) {
+  std::uint64_t generation;
+  {
+    const std::lock_guard lock(self->mutex_);
+    generation = self->caches_[index(kind)].generation;
+  }
+  auto result = co_await self->load(kind);
+  const auto now = steady_clock::now();
+  bool recovered = false;
+  {
+    const std::lock_guard lock(self->mutex_);
+    Cache& cache = self->caches_[index(kind)];
+    cache.loading = nullptr;
+    cache.error = result ? std::nullopt : std::optional<Error>(result.error());
+    if (result) {
+      recovered = std::exchange(cache.failures, 0) > 0;
+      if (generation == cache.generation) cache.listing = *result;
+    } else {
+      cache.retry_at = now + kFirstListRetry * (1 << std::min(cache.failures++, 6));
+    }
+  }
+  loaded->set();
+  if (!self->usable()) co_return;  // that is another fault
+  std::optional<std::string> fault;
+  if (!result)
+    fault = std::string(list_method(kind)) + ": " + result.error().message;
+  else if ((*result)->endless)
+    fault = std::string(list_method(kind)) + ": the list does not end";
+  self->core_->pool->report_list(*self, kind, std::move(fault));
+  if (recovered) self->core_->sessions->schedule_announcements();
+}
+
+void UpstreamConnection::retry_lists(SteadyTime now) {
+  if (!usable() || !attached()) return;
+  const std::lock_guard lock(mutex_);
+  for (const ListKind kind : {ListKind::tools, ListKind::resources, ListKind::templates, ListKind::prompts}) {
+    const Cache& cache = caches_[index(kind)];
+    if (cache.error && !cache.loading && cache.retry_at <= now) (void)start_loading_locked(kind);
   }
 }
 
@@ -111,7 +146,8 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind k
   std::optional<std::string> cursor;
   std::set<std::string> seen;
   const auto timeout = core_->options.upstream.list_timeout;
-  for (std::size_t page = 0; page < kMaxPages; ++page) {
+  const SteadyTime give_up = steady_clock::now() + timeout * kListTimeouts;
+  for (std::size_t page = 1;; ++page) {
     UpstreamCall call;
     call.method = list_method(kind);
     if (cursor) call.params = R"({"cursor":)" + raw::quote(*cursor) + "}";
@@ -126,86 +162,16 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind k
                  {{"target", target().name}, {"count", std::to_string(skipped)}});
     const auto next = raw::string_value(raw::find(answer->payload, "nextCursor"));
     if (!next) break;
-    if (!seen.insert(*next).second || out->items.size() > kMaxItems) {
-      core_->log(LogLevel::warn, "upstream", "the list does not end: the same page came again",
-                 {{"target", target().name}});
-      core_->pool->note(target(), "the list of " + std::string(list_member(kind)) + " does not end");
+    // What there is until then is served.
+    if (!seen.insert(*next).second || page == kMaxPages || out->items.size() > kMaxItems ||
+        steady_clock::now() > give_up) {
+      out->endless = true;
       break;
     }
     cursor = *next;
   }
   out->fetched = steady_clock::now();
   co_return std::shared_ptr<const Listing>(std::move(out));
-}
-
-void UpstreamConnection::attach(const std::shared_ptr<ConnectionListener>& listener) {
-  const std::lock_guard lock(mutex_);
-  for (const auto& known : listeners_)
-    if (known.lock() == listener) return;
-  std::erase_if(listeners_, [](const auto& known) { return known.expired(); });
-  listeners_.push_back(listener);
-}
-
-void UpstreamConnection::detach(const ConnectionListener* listener) {
-  const std::lock_guard lock(mutex_);
-  std::erase_if(listeners_, [&](const auto& known) {
-    const auto alive = known.lock();
-    return !alive || alive.get() == listener;
-  });
-}
-
-bool UpstreamConnection::attached() const {
-  const std::lock_guard lock(mutex_);
-  for (const auto& known : listeners_)
-    if (!known.expired()) return true;
-  return false;
-}
-
-void UpstreamConnection::on_message(const ServerMessage& message) {
-  std::optional<ListKind> changed;
-  if (message.method == "notifications/tools/list_changed") changed = ListKind::tools;
-  if (message.method == "notifications/prompts/list_changed") changed = ListKind::prompts;
-  if (message.method == "notifications/resources/list_changed") changed = ListKind::resources;
-  std::vector<std::shared_ptr<ConnectionListener>> listeners;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto drop = [this](ListKind kind) {
-      Cache& cache = caches_[index(kind)];
-      cache.listing = nullptr;
-      ++cache.generation;
-    };
-    if (changed) drop(*changed);
-    if (changed == ListKind::resources) drop(ListKind::templates);
-    for (const auto& known : listeners_)
-      if (auto listener = known.lock()) listeners.push_back(std::move(listener));
-  }
-  const auto self = shared_from_this();
-  if (!message.id.empty()) {
-    // A request that belongs to no call: only a connection with a single session tells whom to ask.
-    if (listeners.size() == 1) {
-      listeners.front()->on_connection_message(self, message);
-    } else {
-      upstream_->respond(message.id, "error", R"({"code":-32601,"message":"Not available here"})");
-    }
-    return;
-  }
-  if (message.method == "notifications/message" && listeners.size() > 1 &&
-      !binding_->subject.starts_with("user:"))
-    return;  // on a shared process nobody knows whose line it is
-  for (const auto& listener : listeners) listener->on_connection_message(self, message);
-}
-
-void UpstreamConnection::on_lost(const Error& error) {
-  std::vector<std::shared_ptr<ConnectionListener>> listeners;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& known : listeners_)
-      if (auto listener = known.lock()) listeners.push_back(std::move(listener));
-  }
-  const auto self = shared_from_this();
-  core_->pool->report(target(), binding_->key, error, error.message, nullptr);
-  core_->pool->forget(self);
-  for (const auto& listener : listeners) listener->on_connection_lost(self);
 }
 
 UpstreamConnection::Use::Use(std::shared_ptr<UpstreamConnection> connection)

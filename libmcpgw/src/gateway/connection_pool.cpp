@@ -20,6 +20,25 @@ constexpr auto kOpenTimeout = std::chrono::seconds(60);
 constexpr auto kFirstBackoff = milliseconds(1000);
 constexpr auto kMaxBackoff = milliseconds(60000);
 constexpr auto kForgetFailure = std::chrono::minutes(10);
+constexpr std::size_t kMaxWaiting = 10000;     // listeners of one failed connection
+constexpr std::size_t kMaxRetriesAtOnce = 16;  // begun by one sweep
+
+milliseconds backoff_after(int failures) {
+  return std::min<milliseconds>(kFirstBackoff * (1 << std::min(failures, 6)), kMaxBackoff);
+}
+
+/// Spreads what would be tried again in the same moment: up to a fifth later, by the key's own digits.
+milliseconds spread(milliseconds delay, const std::string& key) {
+  const auto digits = std::strtoul(key.substr(0, 4).c_str(), nullptr, 16);
+  return delay + delay * static_cast<int>(digits) / (0xffff * 5);
+}
+
+/// Whether time heals it. What is switched off stays so, and what lacks room must not take others' for
+/// nobody.
+bool may_pass(const Error& error) {
+  return error.reason != kSuperseded && error.reason != "instance_limit" &&
+         error.reason != "transport_disabled" && error.reason != "kubernetes_disabled";
+}
 
 void add(std::string& out, std::string_view part) {
   out += std::to_string(part.size());
@@ -104,6 +123,7 @@ Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& pri
       add(identity, value);
     }
     add(identity, out->credential);
+    if (client.exact) add(identity, client.capabilities);
   } else {
     auto access = http_target_access(*target, out->env, *credential);
     if (!access) return access.error();
@@ -122,8 +142,23 @@ Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& pri
   return std::shared_ptr<const Binding>(std::move(out));
 }
 
+void ConnectionPool::wait(Slot& slot, const std::shared_ptr<ConnectionListener>& listener) {
+  if (!listener) return;
+  std::erase_if(slot.waiting, [&](const auto& known) {
+    const auto alive = known.lock();
+    return !alive || alive == listener;
+  });
+  if (slot.waiting.size() < kMaxWaiting) slot.waiting.push_back(listener);
+}
+
+void ConnectionPool::tell(const Waiting& waiting, const std::string& target_id) {
+  for (const auto& weak : waiting)
+    if (const auto listener = weak.lock()) listener->on_target_ready(target_id);
+}
+
 Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(
-    std::shared_ptr<const Binding> binding, SteadyTime deadline) {
+    std::shared_ptr<const Binding> binding, SteadyTime deadline,
+    std::shared_ptr<ConnectionListener> waiting) {
   const auto core = core_.lock();
   if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
   bool waited = false;
@@ -136,19 +171,24 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(
       Slot& slot = slots_[binding->key];
       if (slot.connection && slot.connection->usable()) co_return slot.connection;
       if (!slot.opening) {
-        if (slot.error && (waited || slot.retry_at > steady_clock::now())) co_return *slot.error;
+        if (slot.error && (waited || slot.retry_at > steady_clock::now())) {
+          if (may_pass(*slot.error)) wait(slot, waiting);
+          co_return *slot.error;
+        }
         slot.connection = nullptr;
         slot.binding = binding;
         slot.opening = std::make_shared<AsyncEvent>();
         open_now = true;
+      } else if (steady_clock::now() >= deadline) {
+        wait(slot, waiting);
+        co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout",
+                        "The server did not get ready in time");
       }
       opening = slot.opening;
     }
     // Detached: others wait for it, and the caller's deadline must not end it for them.
     if (open_now) Loop::current()->spawn(open(core, binding, opening));
-    if (!co_await opening->wait(deadline))
-      co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout",
-                      "The server did not get ready in time");
+    (void)co_await opening->wait(deadline);
     waited = true;
   }
 }
@@ -166,6 +206,7 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
     report(*binding->target, binding->key, result.error(), result.error().message, nullptr);
   }
   std::shared_ptr<UpstreamConnection> unwanted;
+  Waiting waiting;
   {
     const std::lock_guard lock(mutex_);
     Slot& slot = slots_[binding->key];
@@ -177,25 +218,26 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
     } else if (outdated_now) {
       slot.error = superseded();
       slot.retry_at = {};
+      waiting.swap(slot.waiting);
     } else if (result) {
       if (!closed_) slot.connection = *result;
       slot.error = std::nullopt;
       slot.failures = 0;
+      waiting.swap(slot.waiting);
+      health_[binding->target->id].transport = (*result)->upstream().transport();
     } else {
       slot.error = result.error();
+      const auto backoff = backoff_after(slot.failures++);
+      const auto now = steady_clock::now();
       // A child that keeps dying is not started again at once; a refused connection costs little to try.
-      if (binding->target->is_process()) {
-        const auto backoff =
-            std::min<milliseconds>(kFirstBackoff * (1 << std::min(slot.failures, 6)), kMaxBackoff);
-        slot.retry_at = steady_clock::now() + backoff;
-      } else {
-        slot.retry_at = steady_clock::now();
-      }
-      ++slot.failures;
+      slot.retry_at = binding->target->is_process() && may_pass(*slot.error) ? now + backoff : now;
+      slot.next_try = now + spread(backoff, binding->key);
+      if (!may_pass(*slot.error)) slot.waiting.clear();
     }
   }
   if (unwanted) unwanted->close();
   opened->set();
+  tell(waiting, binding->target->id);
 }
 
 Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
@@ -231,21 +273,10 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
   }
 
   switch (target.transport_type) {
-    case TransportType::streamable_http: {
-      auto client = http_client(*core, target);
-      if (!client) co_return client.error();
-      const auto url = parse_url(binding->access.url);
-      if (!url)
-        co_return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's URL cannot be used");
-      HttpUpstreamOptions options;
-      options.client = *client;
-      options.url = *url;
-      options.headers = binding->access.headers;
-      options.max_message = core->options.limits.upstream_bytes;
-      options.farewells = core->farewells;
-      auto upstream =
-          co_await open_http_upstream(home, std::move(options), binding->client, connection->events(),
-                                      std::min(deadline, steady_clock::now() + binding->timeout));
+    case TransportType::streamable_http:
+    case TransportType::sse: {
+      auto upstream = co_await connect_http(core, binding, connection->events(),
+                                            std::min(deadline, steady_clock::now() + binding->timeout));
       co_return finish(std::move(upstream));
     }
     case TransportType::stdio: {
@@ -276,10 +307,57 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
     }
     case TransportType::kubernetes:
       co_return disabled("kubernetes_disabled", "Kubernetes targets are switched off");
-    case TransportType::sse:
-      co_return disabled("transport_disabled", "This build does not connect to HTTP+SSE targets");
   }
   co_return disabled("transport_disabled", "The transport is not known");
+}
+
+/// A target of Streamable HTTP may be a server of the older transport: it is found out by asking (2025-11-25,
+/// basic/transports, "Backwards Compatibility"), and remembered until it is found to be wrong.
+Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_http(std::shared_ptr<GatewayCore> core,
+                                                                     std::shared_ptr<const Binding> binding,
+                                                                     UpstreamEvents events,
+                                                                     SteadyTime deadline) {
+  const Target& target = *binding->target;
+  Loop& home = *Loop::current();
+  auto client = http_client(*core, target);
+  if (!client) co_return client.error();
+  const auto url = parse_url(binding->access.url);
+  if (!url)
+    co_return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's URL cannot be used");
+  HttpUpstreamOptions options;
+  options.client = *client;
+  options.url = *url;
+  options.headers = binding->access.headers;
+  options.max_message = core->options.limits.upstream_bytes;
+  options.farewells = core->farewells;
+  if (target.transport_type == TransportType::sse)
+    co_return co_await open_sse_upstream(home, std::move(options), binding->client, std::move(events),
+                                         deadline);
+  const auto place = std::make_pair(target.version, binding->access.url);
+  bool was_older;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = older_.find(target.id);
+    was_older = it != older_.end() && it->second == place;
+  }
+  if (was_older) {
+    HttpRefusal refusal;
+    auto older = co_await open_sse_upstream(home, options, binding->client, events, deadline, &refusal);
+    if (older || refusal.status == 0) co_return older;
+    const std::lock_guard lock(mutex_);
+    older_.erase(target.id);
+  }
+  HttpRefusal refusal;
+  auto upstream = co_await open_http_upstream(home, options, binding->client, events, deadline, &refusal);
+  if (upstream || !refusal.suggests_sse() || was_older) co_return upstream;
+  HttpRefusal older_refusal;
+  auto older =
+      co_await open_sse_upstream(home, std::move(options), binding->client, events, deadline, &older_refusal);
+  // That it is no such server is no news.
+  if (!older) co_return older_refusal.status == 0 ? std::move(older) : std::move(upstream);
+  const std::lock_guard lock(mutex_);
+  older_[target.id] = place;
+  co_return older;
 }
 
 Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const GatewayCore& core,
@@ -349,6 +427,7 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
   const auto drain = core ? core->options.upstream.drain : milliseconds(0);
   std::vector<std::shared_ptr<UpstreamConnection>> found;
   std::vector<std::shared_ptr<AsyncEvent>> opening;
+  std::vector<std::pair<Waiting, std::string>> waiting;
   {
     const std::lock_guard lock(mutex_);
     for (auto it = slots_.begin(); it != slots_.end();) {
@@ -363,6 +442,8 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
         retired_.push_back(slot.connection);
         slot.connection = nullptr;
       }
+      if (!slot.waiting.empty())
+        waiting.emplace_back(std::exchange(slot.waiting, {}), slot.binding->target->id);
       if (!slot.opening) {
         it = slots_.erase(it);
         continue;
@@ -376,6 +457,7 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
   }
   for (const auto& event : opening) event->set();
   for (const auto& connection : found) connection->retire(steady_clock::now() + drain);
+  for (const auto& [listeners, target_id] : waiting) tell(listeners, target_id);
   if (count) *count = static_cast<int>(found.size());
 }
 
@@ -416,6 +498,7 @@ void ConnectionPool::on_change(const RepositoryChange& change) {
         health_.erase(change.id);
         clients_.erase(change.id);
         limits_.erase(change.id);
+        older_.erase(change.id);
       }
       break;
     case Kind::user:
@@ -449,12 +532,48 @@ void ConnectionPool::forget(const std::shared_ptr<UpstreamConnection>& connectio
   const auto it = slots_.find(connection->binding().key);
   if (it != slots_.end() && it->second.connection == connection) it->second.connection = nullptr;
   if (connection->in_flight() > 0) retired_.push_back(connection);
+  if (const auto health = health_.find(connection->target().id); health != health_.end())
+    std::erase_if(health->second.list_faults,
+                  [&](const std::string& fault) { return fault.starts_with(connection->binding().key); });
+}
+
+void ConnectionPool::lost(const std::shared_ptr<UpstreamConnection>& connection, const Error& error,
+                          const std::vector<std::shared_ptr<ConnectionListener>>& listeners) {
+  forget(connection);
+  const std::lock_guard lock(mutex_);
+  if (closed_ || listeners.empty()) return;
+  Slot& slot = slots_[connection->binding().key];
+  if (slot.connection || slot.opening) return;
+  slot.binding = connection->binding_ptr();
+  slot.error = error;
+  slot.retry_at = {};
+  slot.next_try = steady_clock::now() + spread(kFirstBackoff, slot.binding->key);
+  for (const auto& listener : listeners) wait(slot, listener);
+}
+
+void ConnectionPool::report_list(const UpstreamConnection& connection, ListKind kind,
+                                 std::optional<std::string> fault) {
+  const auto core = core_.lock();
+  if (!core) return;
+  const Target& target = connection.target();
+  const std::string id = connection.binding().key + ':' + std::string(list_member(kind));
+  {
+    const std::lock_guard lock(mutex_);
+    Health& health = health_[target.id];
+    const bool changed = fault ? health.list_faults.insert(id).second : health.list_faults.erase(id) > 0;
+    if (changed) health.since = core->clock->now();
+    if (fault) health.last_error = *fault;
+  }
+  if (fault)
+    core->log(LogLevel::warn, "upstream", "a list could not be read to its end",
+              {{"target", target.name}, {"list", std::string(list_method(kind))}, {"cause", *fault}});
 }
 
 void ConnectionPool::sweep(SteadyTime now) {
   const auto core = core_.lock();
   if (!core) return;
-  std::vector<std::shared_ptr<UpstreamConnection>> ended, overdue;
+  retry_failed(*core, now);
+  std::vector<std::shared_ptr<UpstreamConnection>> ended, overdue, live;
   {
     const std::lock_guard lock(mutex_);
     std::erase_if(retired_, [&](const auto& connection) {
@@ -479,13 +598,51 @@ void ConnectionPool::sweep(SteadyTime now) {
           slot.connection = nullptr;
         }
       }
-      const bool empty =
-          !slot.connection && !slot.opening && (!slot.error || now - slot.retry_at > kForgetFailure);
+      if (slot.connection) live.push_back(slot.connection);
+      const bool empty = !slot.connection && !slot.opening && slot.waiting.empty() &&
+                         (!slot.error || now - slot.retry_at > kForgetFailure);
       it = empty ? slots_.erase(it) : std::next(it);
     }
   }
   for (const auto& connection : ended) connection->retire(now);
   for (const auto& connection : overdue) connection->close();
+  for (const auto& connection : live) connection->retry_lists(now);
+}
+
+void ConnectionPool::retry_failed(GatewayCore& core, SteadyTime now) {
+  const auto due = [now](const Slot& slot) {
+    return slot.error && !slot.connection && !slot.opening && !slot.waiting.empty() && slot.next_try <= now;
+  };
+  std::vector<std::pair<std::string, Waiting>> candidates;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return;
+    for (const auto& [key, slot] : slots_)
+      if (due(slot) && candidates.size() < kMaxRetriesAtOnce) candidates.emplace_back(key, slot.waiting);
+  }
+  for (const auto& [key, waiting] : candidates) {
+    const bool wanted = std::any_of(waiting.begin(), waiting.end(), [](const auto& weak) {
+      const auto listener = weak.lock();
+      return listener && listener->waits_for_targets();
+    });
+    std::shared_ptr<const Binding> binding;
+    std::shared_ptr<AsyncEvent> opening;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto it = slots_.find(key);
+      if (closed_ || it == slots_.end() || !due(it->second)) continue;
+      if (!wanted) {
+        it->second.waiting.clear();
+        continue;
+      }
+      binding = it->second.binding;
+      opening = it->second.opening = std::make_shared<AsyncEvent>();
+    }
+    const auto held = core_.lock();
+    if (!held) return;
+    Loop& loop = core.runtime->impl().any_loop();
+    loop.post([this, &loop, held, binding, opening] { loop.spawn(open(held, binding, opening)); });
+  }
 }
 
 void ConnectionPool::close_all() {
@@ -549,9 +706,19 @@ TargetStatus ConnectionPool::status(const Target& target) const {
     out.last_error = it->second.last_error;
     if (it->second.since != Time{}) out.since = it->second.since;
     if (out.protocol_version) out.era = "legacy";
+    out.transport = it->second.transport;
   }
-  for (const auto& [key, slot] : slots_)
+  bool failing = false, waited_for = false;
+  for (const auto& [key, slot] : slots_) {
     if (slot.connection && slot.connection->target().id == target.id) ++out.instances;
+    if (slot.connection || !slot.error || !slot.binding || slot.binding->target->id != target.id) continue;
+    failing |= slot.error->reason != kSuperseded;
+    waited_for |= !slot.waiting.empty();
+  }
+  // Down: it fails, and nobody waits for it. Degraded: a part of it fails, or it is being tried again.
+  const auto health = health_.find(target.id);
+  const bool list_faults = health != health_.end() && !health->second.list_faults.empty();
+  if (list_faults || (failing && (waited_for || out.instances > 0))) out.state = "degraded";
   if (!target.enabled) out.state = "disabled";
   return out;
 }

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -33,21 +34,25 @@ inline constexpr const char* kSuperseded = "superseded";
 /// How often a call may meet a change of its target or values before it is told.
 inline constexpr int kMaxReopened = 5;
 
-/// Who hears what a server sends outside calls.
+/// Who hears what a server sends outside calls: a client's session. Its functions are called from any thread,
+/// and must not block.
 class ConnectionListener {
  public:
   virtual ~ConnectionListener() = default;
-  /// From any thread; must not block.
   virtual void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
                                      const ServerMessage& message) = 0;
   virtual void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) = 0;
+  /// A target that failed can be tried anew: it is connected, or what it is connected with has changed.
+  virtual void on_target_ready(const std::string& /*target_id*/) {}
+  /// Whether a target that cannot be used now is worth trying for this listener while nobody calls it.
+  virtual bool waits_for_targets() const { return false; }
 };
 
 /// Everything one principal's connection to one target is made with. Holds secrets.
 struct Binding {
   std::string key;  ///< 64 hex digits
   std::shared_ptr<const Target> target;
-  std::string user_id;     ///< of the principal it was resolved for
+  std::string user_id;  ///< of the principal it was resolved for
   /// Of a principal whom another issuer vouches for: they have no account here that could change.
   std::string external_role;
   std::vector<std::string> external_groups;
@@ -67,6 +72,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   UpstreamConnection(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding);
 
   const Binding& binding() const noexcept { return *binding_; }
+  const std::shared_ptr<const Binding>& binding_ptr() const noexcept { return binding_; }
   const Target& target() const noexcept { return *binding_->target; }
   Upstream& upstream() const noexcept { return *upstream_; }
   const std::shared_ptr<Upstream>& upstream_ptr() const noexcept { return upstream_; }
@@ -80,8 +86,25 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   std::shared_ptr<const Listing> known_listing(ListKind kind) const;
 
   void attach(const std::shared_ptr<ConnectionListener>& listener);
+  /// Ends what was done for it: its subscriptions, its part in the log level.
   void detach(const ConnectionListener* listener);
   bool attached() const;
+
+  /// A call on behalf of `listener`. Subscriptions are counted: the server sees one for all listeners, and
+  /// its end when the last one ends.
+  Task<Result<UpstreamAnswer>> request(UpstreamCall call, const ConnectionListener* listener);
+  /// The lowest level that `listener` wants to see, a name of RFC 5424; empty: no wish. The server is asked
+  /// for the lowest one of all listeners.
+  Task<void> want_log_level(const ConnectionListener* listener, std::string level);
+  /// The same wishes on a new connection, in the background.
+  void restore(const std::shared_ptr<ConnectionListener>& listener, std::string level,
+               std::vector<std::string> uris);
+  /// A message of the server that belongs to no call, wherever it came from.
+  void deliver(const ServerMessage& message);
+  /// `listener`'s client was sent to a URL: who learns that it is done there.
+  void remember_elicitation(std::string_view params, const std::shared_ptr<ConnectionListener>& listener);
+  /// Asks again for lists that failed, when their time has come. Called by the pool.
+  void retry_lists(SteadyTime now);
 
   /// Counts a running call while it exists.
   class Use {
@@ -111,12 +134,32 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
     std::shared_ptr<AsyncEvent> loading;
     std::optional<Error> error;
     std::uint64_t generation = 0;  ///< grows with each list_changed: a load begun before one is not kept
+    int failures = 0;
+    SteadyTime retry_at{};
+  };
+  /// One URI's subscription at the server.
+  struct Subscription {
+    std::set<const ConnectionListener*> holders;
+    bool active = false;
+    std::shared_ptr<AsyncEvent> busy;  ///< while it is being made or ended
   };
 
   UpstreamEvents events();
-  void on_message(const ServerMessage& message);
   void on_lost(const Error& error);
   Task<Result<std::shared_ptr<const Listing>>> load(ListKind kind);
+  /// Starts a load when none runs; the lock is held.
+  std::shared_ptr<AsyncEvent> start_loading_locked(ListKind kind);
+  static Task<void> keep_loaded(std::shared_ptr<UpstreamConnection> self, ListKind kind,
+                                std::shared_ptr<AsyncEvent> loaded);
+  Task<Result<UpstreamAnswer>> subscribe(UpstreamCall call, std::string uri,
+                                         const ConnectionListener* listener);
+  Task<Result<UpstreamAnswer>> unsubscribe(UpstreamCall call, std::string uri,
+                                           const ConnectionListener* listener);
+  /// The level to ask for when it is another than was asked for last; the lock is held.
+  std::optional<std::string> wanted_level_locked();
+  UpstreamCall control_call(std::string method, std::string params) const;
+  /// Runs on a loop of its own, when the connection still lives then.
+  void spawn_control(UpstreamCall call);
 
   const std::shared_ptr<GatewayCore> core_;
   const std::shared_ptr<const Binding> binding_;
@@ -131,6 +174,10 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   mutable std::mutex mutex_;  // guards what follows
   std::array<Cache, kListKinds> caches_;
   std::vector<std::weak_ptr<ConnectionListener>> listeners_;
+  std::map<std::string, Subscription> subscriptions_;  // by the server's URI
+  std::map<const ConnectionListener*, int> levels_;    // severities that were asked for
+  std::optional<int> level_;                           // what the server was told
+  std::deque<std::pair<std::string, std::weak_ptr<ConnectionListener>>> elicitations_;  // by id, oldest first
 };
 
 /// Safe from any thread.
@@ -144,9 +191,12 @@ class ConnectionPool {
                                               const ClientFacts& client, const std::string& session_id) const;
 
   /// The connection for a binding, opened when there is none. Errors: those of Upstream,
-  /// "transport_disabled", "kubernetes_disabled", "instance_limit", kSuperseded.
-  Task<Result<std::shared_ptr<UpstreamConnection>>> acquire(std::shared_ptr<const Binding> binding,
-                                                            SteadyTime deadline);
+  /// "transport_disabled", "kubernetes_disabled", "instance_limit", kSuperseded. After a failure it is tried
+  /// again in the background, with backoff, while `waiting` waits for targets, and that is told when it is
+  /// there.
+  Task<Result<std::shared_ptr<UpstreamConnection>>> acquire(
+      std::shared_ptr<const Binding> binding, SteadyTime deadline,
+      std::shared_ptr<ConnectionListener> waiting = nullptr);
 
   /// After changes in storage: connections whose values are no longer the current ones are retired.
   void on_change(const RepositoryChange& change);
@@ -157,6 +207,11 @@ class ConnectionPool {
   /// A listener has gone: HTTP sessions nobody uses any more are closed.
   void released(const std::shared_ptr<UpstreamConnection>& connection);
   void forget(const std::shared_ptr<UpstreamConnection>& connection);
+  /// It broke: those who had it may wait for another.
+  void lost(const std::shared_ptr<UpstreamConnection>& connection, const Error& error,
+            const std::vector<std::shared_ptr<ConnectionListener>>& listeners);
+  /// Whether one of the target's lists could be read to its end. `fault` is told to admins.
+  void report_list(const UpstreamConnection& connection, ListKind kind, std::optional<std::string> fault);
   /// Idle and overdue connections. Called about once a second.
   void sweep(SteadyTime now);
   void close_all();
@@ -176,19 +231,31 @@ class ConnectionPool {
     std::shared_ptr<const Binding> binding;
     std::optional<Error> error;
     int failures = 0;
-    SteadyTime retry_at{};
+    SteadyTime retry_at{};  ///< before it, a call does not try
+    SteadyTime next_try{};  ///< when the background does
+    std::vector<std::weak_ptr<ConnectionListener>> waiting;
   };
+  using Waiting = std::vector<std::weak_ptr<ConnectionListener>>;
   struct Health {
     std::string state = "idle";
     std::optional<std::string> version;
     std::optional<std::string> last_error;
+    std::optional<std::string> transport;
+    std::set<std::string> list_faults;  ///< "<key>:<member>" of lists that could not be read
     Time since{};
   };
 
+  static void wait(Slot& slot, const std::shared_ptr<ConnectionListener>& listener);
+  static void tell(const Waiting& waiting, const std::string& target_id);
+  Task<Result<std::shared_ptr<Upstream>>> connect_http(std::shared_ptr<GatewayCore> core,
+                                                       std::shared_ptr<const Binding> binding,
+                                                       UpstreamEvents events, SteadyTime deadline);
   Task<void> open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                   std::shared_ptr<AsyncEvent> opened);
   Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<GatewayCore> core,
                                                             std::shared_ptr<const Binding> binding);
+  /// Tries again what failed and is waited for.
+  void retry_failed(GatewayCore& core, SteadyTime now);
   Result<std::shared_ptr<HttpClient>> http_client(const GatewayCore& core, const Target& target);
   Status reserve_process(const GatewayCore& core, const Binding& binding);
   void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr);
@@ -203,6 +270,8 @@ class ConnectionPool {
   std::map<std::string, Health> health_;                                                  // by target id
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
   std::map<std::string, std::shared_ptr<ConcurrencyLimit>> limits_;                       // by target id
+  std::map<std::string, std::pair<std::uint64_t, std::string>>
+      older_;  // by target id: which version of it, at which URL, spoke HTTP+SSE
   bool closed_ = false;
 };
 

@@ -66,7 +66,12 @@ Task<void> run_test(std::shared_ptr<GatewayCore> core, Principal principal,
   out->era = "legacy";
   out->protocol_version = facts.protocol_version;
   out->server_info = facts.server_info;
-  step("initialize", true, "MCP " + facts.protocol_version);
+  const std::string_view transport = (*connection)->upstream().transport();
+  step("initialize", true,
+       "MCP " + facts.protocol_version +
+           (transport == "streamable-http" ? " over Streamable HTTP"
+            : transport == "sse"           ? " over HTTP+SSE"
+                                           : ""));
   out->ok = true;
   const std::pair<ListKind, int TargetTest::*> lists[] = {{ListKind::tools, &TargetTest::tools},
                                                           {ListKind::resources, &TargetTest::resources},

@@ -36,19 +36,41 @@ constexpr FailureText kFailures[] = {
     {"kubernetes_disabled", "needs Kubernetes, which is switched off", 503},
 };
 
-/// A place in the merged list. It holds no more than a client may know, and works on any replica.
-std::string page_cursor(std::size_t offset, std::size_t total) {
-  return base64url("mcpgw1:" + std::to_string(offset) + ":" + std::to_string(total));
+/// A place in the merged list: behind which item of which target. Items that come or go before it move
+/// nothing, and it works on any replica. It holds no more than a client may know.
+struct Place {
+  std::string slug;
+  std::size_t index = 0;  ///< of the item, when it was written
+  std::string digest;     ///< of the item's name
+};
+
+std::string digest_of(const std::string& name) { return to_hex(sha256(name)).substr(0, 16); }
+
+std::string page_cursor(ListKind kind, const Target& target, std::size_t index, const Item& item) {
+  return base64url("mcpgw2:" + std::string(list_member(kind)) + ":" + target.slug + ":" +
+                   std::to_string(index) + ":" + digest_of(item.name));
 }
 
-std::optional<std::size_t> read_cursor(std::string_view text) {
+std::optional<Place> read_cursor(ListKind kind, std::string_view text) {
+  if (text.size() > 512) return std::nullopt;
   const auto plain = from_base64url(text);
-  if (!plain || !plain->starts_with("mcpgw1:")) return std::nullopt;
-  const auto colon = plain->find(':', 7);
-  if (colon == std::string::npos) return std::nullopt;
-  const auto offset = raw::int_value(plain->substr(7, colon - 7));
-  if (!offset || *offset <= 0) return std::nullopt;
-  return static_cast<std::size_t>(*offset);
+  if (!plain) return std::nullopt;
+  const auto parts = split(*plain, ':');
+  if (parts.size() != 5 || parts[0] != "mcpgw2" || parts[1] != list_member(kind) || parts[2].empty() ||
+      parts[4].size() != 16)
+    return std::nullopt;
+  const auto index = raw::int_value(parts[3]);
+  if (!index || *index < 0) return std::nullopt;
+  return Place{parts[2], static_cast<std::size_t>(*index), parts[4]};
+}
+
+/// Where in the target's list the next page begins.
+std::size_t resume_at(const std::vector<Item>& items, const Place& place) {
+  if (place.index < items.size() && digest_of(items[place.index].name) == place.digest)
+    return place.index + 1;
+  for (std::size_t i = 0; i < items.size(); ++i)
+    if (digest_of(items[i].name) == place.digest) return i + 1;
+  return std::min(place.index, items.size());  // it is gone: its successors moved up
 }
 
 bool says_not_found(std::string_view error) {
@@ -196,42 +218,42 @@ Task<std::string> McpEndpoint::dispatch(Call call) {
 }
 
 Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
-  std::size_t offset = 0;
+  std::optional<Place> place;
   if (const std::string_view cursor = raw::find(call->params, "cursor");
       !cursor.empty() && cursor != "null") {
     const auto text = raw::string_value(cursor);
-    const auto place = text ? read_cursor(*text) : std::nullopt;
+    if (text) place = read_cursor(kind, *text);
     if (!place) co_return invalid_params(*call, "The cursor is not one of this server's");
-    offset = *place;
   }
   const auto view = call->session->view(call->principal);
   // Only the first page asks the targets again: later ones continue the same list.
-  const auto gathered = co_await gather(call->session, call->principal, view, kind, offset == 0);
-  std::string items;
-  std::size_t index = 0, written = 0;
-  bool more = false;
+  const auto gathered = co_await gather(call->session, call->principal, view, kind, !place);
+  std::string items, last, next;
+  std::size_t written = 0;
   for (const Gathered& one : gathered) {
-    if (!one.listing) continue;
+    if (!next.empty()) break;
+    if (!one.listing || (place && one.target->slug < place->slug)) continue;
+    const auto& all = one.listing->items;
     const bool prefixed = view->prefixed(*one.target);
-    for (const Item& item : one.listing->items) {
+    for (std::size_t i = place && one.target->slug == place->slug ? resume_at(all, *place) : 0;
+         i < all.size(); ++i) {
+      const Item& item = all[i];
       if (!core_->policy->evaluate(call->principal, one.target->id, policy_type(kind), item.name).allowed())
         continue;
-      if (index++ < offset) continue;
       if (written == kPageSize) {
-        more = true;
-        continue;
+        next = std::move(last);
+        break;
       }
       if (!items.empty()) items += ',';
       items += prefixed ? export_item(kind, one.target->slug, item) : item.json;
-      ++written;
+      if (++written == kPageSize) last = page_cursor(kind, *one.target, i, item);
     }
   }
-  if (offset > 0 && offset > index) co_return invalid_params(*call, "The cursor is not one of this server's");
   call->session->remember_list(kind, call->session->fingerprint(call->principal, kind));
   call->audit.response_status = 200;
   call->audit.decision = "allow";
   std::string result = "{\"" + std::string(list_member(kind)) + "\":[" + items + "]";
-  if (more) result += R"(,"nextCursor":)" + raw::quote(page_cursor(offset + written, index));
+  if (!next.empty()) result += R"(,"nextCursor":)" + raw::quote(next);
   result += '}';
   co_return make_result(call->id, result);
 }
@@ -320,11 +342,17 @@ Task<std::string> McpEndpoint::resource(Call call) {
   std::string params = route->original == *uri
                            ? std::string(call->params)
                            : raw::with_member(call->params, "uri", raw::quote(route->original));
-  std::string text = co_await forward(call, std::move(*route), ResourceType::resource, std::move(params));
-  if (call->audit.response_status == 200) {
-    if (call->method == "resources/subscribe") call->session->subscribe(*uri, true);
-    if (call->method == "resources/unsubscribe") call->session->subscribe(*uri, false);
+  // Remembered first: what the server says of it may come before its answer.
+  const bool was_subscribed = call->session->subscribed(*uri);
+  const bool subscribes = call->method == "resources/subscribe";
+  if (subscribes) {
+    call->session->subscribe(*uri, true);
+    if (!call->session->subscribed(*uri)) co_return invalid_params(*call, "Too many subscriptions");
   }
+  std::string text = co_await forward(call, std::move(*route), ResourceType::resource, std::move(params));
+  const bool done = call->audit.response_status == 200;
+  if ((subscribes && !was_subscribed && !done) || (call->method == "resources/unsubscribe" && done))
+    call->session->subscribe(*uri, false);
   co_return text;
 }
 
@@ -358,21 +386,11 @@ Task<std::string> McpEndpoint::complete(Call call) {
 
 Task<std::string> McpEndpoint::set_level(Call call) {
   const auto level = raw::string_value(raw::find(call->params, "level"));
-  if (!level || log_severity(*level) < 0)
-    co_return invalid_params(*call, "params.level is not a log level");
+  if (!level || log_severity(*level) < 0) co_return invalid_params(*call, "params.level is not a log level");
   call->session->set_log_level(*level);
-  for (const auto& connection : call->session->connections()) {
-    // On a process that several users share the level is not one user's to set; lines are filtered per
-    // session.
-    if (!connection->upstream().facts().offers("logging") ||
-        !connection->binding().subject.starts_with("user:"))
-      continue;
-    UpstreamCall request;
-    request.method = "logging/setLevel";
-    request.params = R"({"level":)" + raw::quote(*level) + "}";
-    request.timeout = request.max_timeout = core_->options.upstream.list_timeout;
-    (void)co_await connection->upstream().request(std::move(request));
-  }
+  // A server is asked for what the most curious of its clients wants; each is shown its own part.
+  for (const auto& connection : call->session->connections())
+    if (connection->usable()) co_await connection->want_log_level(call->session.get(), *level);
   call->audit.response_status = 200;
   co_return make_result(call->id, "{}");
 }
@@ -435,7 +453,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     request.max_timeout = std::max(request.timeout, core_->options.upstream.max_timeout);
     request.observer = call;
     request.handle = call->handle;
-    auto answer = co_await (*connection)->upstream().request(std::move(request));
+    auto answer = co_await (*connection)->request(std::move(request), call->session.get());
     if (!answer) {
       if (answer.error().reason == "session_lost" && !sent_again && !call->handle->cancelled()) {
         sent_again = true;
@@ -450,6 +468,9 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
         co_return unknown_item(*call, kind, route.asked, "unknown_item", 404);
       row.response_status = 502;
       row.error_code = "upstream_error";
+      for (const std::string_view one :
+           raw::elements(raw::find(raw::find(answer->payload, "data"), "elicitations")))
+        (*connection)->remember_elicitation(one, call->session);
       co_return make_raw_error(call->id, answer->payload);
     }
     row.response_status = 200;

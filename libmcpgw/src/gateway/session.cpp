@@ -119,7 +119,7 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
       if (!made) co_return made.error();
       binding = std::move(*made);
     }
-    auto opened = co_await core_->pool->acquire(binding, deadline);
+    auto opened = co_await core_->pool->acquire(binding, deadline, shared_from_this());
     if (opened) {
       acquired = std::move(*opened);
     } else if (opened.error().reason != kSuperseded) {
@@ -143,6 +143,7 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
   }
   if (old != acquired) {
     acquired->attach(shared_from_this());
+    restore(acquired, principal);
     if (old) {
       old->detach(this);
       core_->pool->released(old);
@@ -418,11 +419,15 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
                                      R"({"code":-32601,"message":"The client does not offer this"})");
       return;
     }
+    connection->remember_elicitation(message.params, shared_from_this());
     const std::string asked = ask(connection->upstream_ptr(), message.id, message.method);
     send(make_request(asked, message.method, message.params));
     return;
   }
   if (message.method == "notifications/message") {
+    const int asked = log_severity(log_level());
+    const auto level = raw::string_value(raw::find(message.params, "level"));
+    if (asked >= 0 && level && log_severity(*level) < asked) return;
     send(make_notification(message.method, message.params));
     return;
   }
@@ -432,10 +437,16 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
       return;
     const bool prefixed = view(principal)->prefixed(target);
     const std::string exported = prefixed ? export_uri(target.slug, *uri) : *uri;
-    if (!subscribed(exported)) return;
-    send(make_notification(message.method, prefixed
+    // A client may name a resource without the prefix when only one target lists it.
+    const bool by_prefix = prefixed && subscribed(exported);
+    if (!by_prefix && !subscribed(*uri)) return;
+    send(make_notification(message.method, by_prefix
                                                ? raw::with_member(message.params, "uri", raw::quote(exported))
                                                : message.params));
+    return;
+  }
+  if (message.method == "notifications/elicitation/complete") {
+    send(make_notification(message.method, message.params));
     return;
   }
   if (message.method == "notifications/tools/list_changed" ||

@@ -116,6 +116,11 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
                              const ServerMessage& message) override;
   void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) override;
+  void on_target_ready(const std::string& target_id) override;
+  /// While its client listens, or was here a moment ago.
+  bool waits_for_targets() const override;
+  /// Connects, in the background, to those targets that it is not connected to.
+  void reopen_targets(const Principal& principal);
 
   /// Tells the client that lists of these kinds changed, if its own view did: at most once for what has
   /// happened since it last listed.
@@ -142,6 +147,10 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   };
 
   void send_locked(std::string message);
+  /// Connects to a target again and looks what it has now.
+  static Task<void> pursue(std::shared_ptr<Session> self, std::string target_id);
+  /// What the client asked for on earlier connections to this target is asked for on a new one.
+  void restore(const std::shared_ptr<UpstreamConnection>& connection, const Principal& principal);
 
   const std::shared_ptr<GatewayCore> core_;
   ClientFacts client_;       // set once

@@ -28,7 +28,7 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
 
   const ServerFacts& facts() const override { return facts_; }
   bool alive() const override { return !closed_.load(std::memory_order_acquire); }
-  std::string_view transport() const override { return posting_ != nullptr ? "sse" : "pipe"; }
+  std::string_view transport() const override { return posting_ != nullptr ? "sse" : "stdio"; }
 
   Task<Status> initialize(SteadyTime deadline) {
     channel_->start({[weak = weak_from_this()](std::string message) {

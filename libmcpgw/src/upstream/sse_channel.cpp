@@ -26,7 +26,7 @@ class SseChannel final : public PostingChannel, public std::enable_shared_from_t
         decoder_(options_.max_message) {}
 
   /// Up to and with the endpoint event.
-  Task<Status> connect(SteadyTime deadline) {
+  Task<Status> connect(SteadyTime deadline, HttpRefusal* refusal) {
     ClientRequest request;
     request.method = "GET";
     request.url = options_.url;
@@ -40,12 +40,13 @@ class SseChannel final : public PostingChannel, public std::enable_shared_from_t
       co_return sent.error();
     }
     stream_ = std::move(*sent);
+    const bool is_stream = is_media_type(stream_->headers, "text/event-stream");
+    if (refusal != nullptr && (stream_->status != 200 || !is_stream)) refusal->status = stream_->status;
     if (stream_->status != 200) {
       log(LogLevel::warn, "the server answered HTTP " + std::to_string(stream_->status));
       co_return http_status_error(stream_->status);
     }
-    if (!is_media_type(stream_->headers, "text/event-stream"))
-      co_return protocol_error("The server opened no event stream");
+    if (!is_stream) co_return protocol_error("The server opened no event stream");
     stream_->set_deadline(std::min(deadline, steady_clock::now() + kEndpointTimeout));
     while (!endpoint_) {
       auto more = co_await read_more();
@@ -224,17 +225,17 @@ class SseChannel final : public PostingChannel, public std::enable_shared_from_t
 
 Task<Result<std::shared_ptr<PostingChannel>>> open_sse_channel(
     Loop& home, HttpUpstreamOptions options, std::function<void(LogLevel, std::string)> on_log,
-    SteadyTime deadline) {
+    SteadyTime deadline, HttpRefusal* refusal) {
   auto channel = std::make_shared<SseChannel>(home, std::move(options), std::move(on_log));
-  auto status = co_await channel->connect(deadline);
+  auto status = co_await channel->connect(deadline, refusal);
   if (!status) co_return status.error();
   co_return std::static_pointer_cast<PostingChannel>(channel);
 }
 
 Task<Result<std::shared_ptr<Upstream>>> open_sse_upstream(Loop& home, HttpUpstreamOptions options,
                                                           ClientFacts client, UpstreamEvents events,
-                                                          SteadyTime deadline) {
-  auto channel = co_await open_sse_channel(home, std::move(options), events.on_log, deadline);
+                                                          SteadyTime deadline, HttpRefusal* refusal) {
+  auto channel = co_await open_sse_channel(home, std::move(options), events.on_log, deadline, refusal);
   if (!channel) co_return channel.error();
   co_return co_await open_posting_upstream(std::move(*channel), std::move(client), std::move(events),
                                            deadline);

@@ -35,6 +35,8 @@ struct ClientFacts {
   std::string protocol_version = "2025-11-25";  ///< asked for; the server may choose an older one
   std::string capabilities = "{}";
   std::string client_info;
+  /// Processes, too, are shared only with clients of the same capabilities.
+  bool exact = false;
 };
 
 /// A message that a server sent on its own account. `id` is raw JSON; empty for notifications.
@@ -118,7 +120,7 @@ class Upstream {
   /// Answers a ServerMessage with an id. `member` is "result" or "error", `payload` raw JSON.
   virtual void respond(std::string id, std::string_view member, std::string payload) = 0;
   virtual bool alive() const = 0;
-  /// How messages travel, for people: "streamable-http", "sse", "pipe".
+  /// How messages travel, for people: "streamable-http", "sse", "stdio" (any pipe).
   virtual std::string_view transport() const { return {}; }
   /// Ends the connection; running calls end with "upstream_closed".
   virtual void close() = 0;
@@ -133,9 +135,9 @@ struct HttpUpstreamOptions {
   std::shared_ptr<std::atomic<int>>
       farewells;  ///< counted while the closing DELETE is on its way; may be null
 };
-/// What a server answered to `initialize` instead of doing it.
+/// What a server answered instead of speaking a transport.
 struct HttpRefusal {
-  int status = 0;  ///< 0: it did not get that far
+  int status = 0;  ///< 0: it spoke it, or could not be asked
   /// A server of the older transport is to be looked for (2025-11-25, basic/transports, "Backwards
   /// Compatibility").
   bool suggests_sse() const { return status == 400 || status == 404 || status == 405; }
@@ -149,7 +151,8 @@ Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstr
 /// everything, messages are POSTed to the endpoint that the stream's first event names.
 Task<Result<std::shared_ptr<Upstream>>> open_sse_upstream(Loop& home, HttpUpstreamOptions options,
                                                           ClientFacts client, UpstreamEvents events,
-                                                          SteadyTime deadline);
+                                                          SteadyTime deadline,
+                                                          HttpRefusal* refusal = nullptr);
 
 /// A channel whose messages travel as requests of their own: each may carry headers, and may fail alone.
 class PostingChannel : public MessageChannel {
@@ -164,7 +167,7 @@ class PostingChannel : public MessageChannel {
 /// Opens the event stream and reads the endpoint from it.
 Task<Result<std::shared_ptr<PostingChannel>>> open_sse_channel(
     Loop& home, HttpUpstreamOptions options, std::function<void(LogLevel, std::string)> on_log,
-    SteadyTime deadline);
+    SteadyTime deadline, HttpRefusal* refusal = nullptr);
 
 /// Initialises a server at the other end of a channel.
 Task<Result<std::shared_ptr<Upstream>>> open_channel_upstream(std::shared_ptr<MessageChannel> channel,
