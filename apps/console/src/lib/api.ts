@@ -21,13 +21,14 @@ interface Answer {
   headers: Headers;
 }
 
-async function ask(method: string, path: string, body?: unknown): Promise<Answer> {
+/** `last`: it goes out even when the page is closed at the same moment. */
+async function ask(method: string, path: string, body?: unknown, last = false): Promise<Answer> {
   const headers: Record<string, string> = {};
   if (token) headers['Authorization'] = `Bearer ${token}`;
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   let response: Response;
   try {
-    const init: RequestInit = { method, headers, cache: 'no-store', credentials: 'omit', redirect: 'error',
+    const init: RequestInit = { method, headers, keepalive: last, cache: 'no-store', credentials: 'omit', redirect: 'error',
       signal: AbortSignal.timeout(20_000) };
     if (body !== undefined) init.body = JSON.stringify(body);
     response = await fetch(gatewayUrl(path), init);
@@ -61,7 +62,7 @@ export const register = async (email: string, password: string, setupToken: stri
     .body as Entrance;
 
 export const logout = async (): Promise<void> => {
-  await ask('POST', 'api/auth/logout');
+  await ask('POST', 'api/auth/logout', undefined, true);
 };
 
 export const me = async (): Promise<User> => (await ask('GET', 'api/auth/me')).body as User;

@@ -56,7 +56,6 @@ function event(at: number, members: Partial<Entry>): Entry {
 export function fromSession(s: SessionEvent, now: number, emailOf: (id: string) => string): Entry {
   return event(now, {
     method: `session ${s.event}`, user: s.user_id ? emailOf(s.user_id) : '', session: s.session_id,
-    target: s.targets?.length === 1 ? (s.targets[0] as string) : '',
   });
 }
 

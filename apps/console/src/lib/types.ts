@@ -55,7 +55,6 @@ export interface SessionEvent {
   event: string;
   session_id: string;
   user_id?: string;
-  targets?: string[];
 }
 
 export interface UpstreamEvent {

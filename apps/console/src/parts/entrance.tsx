@@ -48,9 +48,10 @@ export function Entrance({ message, entered }: Props) {
       <div class="entrance-card">
         <p class="brand"><Mark /> mcpgw</p>
         <h1>{making ? 'Create an account' : 'Sign in'}</h1>
-        {message && !error && <p class="notice" role="alert">{message}</p>}
-        {error && <p class="notice bad" role="alert">{error}</p>}
-        {making && <p class="muted small">The first account of a new gateway becomes its administrator.</p>}
+        <div role="alert">
+          {error ? <p class="notice bad">{error}</p> : message ? <p class="notice">{message}</p> : null}
+        </div>
+        <p class="muted small" hidden={!making}>The first account of a new gateway becomes its administrator.</p>
         <form ref={form} onSubmit={submit}>
           <label>
             <span>Email</span>

@@ -113,7 +113,7 @@ export function Feed({ live, admin, connect }: Props) {
         <span class="unseen" role="status">{spoken}</span>
       </div>
       {shown.length > 0 ? (
-        <div class="scroll feed" role="region" aria-labelledby="feed-title" tabIndex={0}>
+        <div class="scroll feed" role="region" aria-label="The latest calls" tabIndex={0}>
           <table class="calls">
             <caption class="unseen">The latest requests, the newest first</caption>
             <thead>

@@ -42,8 +42,7 @@ export function LatencyPlot({ live }: { live: Live }) {
   const last = points.length - 1;
   const slotMs = live.history.slotMs;
   const firstAt = points[0]?.at ?? 0;
-  const at = chosen === null ? null : Math.round((chosen - firstAt) / slotMs);
-  const index = at !== null && at >= 0 && at <= last ? at : null;
+  const index = chosen === null ? null : Math.min(last, Math.max(0, Math.round((chosen - firstAt) / slotMs)));
   const point = index === null ? null : points[index] as Point;
   const latest = [...points].reverse().find((one) => one.latency !== null) ?? null;
   const shown = point ?? latest;
@@ -53,13 +52,14 @@ export function LatencyPlot({ live }: { live: Live }) {
   const inner = Math.max(0, width - LEFT - RIGHT);
   const x = (i: number) => LEFT + (last > 0 ? (i / last) * inner : 0);
   const step = niceCeil(Math.max(most, 4) / 4);
-  const top = 4 * step;
+  const steps = Math.ceil(Math.max(most, 4) / step - 1e-9);
+  const top = steps * step;
   const logTop = 10 ** Math.ceil(Math.log10(Math.max(most, 10)));
   const y = (ms: number) => {
     const part = scale === 'linear' ? ms / top : Math.log10(Math.max(ms, 1)) / Math.log10(logTop);
     return TOP + PLOT * (1 - Math.min(1, Math.max(0, part)));
   };
-  const ticks = scale === 'linear' ? [0, 1, 2, 3, 4].map((n) => n * step) : logTicks(logTop);
+  const ticks = scale === 'linear' ? Array.from({ length: steps + 1 }, (_, n) => n * step) : logTicks(logTop);
   const minutes = width > 640 ? [15, 12, 9, 6, 3, 0] : [15, 10, 5, 0];
 
   const choose = (i: number) => setChosen(firstAt + Math.min(last, Math.max(0, i)) * slotMs);

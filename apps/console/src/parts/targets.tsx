@@ -66,7 +66,7 @@ export function Targets({ snapshot, admin }: { snapshot: Snapshot | null; admin:
           )}
         </div>
       ) : (
-        <div class="scroll" role="region" aria-labelledby="targets-title" tabIndex={0}>
+        <div class="scroll" role="region" aria-label="Table of the targets" tabIndex={0}>
           <table class="targets">
             <caption class="unseen">Health and traffic of each target in the last five minutes</caption>
             <thead>
