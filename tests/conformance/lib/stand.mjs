@@ -23,8 +23,30 @@ export async function gatewayWith(members, origins = []) {
   return { gateway, token: user.token, stop: () => gateway.stop() };
 }
 
-/** The fixture behind the gateway, on this transport, and a URL that needs no token: {url, gateway, token, stop}. */
-export async function fixtureBehindGateway(transport, era = 'legacy') {
+/** Sets of capabilities that the suite declares in revision 2026-07-28. */
+const DECLARED = [{}, { elicitation: {} }, { sampling: {} }, { sampling: {}, elicitation: {}, roots: {} }];
+
+/** Has the gateway connect to its target for each set of capabilities: the suite waits half a second for some answers. */
+async function warm(url) {
+  for (const capabilities of DECLARED) {
+    const answer = await fetch(url, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', Accept: 'application/json, text/event-stream',
+        'MCP-Protocol-Version': '2026-07-28', 'Mcp-Method': 'tools/list' },
+      body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list', params: { _meta: {
+        'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': capabilities,
+        'io.modelcontextprotocol/clientInfo': { name: 'warm', version: '1' } } } }),
+    });
+    if (!answer.ok) throw new Error(`tools/list: ${answer.status} ${await answer.text()}`);
+    await answer.text();
+  }
+}
+
+/**
+ * The fixture behind the gateway, on this transport, for clients of this era, and a URL that needs no token:
+ * {url, gateway, token, stop}.
+ */
+export async function fixtureBehindGateway(transport, era = 'legacy', clients = 'legacy') {
   const server = transport === 'stdio' ? null : await fixture(transport, era);
   const members = transport === 'stdio'
     ? { transport_type: 'stdio', command: NODE, args: [FIXTURE, '--transport', 'stdio', '--era', era] }
@@ -32,8 +54,10 @@ export async function fixtureBehindGateway(transport, era = 'legacy') {
   const front = await forwarder();
   const { gateway, token } = await gatewayWith(members, [front.url]);
   front.to(gateway.url, token);
+  const url = `${front.url}/mcp`;
+  if (clients === 'modern') await warm(url);
   return {
-    gateway, token, url: `${front.url}/mcp`,
+    gateway, token, url,
     stop: async () => {
       await front.stop();
       await gateway.stop();
