@@ -12,6 +12,7 @@ namespace mcpgw::detail {
 
 class ActivityHub;
 class ConnectionPool;
+class ModernClients;
 class Observer;
 class SessionRegistry;
 class SocketTickets;
@@ -39,6 +40,7 @@ struct GatewayCore {
   std::shared_ptr<Observer> observer;
   std::shared_ptr<ConnectionPool> pool;
   std::shared_ptr<SessionRegistry> sessions;
+  std::shared_ptr<ModernClients> modern;
 
   std::atomic<bool> draining{false};
   /// Child processes that have not ended and goodbyes to upstreams that are on their way: close() waits for

@@ -117,6 +117,9 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
 
   void on_disconnect(std::function<void()> callback) override { inner_->on_disconnect(std::move(callback)); }
 
+  /// An answer that stays open: no request in flight any more.
+  void leave_flight() { uncount(); }
+
   void fail(int status, std::string_view code, std::string_view message, HttpHeaders headers = {}) {
     HttpResponse response = http_error(status, code, message, request_id);
     for (auto& header : headers) response.headers.push_back(std::move(header));
@@ -361,7 +364,10 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (!principal->token_id.empty() && core_->repository->token_touch_due(principal->token_id))
     (void)core_->runtime->post_blocking(
         [core = core_, id = principal->token_id] { core->repository->touch_token(id); });
-  RequestMeta meta{reply->request_id, reply->trace_id, std::move(*principal)};
+  RequestMeta meta{reply->request_id, reply->trace_id, std::move(*principal),
+                   [weak = std::weak_ptr(reply)] {
+                     if (const auto alive = weak.lock()) alive->leave_flight();
+                   }};
   Loop* here = Loop::current();
   Loop& loop =
       here != nullptr && core_->runtime->impl().owns(here) ? *here : core_->runtime->impl().any_loop();

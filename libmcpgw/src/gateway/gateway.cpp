@@ -7,6 +7,7 @@
 #include "gateway/front.hpp"
 #include "gateway/live_state.hpp"
 #include "gateway/observer.hpp"
+#include "gateway/modern_client.hpp"
 #include "gateway/session.hpp"
 #include "gateway/socket_tickets.hpp"
 #include "gateway/statistics.hpp"
@@ -48,10 +49,13 @@ Task<void> housekeeping(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::at
     core->sessions->sweep(now);
     core->sessions->check_identities();
     check_dashboards(*core);
+    core->modern->sweep(now);
+    core->modern->check_identities();
     core->pool->sweep(now);
     if (now - last_keep_alive >= kKeepAliveEvery) {
       last_keep_alive = now;
       core->sessions->keep_alive();
+      core->modern->keep_alive();
     }
     if (last_purge == steady_clock::time_point::min() || now - last_purge >= kPurgeEvery) {
       last_purge = now;
@@ -89,6 +93,7 @@ void reload_secrets(GatewayCore& core) {
   if (!core.options.reload_keys) return;
   const auto keys = core.options.reload_keys();
   if (!keys) return core.log(LogLevel::warn, "gateway", "new keys were announced, but cannot be read");
+  core.modern->refresh_keys();
   if (auto status = core.authenticator->replace_secrets(keys->jwt_secret, keys->previous_jwt_secrets);
       !status)
     return core.log(LogLevel::error, "gateway", "new keys cannot be used: " + status.error().message);
@@ -238,8 +243,8 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   if (!authenticator) return authenticator.error();
   core->authenticator = *authenticator;
 
-  core->audit = std::make_unique<AuditWriter>(core->audit_sink, core->options.audit, core->clock,
-                                              core->ids, core->options.log);
+  core->audit = std::make_unique<AuditWriter>(core->audit_sink, core->options.audit, core->clock, core->ids,
+                                              core->options.log);
   core->statistics = std::make_shared<Statistics>(core->clock);
   core->dashboards = std::make_shared<ActivityHub>(
       core->runtime->impl().any_loop(),
@@ -250,6 +255,9 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   core->observer = std::make_shared<Observer>(*core);
   core->pool = std::make_shared<ConnectionPool>(core);
   core->sessions = std::make_shared<SessionRegistry>(core);
+  auto modern = ModernClients::create(core);
+  if (!modern) return modern.error();
+  core->modern = *modern;
 
   auto impl = std::make_unique<Impl>();
   impl->runtime = runtime;
@@ -321,6 +329,7 @@ void Gateway::close(milliseconds grace) {
   impl_->closed = true;
   GatewayCore& core = *impl_->core;
   core.draining.store(true, std::memory_order_release);
+  core.modern->end_listens();
   const auto deadline = steady_clock::now() + grace;
   while (core.in_flight.load() > 0 && steady_clock::now() < deadline)
     std::this_thread::sleep_for(milliseconds(10));
@@ -328,6 +337,7 @@ void Gateway::close(milliseconds grace) {
   core.repository->remove_listener(impl_->listener);
   core.dashboards->close_all();
   core.sessions->close_all();
+  core.modern->close_all();
   core.pool->close_all();
   // What was cancelled just now still writes its audit rows, children end, upstreams are told.
   const auto settle = steady_clock::now() + kFarewell;

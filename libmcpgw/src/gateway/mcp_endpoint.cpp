@@ -1,9 +1,11 @@
 #include "gateway/mcp_endpoint.hpp"
 
 #include <algorithm>
+#include <variant>
 
 #include "base/text.hpp"
 #include "gateway/observer.hpp"
+#include "gateway/modern_endpoint.hpp"
 #include "json/raw.hpp"
 #include "json/redact.hpp"
 #include "mcpgw/version.hpp"
@@ -12,8 +14,6 @@ namespace mcpgw::detail {
 namespace {
 
 using std::chrono::steady_clock;
-
-constexpr std::string_view kMetaVersion = "io.modelcontextprotocol/protocolVersion";
 
 /// Which of our two forms an Accept header admits. Absent: both.
 Accepts read_accept(const std::string* header) {
@@ -37,16 +37,6 @@ Accepts read_accept(const std::string* header) {
     if (iequals(type, "application/json") || iequals(type, "application/*")) out.json = true;
     if (iequals(type, "text/event-stream") || iequals(type, "text/*")) out.sse = true;
   }
-  return out;
-}
-
-std::string version_data(std::string_view requested) {
-  std::string out = R"({"code":"unsupported_version","supported":[)";
-  for (const std::string& version : supported_versions()) {
-    if (out.back() != '[') out += ',';
-    raw::append_quoted(out, version);
-  }
-  out += R"(],"requested":)" + raw::quote(requested) + "}";
   return out;
 }
 
@@ -147,10 +137,20 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return invalid(nullptr, rpc::kParseError,
                       "The body is not valid JSON: " + std::string(raw::to_string(fault)), "null");
 
+  const std::string_view text = trim(request.body);
+  std::variant<Envelope, EnvelopeFault> read;
+  if (text.front() != '[') {
+    read = read_envelope(text);
+    if (const auto* message = std::get_if<Envelope>(&read);
+        message != nullptr && era_of(*message, request.headers) == Era::modern) {
+      const auto modern = std::make_shared<ModernEndpoint>(core_, shared_from_this());
+      co_return co_await modern->post(std::move(request), std::move(responder), std::move(meta), accepts);
+    }
+  }
+
   // A session that is named is looked up first: its revision decides what a body may be.
   std::shared_ptr<Session> session;
   const std::string* session_id = request.header("Mcp-Session-Id");
-  const std::string_view text = trim(request.body);
   if (session_id != nullptr) {
     auto found = co_await core_->sessions->find(meta.principal, *session_id);
     if (!found) co_return respond(503, "storage_unavailable", "The session cannot be looked up now");
@@ -166,20 +166,9 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
                              accepts);
   }
 
-  auto read = read_envelope(text);
   if (const auto* bad = std::get_if<EnvelopeFault>(&read))
     co_return invalid(session.get(), bad->code, bad->message, bad->id);
   Envelope envelope = std::move(std::get<Envelope>(read));
-
-  // Revisions that are not spoken here: told by the header, or by the per-request metadata of newer clients.
-  std::string asked;
-  if (const auto version = raw::string_value(raw::find(raw::find(envelope.params, "_meta"), kMetaVersion)))
-    asked = *version;
-  const std::string* header = request.header("MCP-Protocol-Version");
-  if (asked.empty() && header != nullptr && envelope.method != "initialize") asked = *header;
-  if (!asked.empty() && !is_legacy_version(asked))
-    co_return refuse(responder, meta, request, session.get(), 400, rpc::kUnsupportedVersion,
-                     "Unsupported protocol version", envelope.id, "invalid_request", version_data(asked));
 
   if (envelope.kind == Envelope::Kind::request && envelope.method == "initialize")
     co_return co_await initialize(std::move(request), std::move(envelope), std::move(responder),
@@ -383,7 +372,9 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
 
   const auto view = session->view(meta.principal);
   const auto reached = co_await gather(session, meta.principal, view, std::nullopt, false);
-  const Offer offered = offer(*view, reached);
+  Offer offered = offer(*view, reached);
+  if (const std::string tasks = task_capabilities(*session, reached); !tasks.empty())
+    offered.capabilities = raw::with_member(offered.capabilities, "tasks", tasks);
   std::string result = R"({"protocolVersion":)" + raw::quote(negotiated) + R"(,"capabilities":)" +
                        offered.capabilities + R"(,"serverInfo":{"name":"mcpgw","version":)" +
                        raw::quote(mcpgw::version()) + "}";

@@ -3,6 +3,7 @@
 
 #include "base/text.hpp"
 #include "gateway/observer.hpp"
+#include "gateway/modern_client.hpp"
 #include "gateway/session.hpp"
 
 namespace mcpgw::detail {
@@ -239,6 +240,7 @@ void SessionRegistry::schedule_announcements() {
         alive->sessions->announcing_ = false;
       }
       for (const auto& session : alive->sessions->all()) session->announce_changes();
+      alive->modern->announce();
     }(weak));
   });
 }

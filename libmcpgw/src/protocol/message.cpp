@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "json/raw.hpp"
+#include "protocol/modern.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -188,6 +189,13 @@ bool is_legacy_version(std::string_view version) {
   return std::find(all.begin(), all.end(), version) != all.end();
 }
 
-const std::vector<std::string>& supported_versions() { return legacy_versions(); }
+const std::vector<std::string>& supported_versions() {
+  static const std::vector<std::string> versions = [] {
+    std::vector<std::string> out{std::string(kModernVersion)};
+    out.insert(out.end(), legacy_versions().begin(), legacy_versions().end());
+    return out;
+  }();
+  return versions;
+}
 
 }  // namespace mcpgw::detail

@@ -137,6 +137,13 @@ int modern_status(int error_code) {
   }
 }
 
+std::string_view log_level_name(int severity) {
+  constexpr std::string_view kLevels[] = {"debug", "info",     "notice", "warning",
+                                          "error", "critical", "alert",  "emergency"};
+  return kLevels[std::clamp<std::size_t>(static_cast<std::size_t>(std::max(severity, 0)), 0,
+                                         std::size(kLevels) - 1)];
+}
+
 std::string_view named_by(std::string_view method) {
   if (method == "tools/call" || method == "prompts/get") return "name";
   if (method == "resources/read") return "uri";

@@ -63,6 +63,9 @@ std::optional<ModernFault> read_modern_request(const Envelope& message, const Ht
 /// The HTTP status of an answer that consists of this error.
 int modern_status(int error_code);
 
+/// The opposite of log_severity(); "debug" for anything below it.
+std::string_view log_level_name(int severity);
+
 /// The member of params that Mcp-Name mirrors: "name", "uri", or empty when the method has none.
 std::string_view named_by(std::string_view method);
 

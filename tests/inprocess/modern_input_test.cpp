@@ -1,0 +1,348 @@
+// Servers of the legacy era that ask their client something in the middle of a call, and clients of revision
+// 2026-07-28 that are told so in a result and come back with the answer.
+#include <atomic>
+
+#include "modern_support.hpp"
+
+using namespace mcpgw;
+using namespace mcpgw::testing;
+using Strings = std::vector<std::string>;
+
+namespace {
+
+constexpr const char* kAll = R"({"elicitation":{},"sampling":{},"roots":{}})";
+constexpr const char* kForm =
+    R"({"message":"Who?","requestedSchema":{"type":"object","properties":{"name":{"type":"string"}}}})";
+constexpr const char* kSample = R"({"messages":[],"maxTokens":9,"_meta":{"progressToken":4}})";
+constexpr const char* kSampled =
+    R"({"role":"assistant","model":"m","content":{"type":"text","text":"Paris"}})";
+
+struct World {
+  InProcessGateway gw{options()};
+  std::shared_ptr<FakeUpstream> git = std::make_shared<FakeUpstream>();
+  std::string policy;
+  explicit World(bool http = true) {
+    git->add_tool("echo", [](const FakeUpstream::Call& call) { return FakeUpstream::text(call.arguments); });
+    if (http)
+      gw.add_upstream(http_target("git"), git);
+    else
+      gw.add_upstream("git", git);
+    policy = gw.allow("alice", "git");
+  }
+  ~World() { git->heal(); }
+  McpClient& alice() { return gw.as("alice"); }
+};
+
+std::string state_of(const McpReply& reply) {
+  return detail::raw::string_value(find(reply.result(), "requestState")).value_or("");
+}
+
+/// The keys of what is asked.
+Strings keys_of(const McpReply& reply) {
+  Strings out;
+  const std::string result = reply.result();
+  for (const auto& member : detail::raw::members(find(result, "inputRequests"))) out.emplace_back(member.key);
+  return out;
+}
+
+bool asks(const McpReply& reply) {
+  return reply.http_status == 200 && find(reply.result(), "resultType") == "\"input_required\"";
+}
+
+std::string with(const std::string& state, const std::string& responses = {}) {
+  return (responses.empty() ? "" : R"(,"inputResponses":)" + responses) + R"(,"requestState":)" +
+         quote(state);
+}
+
+McpReply again(McpClient& client, const std::string& tool, const std::string& state,
+               const std::string& responses = {}, const char* capabilities = kAll) {
+  return modern_call(client, tool, "{}", {.capabilities = capabilities, .id = "2"}, with(state, responses));
+}
+
+McpReply first(McpClient& client, const std::string& tool, const char* capabilities = kAll) {
+  return modern_call(client, tool, "{}", {.capabilities = capabilities});
+}
+
+}  // namespace
+
+TEST_CASE("a question in the middle of a call becomes a result, its answer the call's next step") {
+  World world;
+  add_asking_tool(*world.git, "ask", {{"elicitation/create", kForm}});
+  const McpReply asked = first(world.alice(), "ask");
+  REQUIRE(asks(asked));
+  CHECK(find(asked.result(), "ttlMs").empty());
+  REQUIRE(keys_of(asked).size() == 1);
+  const std::string key = keys_of(asked).front();
+  const std::string request(find(find(asked.result(), "inputRequests"), key));
+  CHECK(find(request, "method") == "\"elicitation/create\"");
+  CHECK(find(request, "params") == kForm);
+  CHECK(find(request, "id").empty());
+  CHECK_FALSE(state_of(asked).empty());
+
+  const std::string answer = R"({"action":"accept","content":{"name":"octocat","n":1.0}})";
+  const McpReply done =
+      again(world.alice(), "ask", state_of(asked), "{" + quote(key) + ":" + answer + R"(,"x":1})");
+  CHECK(done.http_status == 200);
+  CHECK(find(done.body, "id") == "2");
+  CHECK(find(done.result(), "resultType") == "\"complete\"");
+  CHECK(done.text() == answer);
+  CHECK(world.git->received("tools/call").size() == 1);
+
+  // Used up.
+  const McpReply replayed =
+      again(world.alice(), "ask", state_of(asked), "{" + quote(key) + ":" + answer + "}");
+  CHECK(replayed.http_status == 400);
+  CHECK(replayed.error_code() == -32602);
+
+  const auto rows = world.gw.audit_rows();
+  CHECK(std::count_if(rows.begin(), rows.end(), [](const AuditRecord& r) {
+          return r.method == "tools/call" && r.response_status == 200 && r.tool == "ask" &&
+                 r.target_name == "git" && r.decision == "allow";
+        }) == 2);
+  CHECK(std::count_if(rows.begin(), rows.end(),
+                      [](const AuditRecord& r) { return r.method == "elicitation/create"; }) == 1);
+  // What people answer is not kept.
+  CHECK(std::none_of(rows.begin(), rows.end(), [](const AuditRecord& r) {
+    return r.request_body.find("octocat") != std::string::npos;
+  }));
+}
+
+TEST_CASE("questions that come together are asked together, in parts if the client likes") {
+  World world;
+  add_asking_tool(*world.git, "ask",
+                  {{"elicitation/create", kForm}, {"sampling/createMessage", kSample}, {"roots/list", "{}"}},
+                  true);
+  const McpReply asked = first(world.alice(), "ask");
+  REQUIRE(asks(asked));
+  const Strings keys = keys_of(asked);
+  REQUIRE(keys.size() == 3);
+  CHECK(find(find(find(asked.result(), "inputRequests"), keys[1]), "params") ==
+        R"({"messages":[],"maxTokens":9})");
+
+  const McpReply partly =
+      again(world.alice(), "ask", state_of(asked), "{" + quote(keys[2]) + R"(:{"roots":[]}})");
+  REQUIRE(asks(partly));
+  CHECK(keys_of(partly) == Strings{keys[0], keys[1]});
+  CHECK(state_of(partly) != state_of(asked));
+  const McpReply nothing = again(world.alice(), "ask", state_of(partly));
+  REQUIRE(asks(nothing));
+  CHECK(keys_of(nothing) == keys_of(partly));
+
+  const McpReply done =
+      again(world.alice(), "ask", state_of(nothing),
+            "{" + quote(keys[0]) + R"(:{"action":"decline"},)" + quote(keys[1]) + ":" + kSampled + "}");
+  CHECK(done.text() == R"({"action":"decline"}|)" + std::string(kSampled) + R"(|{"roots":[]})");
+}
+
+TEST_CASE("each round has a state of its own, and each step is one call at the server") {
+  World world;
+  add_asking_tool(*world.git, "ask", {{"elicitation/create", kForm}, {"sampling/createMessage", kSample}});
+  const McpReply one = first(world.alice(), "ask");
+  REQUIRE(asks(one));
+  const McpReply two =
+      again(world.alice(), "ask", state_of(one), "{" + quote(keys_of(one)[0]) + R"(:{"action":"cancel"}})");
+  REQUIRE(asks(two));
+  CHECK(state_of(two) != state_of(one));
+  CHECK(again(world.alice(), "ask", state_of(one)).error_code() == -32602);
+  const McpReply done =
+      again(world.alice(), "ask", state_of(two), "{" + quote(keys_of(two)[0]) + ":" + kSampled + "}");
+  CHECK(done.text() == R"({"action":"cancel"}|)" + std::string(kSampled));
+  CHECK(world.git->received("tools/call").size() == 1);
+}
+
+TEST_CASE("prompts and resources ask alike") {
+  World world;
+  const auto asking = [git = world.git.get()](const std::string& result) {
+    return [git, result](const FakeUpstream::Call&) {
+      git->ask("p1", "elicitation/create", kForm);
+      const bool answered = eventually([&] {
+        for (const std::string& message : git->received())
+          if (find(message, "id") == "\"p1\"" && find(message, "method").empty()) return true;
+        return false;
+      });
+      if (!answered) throw FakeUpstream::FakeError{1, "nobody answered"};
+      return result;
+    };
+  };
+  world.git->add_prompt("p", asking(R"({"messages":[]})"));
+  const McpReply asked = modern(world.alice(), "prompts/get", R"("name":"p")", {.capabilities = kAll});
+  REQUIRE(asks(asked));
+  const McpReply done = modern(
+      world.alice(), "prompts/get",
+      R"("name":"p")" + with(state_of(asked), "{" + quote(keys_of(asked)[0]) + R"(:{"action":"decline"}})"),
+      {.capabilities = kAll});
+  CHECK(done.ok());
+  CHECK(find(done.result(), "messages") == "[]");
+}
+
+TEST_CASE("a state is good for its user, its request and nothing else") {
+  World world;
+  world.gw.allow("bob", "git");
+  add_asking_tool(*world.git, "ask", {{"elicitation/create", kForm}});
+  add_asking_tool(*world.git, "other", {{"elicitation/create", kForm}});
+  const McpReply asked = first(world.alice(), "ask");
+  REQUIRE(asks(asked));
+  const std::string state = state_of(asked);
+  const std::string answers = "{" + quote(keys_of(asked)[0]) + R"(:{"action":"decline"}})";
+  const auto refused = [](const McpReply& reply) {
+    return reply.http_status == 400 && reply.error_code() == -32602 &&
+           reply.error_message() == "The request state is not valid for this request";
+  };
+  CHECK(refused(again(world.gw.as("bob"), "ask", state, answers)));
+  CHECK(refused(again(world.alice(), "other", state, answers)));
+  CHECK(refused(again(world.alice(), "ask", state + "-TAMPERED", answers)));
+  CHECK(refused(again(world.alice(), "ask", state.substr(0, state.size() - 1), answers)));
+  std::string flipped = state;
+  flipped[flipped.size() / 2] = flipped[flipped.size() / 2] == 'A' ? 'B' : 'A';
+  CHECK(refused(again(world.alice(), "ask", flipped, answers)));
+  for (const char* bad : {"", "x", "v1.", "v1.abc.def", "...."})
+    CHECK(refused(again(world.alice(), "ask", bad, answers)));
+  CHECK(
+      refused(modern_call(world.alice(), "ask", R"({"a":1})", {.capabilities = kAll}, with(state, answers))));
+  CHECK(
+      refused(modern(world.alice(), "prompts/get", R"("name":"ask","arguments":{})" + with(state, answers))));
+  const McpReply number =
+      modern_call(world.alice(), "ask", "{}", {.capabilities = kAll}, R"(,"requestState":7)");
+  CHECK(number.http_status == 400);
+  // Another process would not know it.
+  InProcessGateway elsewhere(options());
+  elsewhere.add_upstream("git", world.git);
+  elsewhere.allow("alice", "git");
+  CHECK(refused(again(elsewhere.as("alice"), "ask", state, answers)));
+
+  CHECK(again(world.alice(), "ask", state, answers).text() == R"({"action":"decline"})");
+}
+
+TEST_CASE("malformed answers are refused, and may be put right") {
+  World world;
+  add_asking_tool(*world.git, "ask", {{"elicitation/create", kForm}});
+  const McpReply asked = first(world.alice(), "ask");
+  REQUIRE(asks(asked));
+  const std::string key = quote(keys_of(asked)[0]);
+  for (const std::string bad :
+       {"7", "null", R"("x")", "[]", "{}", R"({"action":"maybe"})", R"({"action":"accept","content":[]})"}) {
+    CAPTURE(bad);
+    const McpReply reply = again(world.alice(), "ask", state_of(asked), "{" + key + ":" + bad + "}");
+    CHECK(reply.http_status == 400);
+    CHECK(reply.error_code() == -32602);
+  }
+  CHECK(again(world.alice(), "ask", state_of(asked), "[]").http_status == 400);
+  CHECK(again(world.alice(), "ask", state_of(asked), "{" + key + R"(:{"action":"decline"}})").ok());
+}
+
+TEST_CASE("answers without a state belong to nothing: the call begins anew") {
+  World world;
+  add_asking_tool(*world.git, "ask", {{"elicitation/create", kForm}});
+  const McpReply asked = modern_call(world.alice(), "ask", "{}", {.capabilities = kAll},
+                                     R"(,"inputResponses":{"input_1":{"action":"accept","content":{}}})");
+  REQUIRE(asks(asked));
+  CHECK(find(world.git->received("tools/call").front(), "params", "inputResponses").empty());
+}
+
+TEST_CASE("only what the client declared is asked; what it lacks is told when the server fails for it") {
+  World world;
+  add_asking_tool(*world.git, "ask", {{"sampling/createMessage", kSample}});
+  world.git->add_tool("needs", [git = world.git.get()](const FakeUpstream::Call&) {
+    git->ask("n1", "sampling/createMessage", kSample);
+    (void)eventually([&] {
+      for (const std::string& message : git->received())
+        if (find(message, "id") == "\"n1\"" && find(message, "method").empty()) return true;
+      return false;
+    });
+    return R"({"content":[{"type":"text","text":"no model"}],"isError":true})";
+  });
+  // A server that copes has a result.
+  const McpReply copes = first(world.alice(), "ask", R"({"elicitation":{}})");
+  CHECK(copes.ok());
+  CHECK(copes.text().find("-32601") != std::string::npos);
+  const McpReply fails = first(world.alice(), "needs", R"({"elicitation":{}})");
+  CHECK(fails.http_status == 400);
+  CHECK(fails.error_code() == -32021);
+  CHECK(find(find(find(fails.body, "error"), "data"), "requiredCapabilities") == R"({"sampling":{}})");
+}
+
+TEST_CASE("questions that only a list could cause are not asked") {
+  World world;
+  CHECK(first(world.alice(), "echo").ok());
+  // No call is running: nobody knows who should answer.
+  world.git->ask("stray", "elicitation/create", kForm);
+  CHECK(eventually([&] {
+    for (const std::string& message : world.git->received())
+      if (find(message, "id") == "\"stray\"" && find(message, "error", "code") == "-32601") return true;
+    return false;
+  }));
+}
+
+TEST_CASE("a policy that changed while the client was asked decides") {
+  World world;
+  add_asking_tool(*world.git, "ask", {{"elicitation/create", kForm}});
+  const McpReply asked = first(world.alice(), "ask");
+  REQUIRE(asks(asked));
+  CHECK(world.gw.gateway().repository()->delete_policy(world.policy));
+  world.gw.allow("alice", "git", "^echo$");
+  const McpReply denied = again(world.alice(), "ask", state_of(asked),
+                                "{" + quote(keys_of(asked)[0]) + R"(:{"action":"decline"}})");
+  CHECK(denied.http_status == 400);
+  CHECK(denied.error_message() == "Unknown tool: ask");
+  // The server is told that nobody will answer.
+  CHECK(eventually([&] { return !world.git->received("notifications/cancelled").empty(); }));
+}
+
+TEST_CASE("a client that never comes back does not keep its call") {
+  auto clock = std::make_shared<ManualClock>();
+  InProcessOptions with_clock = options();
+  with_clock.gateway.clock = clock;
+  InProcessGateway gw(std::move(with_clock));
+  auto git = std::make_shared<FakeUpstream>();
+  add_asking_tool(*git, "ask", {{"elicitation/create", kForm}});
+  gw.add_upstream(http_target("git"), git);
+  gw.allow("alice", "git");
+  const McpReply asked = first(gw.as("alice"), "ask");
+  REQUIRE(asks(asked));
+  clock->advance(std::chrono::seconds(301));
+  CHECK(eventually([&] { return git->received("notifications/cancelled").size() == 1; }));
+  CHECK(again(gw.as("alice"), "ask", state_of(asked)).error_code() == -32602);
+}
+
+TEST_CASE("a client that leaves while its answer is worked on has cancelled") {
+  World world;
+  std::atomic<bool> release{false};
+  world.git->add_tool("ask", [&, git = world.git.get()](const FakeUpstream::Call&) {
+    git->ask("slow", "elicitation/create", kForm);
+    (void)eventually([&] { return release.load(); });
+    return FakeUpstream::text("late");
+  });
+  const McpReply asked = first(world.alice(), "ask");
+  REQUIRE(asks(asked));
+  const std::string params =
+      modern_params(R"("name":"ask","arguments":{})" +
+                        with(state_of(asked), "{" + quote(keys_of(asked)[0]) + R"(:{"action":"decline"}})"),
+                    {.capabilities = kAll});
+  const auto waiting =
+      OpenStream::post(world.gw.gateway(), world.alice().token(),
+                       detail::make_request("2", "tools/call", params), modern_headers("tools/call", params));
+  // The answer has arrived: the second round waits for the call.
+  CHECK(eventually([&] {
+    for (const std::string& message : world.git->received())
+      if (find(message, "id") == "\"slow\"" && find(message, "method").empty()) return true;
+    return false;
+  }));
+  CHECK(world.git->received("notifications/cancelled").empty());
+  waiting->leave();
+  CHECK(eventually([&] { return world.git->received("notifications/cancelled").size() == 1; }));
+  release = true;
+}
+
+TEST_CASE("a server asks a bounded number of things at once") {
+  World world;
+  std::vector<std::pair<std::string, std::string>> questions(20, {"elicitation/create", kForm});
+  add_asking_tool(*world.git, "ask", questions, true);
+  const McpReply asked = first(world.alice(), "ask");
+  REQUIRE(asks(asked));
+  CHECK(keys_of(asked).size() == 16);
+  std::string answers;
+  for (const std::string& key : keys_of(asked))
+    answers += (answers.empty() ? "{" : ",") + quote(key) + R"(:{"action":"decline"})";
+  const std::string told = again(world.alice(), "ask", state_of(asked), answers + "}").text();
+  CHECK(told.find("Not available now") != std::string::npos);
+}
