@@ -372,9 +372,7 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
 
   const auto view = session->view(meta.principal);
   const auto reached = co_await gather(session, meta.principal, view, std::nullopt, false);
-  Offer offered = offer(*view, reached);
-  if (const std::string tasks = task_capabilities(*session, reached); !tasks.empty())
-    offered.capabilities = raw::with_member(offered.capabilities, "tasks", tasks);
+  const Offer offered = offer(*view, reached);
   std::string result = R"({"protocolVersion":)" + raw::quote(negotiated) + R"(,"capabilities":)" +
                        offered.capabilities + R"(,"serverInfo":{"name":"mcpgw","version":)" +
                        raw::quote(mcpgw::version()) + "}";
