@@ -7,11 +7,20 @@ import { fixture, fixtureBehindGateway } from './lib/stand.mjs';
 
 // `era` is that of the bare fixture; `targets` are [transport, era, scenarios or checks that cannot be asked of such a
 // target]. Only over Streamable HTTP can a tool close the stream of its call, which is what server-sse-polling is about.
+//
+// A server of the 2025 era says within its answer that its client lacks a capability, and gives no names to what it asks for.
+const IN_BAND = ['sep-2575-server-rejects-undeclared-capability', 'sep-2575-missing-capability-http-400',
+  'input-required-result-basic-elicitation'];
 const PLAN = [
   { revision: '2025-11-25', era: 'legacy', targets: [
     ['http', 'legacy', []],
     ['sse', 'legacy', ['server-sse-polling']],
     ['stdio', 'legacy', ['server-sse-polling']],
+  ] },
+  { revision: '2026-07-28', era: 'modern', targets: [
+    ['http', 'legacy', IN_BAND],
+    ['sse', 'legacy', IN_BAND],
+    ['stdio', 'legacy', IN_BAND],
   ] },
 ];
 

@@ -23,7 +23,7 @@ const MCP_REMOTE = path.join(here, 'node_modules/mcp-remote/dist/proxy.js');
 const SAMPLED = { role: 'assistant', model: 'test', content: { type: 'text', text: 'a sampled answer' } };
 const ROOTS = { roots: [{ uri: 'file:///srv/project', name: 'project' }] };
 
-describe('clients', { timeout: 240000 }, () => {
+describe('clients', { timeout: 600000 }, () => {
   let gateway, token, endpoint;
   before(async () => {
     gateway = await Gateway.start();
@@ -60,22 +60,24 @@ describe('clients', { timeout: 240000 }, () => {
     await assert.rejects(client.readResource({ uri: 'demo://nothing' }), /demo:\/\/nothing|[Nn]ot found|Unknown/);
   }
 
-  test('the TypeScript SDK 2.x', async () => {
-    const asked = [];
-    const client = new sdk2.Client({ name: 'sdk2', version: '1' },
-      { capabilities: { sampling: {}, elicitation: {}, roots: {} } });
-    client.setRequestHandler('sampling/createMessage', () => (asked.push('sampling'), SAMPLED));
-    client.setRequestHandler('elicitation/create', () => (asked.push('elicitation'), { action: 'decline' }));
-    client.setRequestHandler('roots/list', () => (asked.push('roots'), ROOTS));
-    const transport = new sdk2.StreamableHTTPClientTransport(new URL(endpoint),
-      { requestInit: { headers: { Authorization: `Bearer ${token}` } } });
-    await client.connect(transport);
-    assert.equal(transport.protocolVersion, '2025-11-25');
-    await useAll(client, asked, (args, options) =>
-      client.callTool({ name: 'trigger-long-running-operation', arguments: args }, options));
-    await transport.terminateSession();
-    await client.close();
-  });
+  for (const [mode, revision] of [['legacy', '2025-11-25'], ['auto', '2026-07-28']]) {
+    test(`the TypeScript SDK 2.x, ${mode}`, async () => {
+      const asked = [];
+      const client = new sdk2.Client({ name: 'sdk2', version: '1' },
+        { capabilities: { sampling: {}, elicitation: {}, roots: {} }, versionNegotiation: { mode } });
+      client.setRequestHandler('sampling/createMessage', () => (asked.push('sampling'), SAMPLED));
+      client.setRequestHandler('elicitation/create', () => (asked.push('elicitation'), { action: 'decline' }));
+      client.setRequestHandler('roots/list', () => (asked.push('roots'), ROOTS));
+      const transport = new sdk2.StreamableHTTPClientTransport(new URL(endpoint),
+        { requestInit: { headers: { Authorization: `Bearer ${token}` } } });
+      await client.connect(transport);
+      assert.equal(client.getNegotiatedProtocolVersion(), revision);
+      await useAll(client, asked, (args, options) =>
+        client.callTool({ name: 'trigger-long-running-operation', arguments: args }, options));
+      await transport.terminateSession();
+      await client.close();
+    });
+  }
 
   test('the TypeScript SDK 1.x through mcp-remote', async () => {
     const asked = [];
@@ -100,8 +102,8 @@ describe('clients', { timeout: 240000 }, () => {
       const { stdout } = await run(PYTHON[version],
         [path.join(here, `python/client${version}.py`), endpoint, token, ...args], { timeout: 120000 });
       const seen = JSON.parse(stdout);
-      const modern = seen.revision === '2026-07-28';
-      assert.ok(modern ? args[0] === 'auto' : seen.revision === '2025-11-25', seen.revision);
+      const modern = args[0] === 'auto';
+      assert.equal(seen.revision, modern ? '2026-07-28' : '2025-11-25');
       assert.ok(seen.tools.includes('echo') && seen.tools.includes('trigger-elicitation-request'));
       assert.equal(seen.echo, 'Echo: größe 😀');
       assert.equal(seen.resource[0], seen.resource[1]);
@@ -122,14 +124,16 @@ describe('clients', { timeout: 240000 }, () => {
       home = await temporaryDirectory();
     });
     const inspect = (...args) => run(process.execPath, [INSPECTOR, '--cli', endpoint, '--transport', 'http', ...args],
-      { timeout: 60000, env: { ...process.env, HOME: home } });
+      { timeout: 120000, env: { ...process.env, HOME: home } });
     const ask = async (...args) => JSON.parse((await inspect('--header', `Authorization: Bearer ${token}`, ...args)).stdout);
 
-    test('lists and calls tools', async () => {
-      assert.ok(names((await ask('--method', 'tools/list')).tools).includes('get-sum'));
-      const sum = await ask('--method', 'tools/call', '--tool-name', 'get-sum', '--tool-arg', 'a=2', 'b=40');
-      assert.match(sum.content[0].text, /42/);
-    });
+    for (const era of ['legacy', 'modern']) {
+      test(`lists and calls tools, ${era}`, async () => {
+        assert.ok(names((await ask('--protocol-era', era, '--method', 'tools/list')).tools).includes('get-sum'));
+        const sum = await ask('--protocol-era', era, '--method', 'tools/call', '--tool-name', 'get-sum', '--tool-arg', 'a=2', 'b=40');
+        assert.match(sum.content[0].text, /42/);
+      });
+    }
     test('reads resources and gets prompts', async () => {
       const { resources } = await ask('--method', 'resources/list');
       const read = await ask('--method', 'resources/read', '--uri', resources[0].uri);
