@@ -5,11 +5,12 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import {
   CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema, LoggingMessageNotificationSchema,
+  ResourceUpdatedNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { connect, names } from './lib/clients.mjs';
 import { alive, descendants, eventually, Gateway, temporaryDirectory } from './lib/gateway.mjs';
 import {
-  demoHttp, demoStdio, everythingHttp, everythingStdio, fastmcpHttp, fastmcpStdio, filesystemStdio, httpTarget, memoryStdio,
+  demoHttp, demoStdio, everything2024Sse, everything2024Stdio, everythingHttp, everythingStdio, fastmcpHttp, fastmcpStdio, filesystemStdio, httpTarget, memoryStdio,
   npxStdio, sequentialThinkingStdio, sseTarget,
 } from './lib/upstreams.mjs';
 
@@ -144,6 +145,55 @@ for (const [transport, open] of [
       await assert.rejects(running, /enough/);
       assert.equal((await client.callTool({ name: 'echo', arguments: { message: 'still there' } })).content[0].text, 'Echo: still there');
     });
+  });
+}
+
+for (const [transport, open] of [
+  ['stdio', async () => ({ members: everything2024Stdio })],
+  ['HTTP+SSE', async () => {
+    const server = await everything2024Sse();
+    return { members: sseTarget(server.url), server };
+  }],
+]) {
+  test(`a server of revision 2024-11-05 over ${transport}`, { timeout: 120000 }, async (t) => {
+    const { members, server } = await open();
+    const { gateway, user } = await stand(members);
+    t.after(async () => {
+      await gateway.stop();
+      await server?.stop();
+    });
+    const updated = [], sampled = [];
+    const client = await connect(gateway, user.token, { capabilities: { sampling: {} }, prepare(c) {
+      c.setRequestHandler(CreateMessageRequestSchema, (request) => {
+        sampled.push(request.params.maxTokens);
+        return { role: 'assistant', model: 'test', content: { type: 'text', text: 'a sampled answer' } };
+      });
+      c.setNotificationHandler(ResourceUpdatedNotificationSchema, (one) => updated.push(one.params.uri));
+    } });
+    assert.deepEqual(names((await client.listTools()).tools), ['add', 'echo', 'getTinyImage', 'longRunningOperation', 'sampleLLM']);
+    const call = (name, args, options) => client.callTool({ name, arguments: args }, undefined, options);
+    assert.match((await call('add', { a: 40, b: 2 })).content[0].text, /42/);
+    const progress = [];
+    await call('longRunningOperation', { duration: 1, steps: 4 }, { onprogress: (one) => progress.push(one.progress) });
+    assert.deepEqual(progress, [1, 2, 3, 4]);
+    assert.match((await call('sampleLLM', { prompt: 'why', maxTokens: 5 })).content[0].text, /^LLM sampling result: /);
+    assert.deepEqual(sampled, [5]);
+    // A hundred resources in pages of ten.
+    const uris = [];
+    for (let cursor; ;) {
+      const page = await client.listResources({ cursor });
+      uris.push(...page.resources.map((one) => one.uri));
+      cursor = page.nextCursor;
+      if (cursor === undefined) break;
+    }
+    assert.equal(new Set(uris).size, 100);
+    assert.equal((await client.readResource({ uri: 'test://static/resource/2' })).contents[0].mimeType, 'application/octet-stream');
+    assert.match(JSON.stringify((await client.getPrompt({ name: 'complex_prompt', arguments: { temperature: '1' } })).messages), /temperature/);
+    // It tells of its subscribed resources every five seconds.
+    await client.subscribeResource({ uri: 'test://static/resource/7' });
+    await eventually('an update', () => updated.includes('test://static/resource/7'), 30000);
+    assert.deepEqual([...new Set(updated)], ['test://static/resource/7']);
+    await client.end();
   });
 }
 

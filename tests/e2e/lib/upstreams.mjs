@@ -8,6 +8,8 @@ import { DEMO, start } from './gateway.mjs';
 const modules = fileURLToPath(new URL('../node_modules/', import.meta.url));
 const showPort = fileURLToPath(new URL('./show_port.mjs', import.meta.url));
 export const EVERYTHING = path.join(modules, '@modelcontextprotocol/server-everything/dist/index.js');
+/** The same of 2024, which speaks revision 2024-11-05 alone. */
+const EVERYTHING_2024 = path.join(modules, 'server-everything-2024/dist');
 export const FILESYSTEM = path.join(modules, '@modelcontextprotocol/server-filesystem/dist/index.js');
 const MEMORY = path.join(modules, '@modelcontextprotocol/server-memory/dist/index.js');
 const SEQUENTIAL_THINKING = path.join(modules, '@modelcontextprotocol/server-sequential-thinking/dist/index.js');
@@ -20,6 +22,7 @@ export const stdioTarget = (command, ...args) => ({ transport_type: 'stdio', com
 export const httpTarget = (url) => ({ transport_type: 'streamable-http', url });
 export const sseTarget = (url) => ({ transport_type: 'sse', url });
 export const everythingStdio = stdioTarget(process.execPath, EVERYTHING, 'stdio');
+export const everything2024Stdio = stdioTarget(process.execPath, path.join(EVERYTHING_2024, 'index.js'));
 export const filesystemStdio = (directory) => stdioTarget(process.execPath, FILESYSTEM, directory);
 export const memoryStdio = stdioTarget(process.execPath, MEMORY);
 export const sequentialThinkingStdio = stdioTarget(process.execPath, SEQUENTIAL_THINKING);
@@ -35,6 +38,13 @@ export async function everythingHttp(mode = 'streamableHttp') {
   const server = start(process.execPath, ['--import', showPort, EVERYTHING, mode], { env: { ...process.env, PORT: '0' } });
   const port = await server.line('port of server-everything', (line) => /^listening (\d+)$/.exec(line)?.[1]);
   return { ...server, url: `http://127.0.0.1:${port}/${mode === 'sse' ? 'sse' : 'mcp'}` };
+}
+
+/** server-everything of 2024 over HTTP+SSE. It serves one client, and ends with it. */
+export async function everything2024Sse() {
+  const server = start(process.execPath, ['--import', showPort, path.join(EVERYTHING_2024, 'sse.js')], { env: { ...process.env, PORT: '0' } });
+  const port = await server.line('port of server-everything', (line) => /^listening (\d+)$/.exec(line)?.[1]);
+  return { ...server, url: `http://127.0.0.1:${port}/sse` };
 }
 
 /** A server of FastMCP over `transport`, streamable-http (to which "stateless" may be added) or sse. */
