@@ -234,7 +234,7 @@ describe('the first account and what it sees', () => {
     const { page, sound } = at;
     await page.getByRole('button', { name: 'Sign out' }).click();
     await page.getByRole('heading', { name: 'Sign in' }).waitFor();
-    assert.equal((await gateway.api('GET', '/api/auth/me')).status, 401);
+    await eventually('the token is revoked', async () => (await gateway.api('GET', '/api/auth/me')).status === 401);
     assert.equal(await page.evaluate(() => sessionStorage.length), 0);
     await mcp.close();
     await sound(/status of 400/);

@@ -38,10 +38,11 @@ export interface Measure {
   unit: string;
 }
 
-/** A duration with its unit apart: 0.4 ms -> "<1 ms", 12 ms, 1.25 s, 3.1 min. */
+/** A duration with its unit apart: <1 ms, 0.4 ms, 12 ms, 1.25 s, 3.1 min. Nought is what was less than a whole one. */
 export function duration(ms: number): Measure {
   if (!Number.isFinite(ms) || ms < 0) return { value: '–', unit: '' };
-  if (ms > 0 && ms < 0.1) return { value: '<0.1', unit: 'ms' };
+  if (ms === 0) return { value: '<1', unit: 'ms' };
+  if (ms < 0.1) return { value: '<0.1', unit: 'ms' };
   if (ms < 9.95) return { value: Number.isInteger(ms) ? String(ms) : ms.toFixed(1), unit: 'ms' };
   if (ms < 999.5) return { value: ms.toFixed(0), unit: 'ms' };
   if (ms < 9_995) return { value: (ms / 1000).toFixed(2), unit: 's' };

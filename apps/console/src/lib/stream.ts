@@ -5,7 +5,7 @@ import { ApiError } from './errors';
 export type Connection =
   | { state: 'connecting' }
   | { state: 'live' }
-  /** It will be tried again at `retryAt` (milliseconds since 1970). */
+  /** It will be tried again at `retryAt` (milliseconds since 1970), or is being tried when that is past. */
   | { state: 'waiting'; retryAt: number; why: string }
   | { state: 'stopped' };
 
@@ -47,6 +47,7 @@ export class Stream {
   /** Answers to what was asked before the latest start or stop are of no use. */
   private generation = 0;
   private waiting = false;
+  private why = '';
 
   constructor(private readonly world: World, private readonly listener: Listener) {}
 
@@ -88,7 +89,9 @@ export class Stream {
 
   private async connect(): Promise<void> {
     const mine = this.generation;
-    this.listener.connection({ state: 'connecting' });
+    // After a failure it says so until it is live again.
+    this.listener.connection(this.attempt === 0 ? { state: 'connecting' }
+      : { state: 'waiting', retryAt: this.world.now(), why: this.why });
     let ticket: string;
     try {
       ticket = await this.world.ticket();
@@ -141,6 +144,7 @@ export class Stream {
     ++this.attempt;
     const ms = Math.max(backoff(this.attempt, this.world.random), Math.min(atLeastMs, 60_000));
     this.waiting = true;
+    this.why = why;
     this.listener.connection({ state: 'waiting', retryAt: this.world.now() + ms, why });
     this.timer(ms, () => this.retryNow());
   }

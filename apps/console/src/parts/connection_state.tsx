@@ -16,7 +16,7 @@ export function ConnectionState({ connection, retry }: Props) {
   }, [waiting]);
 
   const word = { connecting: 'Connecting', live: 'Live', waiting: 'Reconnecting', stopped: 'Stopped' }[connection.state];
-  const left = connection.state === 'waiting' ? Math.max(1, Math.ceil((connection.retryAt - Date.now()) / 1000)) : 0;
+  const left = connection.state === 'waiting' ? Math.ceil((connection.retryAt - Date.now()) / 1000) : 0;
   return (
     <div class={`connection ${connection.state}`} data-connection={connection.state}>
       {/* What is said aloud does not count seconds. */}
@@ -27,7 +27,7 @@ export function ConnectionState({ connection, retry }: Props) {
       </span>
       {connection.state === 'waiting' && (
         <>
-          <span class="muted" aria-hidden="true" title={connection.why}>in {left} s</span>
+          <span class="muted" aria-hidden="true" title={connection.why}>{left > 0 ? `in ${left} s` : 'now'}</span>
           <button class="link" type="button" onClick={retry}>Retry now</button>
         </>
       )}
