@@ -148,7 +148,9 @@ TEST_CASE("R24: a cursor that is always another one ends at the stated bound too
   const std::string id = w.add("endless", endless.url());
   w.add("good", good.url());
   w.gw.allow("alice", "");
-  CHECK(contains(w.gw.as("alice").list_tools(), "good_echo"));
+  int pages = 0;
+  CHECK(contains(walk(w.gw.as("alice"), "tools/list", "tools", pages), "good_echo"));
+  CHECK(pages <= 2);
   CHECK(becomes([&] { return w.status(id, "state") == "degraded"; }));
   const int at_the_bound = asked;
   CHECK(at_the_bound <= 1000);
@@ -204,9 +206,9 @@ TEST_CASE("T3, R18: an event stream that does not begin with the answer") {
         "data: "
         "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/"
         "message\",\"params\":{\"level\":\"info\",\"data\":\"x\"}}\n\n");
+    answered_at = steady_clock::now().time_since_epoch().count();
     e.bytes("data: {\"jsonrpc\":\"2.0\",\"id\":" + e.id +
             ",\r\ndata: \"result\":{\"content\":[],\"structuredContent\":{\"a\":1}}}\r\n\r\n");
-    answered_at = steady_clock::now().time_since_epoch().count();
     e.wait_closed();  // the stream stays open, silent, until the gateway has enough of it
     return true;
   });
@@ -445,18 +447,15 @@ TEST_CASE("a target of type sse, and one that turns out to be: lists, calls, sta
   CHECK(bob.call_tool("echo").text() == "echo");
   CHECK(w.status(id, "transport") == "sse");
   for (const McpExchange& e : found.received()) CHECK(e.header("authorization") == "Bearer canary");
-  const auto first = found.received();
-  CHECK(first[0].http_method == "POST");
-  CHECK(first[0].target == "/sse");
-  CHECK(first[1].http_method == "GET");
+  CHECK(found.received("initialize")[0].target == "/sse");
   // What was found out is remembered: the next connection does not ask again.
   const HttpResponse tested = w.gw.as("admin").api("POST", "/api/targets/" + id + "/test", "{}");
   CHECK(member(tested, "ok") == "true");
   CHECK(member(tested, "tools") == "1");
   CHECK(tested.body.find("MCP 2024-11-05 over HTTP+SSE") != std::string::npos);
-  int posts = 0;
-  for (const McpExchange& e : found.received()) posts += e.http_method == "POST" && e.target == "/sse";
-  CHECK(posts == 1);
+  int asked = 0;
+  for (const McpExchange& e : found.received("initialize")) asked += e.target == "/sse";
+  CHECK(asked == 1);
 
   // A server of neither kind: what it answered first is what is told.
   ScriptedMcp neither([](McpExchange& e) { return e.status(404), true; });
@@ -560,4 +559,157 @@ TEST_CASE("a list that fails is asked for again, and announced when it is there"
   broken = false;
   CHECK(becomes([&] { return w.status(id, "state") == "up"; }));
   CHECK(alice.list_tools() == Strings{"bad_echo", "good_echo"});
+}
+
+namespace {
+
+/// A process that is no tidy one: a banner, an empty line and much on stderr come first.
+constexpr const char* kDirty =
+    R"sh(printf 'Welcome to this server\n\n'; head -c 262144 /dev/zero | tr '\0' x >&2; )sh"
+    R"sh(answer() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$1"; }; )sh"
+    R"sh(while read -r line; do )sh"
+    R"sh(id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p'); [ -n "$id" ] || continue; )sh"
+    R"sh(case "$line" in )sh"
+    R"sh(*'"initialize"'*) answer '{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{}}';; )sh"
+    R"sh(*tools/list*) answer '{"tools":[{"name":"smile"},{"name":"big"}]}';; )sh"
+    R"sh(*'"smile"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"\360\237' "$id"; )sh"
+    R"sh(sleep 0.1; printf '\230\200"}]}}\n';; )sh"
+    R"sh(*'"big"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"' "$id"; )sh"
+    R"sh(head -c 12000000 /dev/zero | tr '\0' x; printf '"}]}}\n';; )sh"
+    R"sh(esac; done)sh";
+
+std::string add_process(InProcessGateway& gw, const std::string& script) {
+  Target target;
+  target.name = "dirty";
+  target.transport_type = TransportType::stdio;
+  target.command = "/bin/sh";
+  target.args = {"-c", script};
+  auto made = gw.gateway().repository()->create_target(std::move(target));
+  REQUIRE(made);
+  return made->id;
+}
+
+}  // namespace
+
+TEST_CASE("T7, R27: dirty stdio: a banner, stderr without an end, a split code point, a line of 12 MB") {
+  for (const std::size_t limit : {32u * 1024 * 1024, 8u * 1024 * 1024}) {
+    World w([&](GatewayOptions& o) { o.limits.upstream_bytes = limit; });
+    add_process(w.gw, kDirty);
+    w.gw.allow("alice", "dirty");
+    McpClient& alice = w.gw.as("alice");
+    CHECK(alice.list_tools() == Strings{"smile", "big"});
+    CHECK(alice.call_tool("smile").text() == "\xf0\x9f\x98\x80");
+    const McpReply big = alice.call_tool("big");
+    if (limit > 12000000) {
+      CHECK(big.text().size() == 12000000);
+    } else {
+      CHECK(code_of(big) == "response_too_large");
+      CHECK(big.error_message() == "Target 'dirty' sent an answer over the size limit");
+    }
+    CHECK(alice.call_tool("smile").text() == "\xf0\x9f\x98\x80");
+  }
+}
+
+TEST_CASE(
+    "T7: a child that exits at start: an error at once, with its code and its masked stderr for admins") {
+  World w;
+  const std::string id = add_process(w.gw, "echo \"broken: $AUTH_TOKEN\" >&2; exit 3");
+  REQUIRE(w.gw.gateway().repository()->set_target_token(id, {Scope::everyone, ""}, "canary-secret"));
+  w.gw.allow("alice", "dirty");
+  McpClient& alice = w.gw.as("alice");
+  const auto started = steady_clock::now();
+  const McpReply reply = alice.call_tool("smile");
+  CHECK(steady_clock::now() - started < 10s);  // one second, on a machine with nothing else to do
+  CHECK(code_of(reply) == "upstream_closed");
+  CHECK(reply.body.find("broken") == std::string::npos);
+  REQUIRE(becomes([&] { return w.status(id, "last_error").find("broken") != std::string::npos; }));
+  CHECK(w.status(id, "last_error").find("code 3") != std::string::npos);
+  CHECK(w.status(id, "last_error").find("canary-secret") == std::string::npos);
+}
+
+TEST_CASE("after a restart a client that only listens is connected to its targets again") {
+  ScriptedMcp alpha;
+  auto storage = make_memory_storage();
+  const auto base = [&](GatewayOptions& o) {
+    o.storage = storage;
+    o.jwt_secret = "a secret of the test, longer than 32 bytes";
+  };
+  std::string token, session;
+  {
+    World w(base);
+    w.add("alpha", alpha.url());
+    w.gw.allow("alice", "alpha");
+    REQUIRE(w.gw.as("alice").initialize().ok());
+    token = w.gw.as("alice").token();
+    session = w.gw.as("alice").session_id();
+  }
+  World w(base);
+  McpClient& alice = w.gw.as("someone");
+  alice.use_token(token);
+  alice.use_session(session);
+  OpenStream stream(w.gw, alice);
+  CHECK(becomes([&] { return alpha.received("initialize").size() == 2; }));
+  HttpRequest request;
+  request.method = "DELETE";
+  request.target = "/mcp";
+  request.headers = {{"Authorization", "Bearer " + token}, {"Mcp-Session-Id", session}};
+  CHECK(w.gw.send(std::move(request)).status == 204);
+}
+
+TEST_CASE("R95: a URI survives export, parsing, expansion of a template, and import, byte for byte") {
+  const Strings uris{
+      "file:///a/b?x=1#f",     "repo://a%2Fb/c%20d?ref=x%3Ay", "mem:", "a+b.c-d:e:f://g", "urn:x:\xc3\xa4",
+      "mcpgw+other:file:///x", "test://\xf0\x9f\x98\x80/~{}"};
+  std::string list;
+  for (const std::string& uri : uris)
+    list += (list.empty() ? "" : ",") + std::string(R"({"name":"n","uri":)") + detail::raw::quote(uri) + "}";
+  ScriptedMcp git([&](McpExchange& e) {
+    if (e.method == "resources/list") return e.result(R"({"resources":[)" + list + "]}"), true;
+    if (e.method == "resources/templates/list")
+      return e.result(R"({"resourceTemplates":[{"name":"t","uriTemplate":"repo://{owner}/{repo}{?ref}"}]})"),
+             true;
+    if (e.method == "resources/read")
+      return e.result(R"({"contents":[{"uri":)" + e.param("uri") + R"(,"text":"x","_meta":{"k":1.0}}]})"),
+             true;
+    if (e.method == "completion/complete") return e.result(R"({"completion":{"values":["v"]}})"), true;
+    return false;
+  });
+  git.capabilities = R"({"resources":{},"prompts":{},"completions":{}})";
+  ScriptedMcp other;
+  World w;
+  w.add("git", git.url());
+  w.add("other", other.url());
+  w.gw.allow("alice", "");
+  McpClient& alice = w.gw.as("alice");
+  Strings exported;
+  for (const std::string& uri : uris) exported.push_back("mcpgw+git:" + uri);
+  CHECK(alice.list_resources() == exported);
+  for (std::size_t i = 0; i < uris.size(); ++i) {
+    // What a parser of URLs does to a scheme.
+    for (const std::string& asked : {exported[i], "MCPGW+Git:" + uris[i]}) {
+      const McpReply reply = alice.request("resources/read", R"({"uri":)" + detail::raw::quote(asked) + "}");
+      REQUIRE(reply.ok());
+      CHECK(git.received("resources/read").back().text_param("uri") == uris[i]);
+      CHECK(reply.result() == R"({"contents":[{"uri":)" + detail::raw::quote(exported[i]) +
+                                  R"(,"text":"x","_meta":{"k":1.0}}]})");
+    }
+  }
+  const std::string templates = alice.request("resources/templates/list").result();
+  CHECK(templates.find(R"("uriTemplate":"mcpgw+git:repo://{owner}/{repo}{?ref}")") != std::string::npos);
+  // Expanded with owner "a/b c" and ref "x:y": the prefix is a literal part of the template.
+  CHECK(alice.request("resources/read", R"({"uri":"mcpgw+git:repo://a%2Fb%20c/r?ref=x%3Ay"})").ok());
+  CHECK(git.received("resources/read").back().text_param("uri") == "repo://a%2Fb%20c/r?ref=x%3Ay");
+  // A completion names the template as it was exported; the server gets its own.
+  CHECK(alice
+            .request("completion/complete",
+                     R"({"ref":{"type":"ref/resource","uri":"mcpgw+git:repo://{owner}/{repo}{?ref}"},)"
+                     R"("argument":{"name":"owner","value":"a"},"context":{"arguments":{"repo":"r"}}})")
+            .result() == R"({"completion":{"values":["v"]}})");
+  CHECK(
+      git.received("completion/complete")
+          .back()
+          .body.find(
+              R"("ref":{"type":"ref/resource","uri":"repo://{owner}/{repo}{?ref}"},"argument":{"name":"owner","value":"a"},"context":{"arguments":{"repo":"r"}})") !=
+      std::string::npos);
+  CHECK(other.received("completion/complete").empty());
 }

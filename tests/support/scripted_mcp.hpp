@@ -167,7 +167,9 @@ class ScriptedMcp {
     if (exchange.method == "prompts/list") return exchange.result(R"({"prompts":[]})");
     if (exchange.method == "tools/call")
       return exchange.result(R"({"content":[{"type":"text","text":)" + exchange.param("name") + "}]}");
-    exchange.result("{}");
+    for (const char* known : {"ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+      if (exchange.method == known) return exchange.result("{}");
+    exchange.error(-32601, "Method not found");
   }
 
   const Script script_;

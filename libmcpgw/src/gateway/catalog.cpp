@@ -170,7 +170,7 @@ std::string export_result(std::string_view method, std::string_view slug, std::s
                                          : std::string(element);
                             }));
   }
-  if (method == "tools/call") {
+  if (method == "tools/call" || method == "tasks/result") {
     const std::string_view content = raw::find(result, "content");
     if (content.empty() || content.find("\"resource") == std::string_view::npos) return std::string(result);
     return raw::with_member(result, "content", map_array(content, [&](std::string_view block) {

@@ -129,7 +129,9 @@ void ClientCall::on_server_message(ServerMessage message) {
   row.request_body.clear();
   row.created_at = core->clock->now();
   row.target_name = connection->target().name;
-  if (!reply->emit(make_request(asked, message.method, message.params))) {
+  const std::string exported =
+      core->pool->export_related_task(*connection, session->user_id(), message.params);
+  if (!reply->emit(make_request(asked, message.method, exported))) {
     session->answer(asked, "error",
                     R"({"code":-32601,"message":"The client takes no requests on this call"})");
     row.response_status = 502;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "gateway/session.hpp"
+#include "gateway/tasks.hpp"
 
 namespace mcpgw::detail {
 
@@ -67,6 +68,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   std::shared_ptr<PostReply> reply;
   AuditRecord audit;
   Duration started{};
+  TaskRef task;  ///< that it asks about, or made
   /// Target of the running upstream request, for messages that come with it.
   std::shared_ptr<UpstreamConnection> connection;
 

@@ -19,6 +19,14 @@ constexpr auto kFirstListRetry = std::chrono::milliseconds(1000);
 
 std::int64_t ticks(SteadyTime time) { return time.time_since_epoch().count(); }
 
+/// A tool without execution.taskSupport.
+void forbid_tasks(Item& item) {
+  if (item.json.find("\"taskSupport\"") == std::string::npos) return;
+  const std::string_view execution = raw::find(item.json, "execution");
+  if (raw::find(execution, "taskSupport").empty()) return;
+  item.json = raw::with_member(item.json, "execution", raw::without_member(execution, "taskSupport"));
+}
+
 std::size_t index(ListKind kind) { return static_cast<std::size_t>(kind); }
 
 }  // namespace
@@ -170,6 +178,9 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind k
     }
     cursor = *next;
   }
+  // Tools that cannot be run as tasks must not say that they can: the gateway's other targets may.
+  if (kind == ListKind::tools && !upstream_->facts().runs_tasks())
+    for (Item& item : out->items) forbid_tasks(item);
   out->fetched = steady_clock::now();
   co_return std::shared_ptr<const Listing>(std::move(out));
 }

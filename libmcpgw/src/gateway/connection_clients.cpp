@@ -215,11 +215,32 @@ void UpstreamConnection::remember_elicitation(std::string_view params,
   elicitations_.emplace_back(std::move(*id), listener);
 }
 
+bool UpstreamConnection::deliver_to_task(const ServerMessage& message) {
+  ServerMessage out = message;
+  std::shared_ptr<ConnectionListener> session;
+  if (message.method == "notifications/progress") {
+    const std::string token(raw::find(message.params, "progressToken"));
+    const auto progress = core_->pool->tasks().progress(binding_->key, token);
+    if (!progress) return true;  // of a call that has ended
+    session = progress->session.lock();
+    out.params = raw::with_member(message.params, "progressToken", progress->client_token);
+  } else if (message.method == "notifications/tasks/status") {
+    const auto id = raw::string_value(raw::find(message.params, "taskId"));
+    const auto known = id ? core_->pool->tasks().find(target().id, *id) : std::nullopt;
+    if (known) session = known->session.lock();
+  } else {
+    return false;
+  }
+  if (session) session->on_connection_message(shared_from_this(), out);
+  return true;
+}
+
 void UpstreamConnection::deliver(const ServerMessage& message) {
   std::optional<ListKind> changed;
   if (message.method == "notifications/tools/list_changed") changed = ListKind::tools;
   if (message.method == "notifications/prompts/list_changed") changed = ListKind::prompts;
   if (message.method == "notifications/resources/list_changed") changed = ListKind::resources;
+  if (message.id.empty() && deliver_to_task(message)) return;
   const bool completes = message.method == "notifications/elicitation/complete";
   std::vector<std::shared_ptr<ConnectionListener>> listeners;
   {
@@ -246,7 +267,12 @@ void UpstreamConnection::deliver(const ServerMessage& message) {
   }
   const auto self = shared_from_this();
   if (!message.id.empty()) {
-    // A request that belongs to no call: only a connection with a single session tells whom to ask.
+    // A request that belongs to no call: its task tells whom to ask, or that the connection has one session.
+    const auto related =
+        raw::string_value(raw::find(raw::find(raw::find(message.params, "_meta"), kRelatedTask), "taskId"));
+    const auto task = related ? core_->pool->tasks().find(target().id, *related) : std::nullopt;
+    if (const auto session = task ? task->session.lock() : nullptr)
+      return session->on_connection_message(self, message);
     if (listeners.size() == 1 && !message.ambiguous) {
       listeners.front()->on_connection_message(self, message);
     } else {

@@ -84,6 +84,20 @@ std::string mask_secrets(std::string text, const Binding& binding) {
   return text;
 }
 
+ConnectionPool::ConnectionPool(std::weak_ptr<GatewayCore> core)
+    : core_(std::move(core)), tasks_([this] {
+        const auto held = core_.lock();
+        return std::make_unique<TaskTable>(held->options.jwt_secret, held->options.previous_jwt_secrets);
+      }()) {}
+
+std::string ConnectionPool::export_related_task(const UpstreamConnection& connection,
+                                                const std::string& user_id, std::string_view params) const {
+  return map_related_task(params, [&](const std::string& id) -> std::optional<std::string> {
+    const auto known = tasks_->find(connection.target().id, id);
+    return known && known->task.user_id == user_id ? std::optional(known->task.exported) : std::nullopt;
+  });
+}
+
 Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& principal,
                                                             const std::shared_ptr<const Target>& target,
                                                             const ClientFacts& client,

@@ -20,6 +20,7 @@
 #include "gateway/catalog.hpp"
 #include "gateway/concurrency.hpp"
 #include "gateway/core.hpp"
+#include "gateway/tasks.hpp"
 #include "mcpgw/admin_api.hpp"
 #include "runtime/http_client.hpp"
 #include "runtime/waiter.hpp"
@@ -144,6 +145,8 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
     std::shared_ptr<AsyncEvent> busy;  ///< while it is being made or ended
   };
 
+  /// Whether the message is about a task, whose client alone has got it then.
+  bool deliver_to_task(const ServerMessage& message);
   UpstreamEvents events();
   void on_lost(const Error& error);
   Task<Result<std::shared_ptr<const Listing>>> load(ListKind kind);
@@ -183,7 +186,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
 /// Safe from any thread.
 class ConnectionPool {
  public:
-  explicit ConnectionPool(std::weak_ptr<GatewayCore> core) : core_(std::move(core)) {}
+  explicit ConnectionPool(std::weak_ptr<GatewayCore> core);
 
   /// Resolves credential and environment. data_loss/"credential_unavailable".
   Result<std::shared_ptr<const Binding>> bind(const Principal& principal,
@@ -216,6 +219,10 @@ class ConnectionPool {
   void sweep(SteadyTime now);
   void close_all();
 
+  TaskTable& tasks() noexcept { return *tasks_; }
+  /// Params of a server's message, with the related task's id as its user knows it.
+  std::string export_related_task(const UpstreamConnection& connection, const std::string& user_id,
+                                  std::string_view params) const;
   /// Of a target; the same one as long as the target exists.
   std::shared_ptr<ConcurrencyLimit> concurrency(const std::string& target_id);
   TargetStatus status(const Target& target) const;
@@ -263,6 +270,7 @@ class ConnectionPool {
   bool outdated(const GatewayCore& core, const Binding& binding) const;
 
   const std::weak_ptr<GatewayCore> core_;
+  const std::unique_ptr<TaskTable> tasks_;
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, Slot> slots_;
   std::vector<std::shared_ptr<UpstreamConnection>> retired_;

@@ -372,7 +372,9 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
 
   const auto view = session->view(meta.principal);
   const auto reached = co_await gather(session, meta.principal, view, std::nullopt, false);
-  const Offer offered = offer(*view, reached);
+  Offer offered = offer(*view, reached);
+  if (const std::string tasks = task_capabilities(*session, reached); !tasks.empty())
+    offered.capabilities = raw::with_member(offered.capabilities, "tasks", tasks);
   std::string result = R"({"protocolVersion":)" + raw::quote(negotiated) + R"(,"capabilities":)" +
                        offered.capabilities + R"(,"serverInfo":{"name":"mcpgw","version":)" +
                        raw::quote(mcpgw::version()) + "}";
@@ -476,6 +478,8 @@ Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> resp
   const std::string* last = request.header("Last-Event-ID");
   session->open_stream(stream, meta.principal, last != nullptr ? *last : std::string());
   if (session->closed()) session->close_stream();
+  // After a restart nothing is open upstream yet: a client that only listens shall hear of changes too.
+  session->reopen_targets(meta.principal);
 }
 
 Task<void> McpEndpoint::remove(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {

@@ -52,6 +52,8 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<std::string> resource(Call call);
   Task<std::string> complete(Call call);
   Task<std::string> set_level(Call call);
+  Task<std::string> task(Call call);
+  Task<std::string> list_tasks(Call call);
   /// Judges, sends to the target, and answers. `params` is what the upstream gets.
   Task<std::string> forward(Call call, ItemRoute route, ResourceType type, std::string params);
 
@@ -75,6 +77,13 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   };
   static Offer offer(const Session::View& view, const std::vector<Gathered>& reached);
 
+  /// The `tasks` capability towards this client; empty when nothing of it is there.
+  static std::string task_capabilities(const Session& session, const std::vector<Gathered>& reached);
+  /// An answer about a task, with the ids that the client knows.
+  std::string export_task(ClientCall& call, const Target& target, const std::string& tool,
+                          const UpstreamConnection& connection, const UpstreamAnswer& answer);
+
+  std::string unknown_task(ClientCall& call, const char* error_code, int status);
   std::string invalid_params(ClientCall& call, std::string_view message);
   std::string unknown_item(ClientCall& call, ListKind kind, std::string_view name, const char* error_code,
                            int status);
@@ -90,6 +99,9 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
 
   const std::shared_ptr<GatewayCore> core_;
 };
+
+/// Whether both the client of this session and the server know tasks of tools/call.
+bool carries_tasks(const Session& session, const ServerFacts& facts);
 
 /// The JSON error of everything that is no JSON-RPC message.
 HttpResponse http_error(int status, std::string_view code, std::string_view message,

@@ -208,6 +208,10 @@ Task<std::string> McpEndpoint::dispatch(Call call) {
     co_return co_await resource(call);
   if (method == "completion/complete") co_return co_await complete(call);
   if (method == "logging/setLevel") co_return co_await set_level(call);
+  if (method.starts_with("tasks/") && call->session->version() == "2025-11-25" &&
+      (method == "tasks/get" || method == "tasks/result" || method == "tasks/cancel" ||
+       method == "tasks/list"))
+    co_return co_await task(call);
   if (method == "ping") {
     call->audit.response_status = 200;
     co_return make_result(call->id, "{}");
@@ -291,6 +295,9 @@ Task<std::string> McpEndpoint::call_item(Call call, ListKind kind) {
   if (const std::string_view arguments = raw::find(call->params, "arguments");
       !arguments.empty() && raw::type_of(arguments) != raw::Type::object && arguments != "null")
     co_return invalid_params(*call, "params.arguments must be an object");
+  if (const std::string_view task = raw::find(call->params, "task");
+      !task.empty() && raw::type_of(task) != raw::Type::object && kind == ListKind::tools)
+    co_return invalid_params(*call, "params.task must be an object");
   call->audit.tool = name->substr(0, 256);
   auto route = co_await find_item(call, kind, *name);
   if (!route) co_return unknown_item(*call, kind, *name, "unknown_item", 404);
@@ -445,12 +452,17 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     UpstreamCall request;
     request.method = call->method;
     request.params = params;
+    // Who does not run tasks must take the call for a plain one (2025-11-25, basic/utilities/tasks).
+    const bool tasks = carries_tasks(*call->session, (*connection)->upstream().facts());
+    if (!tasks && call->method == "tools/call" && !raw::find(params, "task").empty())
+      request.params = raw::without_member(params, "task");
     for (const std::string& name : target.forward_headers)
       if (const std::string* value = find_header(call->headers, name))
         request.headers.emplace_back(name, *value);
     request.wants_progress = !call->progress_token.empty();
     request.timeout = (*connection)->binding().timeout;
     request.max_timeout = std::max(request.timeout, core_->options.upstream.max_timeout);
+    if (call->method == "tasks/result") request.timeout = request.max_timeout;  // it waits for the task's end
     request.observer = call;
     request.handle = call->handle;
     auto answer = co_await (*connection)->request(std::move(request), call->session.get());
@@ -476,6 +488,8 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     row.response_status = 200;
     if (type == ResourceType::tool && raw::find(answer->payload, "isError") == "true")
       row.error_code = "tool_error";
+    if (tasks && type == ResourceType::tool)
+      answer->payload = export_task(*call, target, route.original, **connection, *answer);
     if (route.prefixed)
       co_return make_result(call->id, export_result(call->method, target.slug, answer->payload));
     co_return make_result(call->id, answer->payload);

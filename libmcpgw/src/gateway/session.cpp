@@ -26,7 +26,7 @@ std::string identity_of(const Principal& principal) {
   return out;
 }
 
-/// Tasks of this revision need routing by task id, which is not carried: neither side is told of the other's.
+/// Tasks that servers make of requests to clients are not carried: servers are told of none.
 std::string carried_capabilities(std::string_view capabilities) {
   if (raw::type_of(capabilities.empty() ? "null" : capabilities) != raw::Type::object) return "{}";
   return raw::without_member(capabilities, "tasks");
@@ -260,7 +260,10 @@ void Session::answer(std::string_view raw_id, std::string_view member, std::stri
     asked_.erase(it);
   }
   if (const auto upstream = asked.upstream.lock())
-    upstream->respond(std::move(asked.upstream_id), member, std::string(payload));
+    upstream->respond(std::move(asked.upstream_id), member,
+                      map_related_task(payload, [this](const std::string& id) {
+                        return core_->pool->tasks().original_of(user_id(), id);
+                      }));
 }
 
 // --- the stream --------------------------------------------------------------------------------------
@@ -423,7 +426,21 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
     }
     connection->remember_elicitation(message.params, shared_from_this());
     const std::string asked = ask(connection->upstream_ptr(), message.id, message.method);
-    send(make_request(asked, message.method, message.params));
+    send(make_request(asked, message.method,
+                      core_->pool->export_related_task(*connection, user_id(), message.params)));
+    return;
+  }
+  if (message.method == "notifications/progress") {  // of a task of this session, under its client's token
+    send(make_notification(message.method, message.params));
+    return;
+  }
+  if (message.method == "notifications/tasks/status") {
+    const auto id = raw::string_value(raw::find(message.params, "taskId"));
+    const auto known = id ? core_->pool->tasks().find(target.id, *id) : std::nullopt;
+    if (known && known->task.user_id == user_id() &&
+        core_->policy->evaluate(principal, target.id, ResourceType::tool, known->task.tool).allowed())
+      send(make_notification(message.method, raw::with_member(message.params, "taskId",
+                                                              raw::quote(known->task.exported))));
     return;
   }
   if (message.method == "notifications/message") {

@@ -11,6 +11,11 @@ bool ServerFacts::offers(std::string_view capability, std::string_view flag) con
   return raw::find(capabilities, capability, flag) == "true";
 }
 
+bool ServerFacts::runs_tasks() const {
+  const std::string_view requests = raw::find(raw::find(capabilities, "tasks"), "requests");
+  return protocol_version == "2025-11-25" && !raw::find(requests, "tools", "call").empty();
+}
+
 void CallHandle::cancel(std::string reason) {
   std::function<void(std::string)> action;
   {

@@ -28,6 +28,8 @@ struct ServerFacts {
   bool offers(std::string_view capability) const;
   /// capabilities.<capability>.<flag> is true.
   bool offers(std::string_view capability, std::string_view flag) const;
+  /// tools/call may be made a task (2025-11-25, basic/utilities/tasks).
+  bool runs_tasks() const;
 };
 
 /// What the gateway tells a server about the client behind it.
