@@ -360,6 +360,29 @@ describe('others', () => {
   });
 });
 
+test('a machine whose clock is wrong, and a gateway without /docs', async (t) => {
+  const gateway = await Gateway.start({ config: 'upstream:\n  allow_private: true\ndocs:\n  enabled: false\n' });
+  t.after(() => gateway.stop());
+  await gateway.registerAdmin();
+  await gateway.addTarget('demo', demoStdio);
+  const { page, sound, close } = await open(browser, gateway.url + '/', {
+    before: () => {
+      const real = Date.now;
+      Date.now = () => real() - 30 * 60 * 1000;
+    },
+  });
+  t.after(close);
+  await signIn(page, 'admin@example.test');
+  const minted = await gateway.ask('POST', '/api/auth/tokens', { name: 'mcp', scopes: ['mcp'] });
+  const mcp = await McpSession.open(gateway.url + '/mcp', minted.token);
+  await mcp.call('add', { a: 1, b: 1 });
+  await rowOf(page, 'add').waitFor();
+  await eventually('a line of the plot', async () => (await page.locator('.plot path.line.p50').getAttribute('d'))?.length > 5);
+  await mcp.close();
+  assert.equal(await page.getByText('API reference').count(), 0);
+  await sound(/status of 404/);  // it has asked whether there is /docs
+});
+
 test('a gateway that is away for a while', async (t) => {
   let gateway = await Gateway.start();
   t.after(() => gateway.stop());

@@ -61,9 +61,10 @@ export async function picture(page, name) {
 /**
  * A page at `url` with a context of its own. `requests` are the URLs it asked for, WebSockets too; `sound()` fails when
  * one of them is of another host, or anything went wrong that none of the patterns given expects.
- * `warning(message)` says which faults a warning on the console means; by default itself.
+ * `warning(message)` says which faults a warning on the console means; by default itself. `before` runs in the page before
+ * anything of its own.
  */
-export async function open(browser, url, { warning, ...options } = {}) {
+export async function open(browser, url, { warning, before, ...options } = {}) {
   const origin = new URL(url).origin;
   const context = await browser.newContext({ viewport: { width: 1400, height: 1000 }, ...options });
   const page = await context.newPage();
@@ -84,6 +85,7 @@ export async function open(browser, url, { warning, ...options } = {}) {
   await context.exposeFunction('reportViolation', (what) => faults.push(`policy: ${what}`));
   await context.addInitScript(() => document.addEventListener('securitypolicyviolation',
     (event) => window.reportViolation(`${event.violatedDirective} ${event.blockedURI}`)));
+  if (before) await context.addInitScript(before);
   await page.goto(url);
   const sound = async (...expected) => {
     await Promise.all(reading);

@@ -1,20 +1,32 @@
 // The REST API. The token is in memory and in this tab's session storage: never in a URL, a cookie or local storage.
 import { ApiError } from './errors';
+import { keep, kept } from './keep';
 import type { LogRow, Snapshot, User } from './types';
 
 const KEY = 'mcpgw.token';
-let token = sessionStorage.getItem(KEY) ?? '';
+const forThisTab = () => sessionStorage;
+let token = kept(forThisTab, KEY);
 
 export const hasToken = (): boolean => token !== '';
 
 export function keepToken(text: string): void {
   token = text;
-  if (text) sessionStorage.setItem(KEY, text);
-  else sessionStorage.removeItem(KEY);
+  keep(forThisTab, KEY, text);
 }
 
 /** A URL of this gateway, which may be below a path. */
 export const gatewayUrl = (path: string): URL => new URL(path, document.baseURI);
+
+/** Whether there is something at a path; it may be switched off. */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    const answer = await fetch(gatewayUrl(path), { method: 'HEAD', credentials: 'omit' });
+    await answer.text();  // a body that nobody reads, though empty, counts as broken off
+    return answer.ok;
+  } catch {
+    return false;
+  }
+}
 
 interface Answer {
   body: unknown;

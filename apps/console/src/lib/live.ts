@@ -25,6 +25,7 @@ export class Live {
 
   private readonly meter = new RateMeter();
   private since = 0;
+  private ahead = 0;
   private readonly stream: Stream;
   private readonly listeners = new Set<() => void>();
   private drawTimer: ReturnType<typeof setTimeout> | null = null;
@@ -88,6 +89,11 @@ export class Live {
     return () => this.listeners.delete(listener);
   }
 
+  /** The time of the gateway, which the clock of this machine may be far from: all that is shown is of the gateway. */
+  now(): number {
+    return Date.now() + this.ahead;
+  }
+
   /** Requests a second, over the last ten seconds. */
   rate(): number {
     return this.meter.rate(Date.now(), this.since);
@@ -108,6 +114,8 @@ export class Live {
   private frame(type: string, data: unknown): void {
     if (type === 'metrics') {
       this.snapshot = data as Snapshot;
+      const ahead = Date.parse(this.snapshot.timestamp) - Date.now();
+      if (Math.abs(ahead - this.ahead) > 500) this.ahead = ahead;  // less is the way of the frame
       for (const target of this.snapshot.targets) this.targets.add(target.name);
     } else if (type === 'activity') {
       const activity = data as Activity;
@@ -116,7 +124,7 @@ export class Live {
       this.meter.add(Date.now());
       this.add(fromActivity(activity, this.causes.take(activity)));
     } else if (type === 'session') {
-      this.add(fromSession(data as SessionEvent, Date.now(), this.emailOf));
+      this.add(fromSession(data as SessionEvent, this.now(), this.emailOf));
     } else if (type === 'error') {
       // What ended somebody's call explains the call that follows; the others are of a target.
       const failure = data as UpstreamEvent;
@@ -139,7 +147,7 @@ export class Live {
   private count(entry: Entry): void {
     if (entry.target && this.targets.size < 1000) this.targets.add(entry.target);
     if (entry.durationMs !== null)
-      this.history.add(entry.at, entry.durationMs, entry.outcome === 'error' || entry.outcome === 'denied', Date.now());
+      this.history.add(entry.at, entry.durationMs, entry.outcome === 'error' || entry.outcome === 'denied', this.now());
   }
 
   private remember(key: string): void {
@@ -154,7 +162,7 @@ export class Live {
   /** What happened before this connection was open, out of the log. */
   private async catchUp(ended: (error: ApiError) => void): Promise<void> {
     try {
-      const rows = await api.recentCalls(Date.now() - WINDOW_MS);
+      const rows = await api.recentCalls(this.now() - WINDOW_MS);
       const missed = rows.map(fromLog).filter((entry) => !this.seen.has(entry.key));
       if (missed.length > 0) {
         const all = [...this.feed.newest(), ...missed].sort((a, b) => a.at - b.at);

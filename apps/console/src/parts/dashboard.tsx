@@ -1,5 +1,6 @@
 import { useEffect, useMemo, useReducer, useRef, useState } from 'preact/hooks';
 import type { ApiError } from '../lib/errors';
+import { span } from '../lib/format';
 import { Live } from '../lib/live';
 import type { User } from '../lib/types';
 import { Connect } from './connect';
@@ -52,7 +53,7 @@ export function Dashboard({ user, ended, userChanged }: Props) {
         <Feed live={live} admin={admin} connect={() => setConnecting(true)} />
       </div>
       <footer class="page-foot muted small">
-        {live.snapshot?.version && <span>mcpgw {live.snapshot.version}</span>}
+        {live.snapshot && `mcpgw ${live.snapshot.version ?? ''} · up ${span(live.snapshot.uptime_s)}`}
       </footer>
       {connecting && <Connect close={() => { setConnecting(false); opener.current?.focus(); }} />}
     </>

@@ -1,4 +1,4 @@
-import { useRef, useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import * as api from '../lib/api';
 import type { ApiError } from '../lib/errors';
 import type { User } from '../lib/types';
@@ -16,6 +16,8 @@ export function Entrance({ message, entered }: Props) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState('');
   const [needsSetupToken, setNeedsSetupToken] = useState(false);
+  const first = useRef<HTMLInputElement>(null);
+  useLayoutEffect(() => first.current?.focus(), []);
   const form = useRef<HTMLFormElement>(null);
 
   const submit = async (event: Event) => {
@@ -55,7 +57,7 @@ export function Entrance({ message, entered }: Props) {
         <form ref={form} onSubmit={submit}>
           <label>
             <span>Email</span>
-            <input name="email" type="email" autocomplete="username" required maxLength={254} autoFocus />
+            <input name="email" type="email" autocomplete="username" required maxLength={254} ref={first} />
           </label>
           <label>
             <span>Password</span>

@@ -38,7 +38,8 @@ export function LatencyPlot({ live }: { live: Live }) {
   const [scale, setScale] = useState<Scale>('linear');
   const [chosen, setChosen] = useState<number | null>(null);  // epoch of a slot, so that it moves with the time
 
-  const points = live.history.points(Date.now());
+  const now = live.now();
+  const points = live.history.points(now);
   const last = points.length - 1;
   const slotMs = live.history.slotMs;
   const firstAt = points[0]?.at ?? 0;
@@ -117,7 +118,7 @@ export function LatencyPlot({ live }: { live: Live }) {
               const i = last - (ago / 15) * last;
               return (
                 <text key={ago} x={x(i)} y={HEIGHT - 4} text-anchor={ago === 0 ? 'end' : ago === 15 ? 'start' : 'middle'}>
-                  {ago === 0 ? 'now' : shortClock(Date.now() - ago * 60_000)}
+                  {ago === 0 ? 'now' : shortClock(now - ago * 60_000)}
                 </text>
               );
             })}

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from 'preact';
-import { count, duration, percent, rate, span } from '../lib/format';
+import { count, duration, percent, rate } from '../lib/format';
 import type { Live } from '../lib/live';
 
 interface CellProps {
@@ -44,7 +44,7 @@ export function Numbers({ live }: { live: Live }) {
         <Latency name="p99" ms={now?.p99_latency_ms ?? 0} calls={calls} />
         <Cell name="In flight" value={now ? count(now.in_flight) : '–'} note="requests" />
         <Cell name="Sessions" value={now ? count(now.active_sessions) : '–'} note="active" />
-        <Cell name="Streams" value={now ? count(now.streams) : '–'} note={now ? `up ${span(now.uptime_s)}` : undefined} />
+        <Cell name="Streams" value={now ? count(now.streams) : '–'} note="open" />
       </dl>
     </section>
   );

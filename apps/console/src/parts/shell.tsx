@@ -1,6 +1,6 @@
 import type { ComponentChildren } from 'preact';
-import { useState } from 'preact/hooks';
-import { gatewayUrl } from '../lib/api';
+import { useEffect, useState } from 'preact/hooks';
+import { exists, gatewayUrl } from '../lib/api';
 import { applyTheme, storedTheme, type Theme } from '../lib/theme';
 import type { User } from '../lib/types';
 import { Book, Gauge, Leave, Mark, Moon, Screen, Sun } from './icons';
@@ -20,6 +20,10 @@ const THEMES: { theme: Theme; label: string; icon: () => ComponentChildren }[] =
 /** What stands around every page. */
 export function Shell({ user, signOut, children }: Props) {
   const [theme, setTheme] = useState<Theme>(storedTheme());
+  const [docs, setDocs] = useState(false);
+  useEffect(() => {
+    void exists('docs').then(setDocs);
+  }, []);
   return (
     <div class="shell">
       <a class="skip" href="#main">Skip to content</a>
@@ -28,7 +32,7 @@ export function Shell({ user, signOut, children }: Props) {
         <nav aria-label="Pages">
           <ul>
             <li><a href="#main" aria-current="page"><Gauge /> Dashboard</a></li>
-            <li><a href={gatewayUrl('docs').href} target="_blank" rel="noopener"><Book /> API reference</a></li>
+            {docs && <li><a href={gatewayUrl('docs').href} target="_blank" rel="noopener"><Book /> API reference</a></li>}
           </ul>
         </nav>
         <div class="rail-end">
