@@ -35,8 +35,15 @@ describe('clients', { timeout: 600000 }, () => {
   });
   after(() => gateway?.stop());
 
+  /** A server of 2025 may ask for roots whenever it likes, for which a modern call is interrupted: a step may be lost. */
+  function inOrder(progress, modern) {
+    if (!modern) return assert.deepEqual(progress, [1, 2, 3, 4]);
+    assert.deepEqual(progress, progress.toSorted());
+    assert.equal(progress.at(-1), 4);
+  }
+
   /** What every client of a JavaScript SDK can do; `long(options)` calls the tool that takes long. */
-  async function useAll(client, asked, long) {
+  async function useAll(client, asked, long, modern = false) {
     const { tools } = await client.listTools();
     for (const name of ['echo', 'trigger-sampling-request', 'trigger-elicitation-request', 'get-roots-list'])
       assert.ok(names(tools).includes(name), name);
@@ -49,7 +56,7 @@ describe('clients', { timeout: 600000 }, () => {
     assert.match((await client.getPrompt({ name: 'args-prompt', arguments: { city: 'Riga' } })).messages[0].content.text, /Riga/);
     const progress = [];
     await long({ duration: 1, steps: 4 }, { onprogress: (one) => progress.push(one.progress) });
-    assert.deepEqual(progress, [1, 2, 3, 4]);
+    inOrder(progress, modern);
     const controller = new AbortController();
     await assert.rejects(long({ duration: 60, steps: 60 },
       { signal: controller.signal, onprogress: () => controller.abort('enough') }), /enough/);
@@ -73,7 +80,7 @@ describe('clients', { timeout: 600000 }, () => {
       await client.connect(transport);
       assert.equal(client.getNegotiatedProtocolVersion(), revision);
       await useAll(client, asked, (args, options) =>
-        client.callTool({ name: 'trigger-long-running-operation', arguments: args }, options));
+        client.callTool({ name: 'trigger-long-running-operation', arguments: args }, options), mode !== 'legacy');
       await transport.terminateSession();
       await client.close();
     });
@@ -109,7 +116,7 @@ describe('clients', { timeout: 600000 }, () => {
       assert.equal(seen.resource[0], seen.resource[1]);
       assert.ok(seen.prompts.includes('args-prompt'));
       assert.match(seen.prompt, /Riga/);
-      assert.deepEqual(seen.progress, [1, 2, 3, 4]);
+      inOrder(seen.progress, modern);
       assert.match(seen.sampled, /a sampled answer/);
       assert.match(seen.elicited, /declin/i);
       assert.match(seen.roots, /file:\/\/\/srv\/project/);
