@@ -158,6 +158,8 @@ bool is_base_url(std::string_view text) {
          rest.find_first_of(" ?#@\t\r\n") == std::string_view::npos;
 }
 
+bool is_collector(std::string_view text) { return !text.empty() && is_base_url(text); }
+
 bool is_header_name(std::string_view text) {
   if (text == "*") return true;
   static constexpr std::string_view kOthers = "!#$%&'+-.^_`|~";
@@ -352,14 +354,18 @@ void add_observability(Table& t) {
   t.add("audit.retention", duration(hours(1), hours(24 * 3660)), AT(gateway.audit.retention));
   t.add("audit.include_ping", flag(), AT(gateway.audit.include_ping));
   t.add("audit.sync", flag(), AT(gateway.audit.sync));
-  t.not_offered<std::string>("audit.export", text(), "");
+  t.add("audit.export", text(), AT(gateway.audit.export_to));
+  t.add("audit.export_max_bytes", size(64 * 1024, 1024 * 1024 * kMiB), AT(gateway.audit.export_max_bytes));
+  t.add("audit.export_keep", integer(0, 1000), AT(gateway.audit.export_keep));
   t.add("metrics.enabled", flag(), AT(gateway.metrics_enabled));
   t.add("metrics.token", text(), AT(gateway.metrics_token));
-  t.not_offered<bool>("metrics.reflow_names", flag(), false);
-  t.not_offered<std::int64_t>("metrics.max_tools", integer(0, 100000), 500);
-  t.not_offered<bool>("telemetry.enabled", flag(), false);
-  t.checked("telemetry.endpoint", text());
-  t.checked("telemetry.service_name", text());
+  t.add("metrics.reflow_names", flag(), AT(gateway.metrics_reflow_names));
+  t.add("metrics.max_tools", integer(0, 100000), AT(gateway.metrics_max_tools));
+  t.add("telemetry.enabled", flag(), AT(gateway.telemetry.enabled));
+  t.add("telemetry.endpoint", text(is_collector, "must be an http or https URL"),
+        AT(gateway.telemetry.endpoint));
+  t.add("telemetry.service_name", text(some_text, "must not be empty"), AT(gateway.telemetry.service_name));
+  t.add("telemetry.ca", text(), AT(gateway.telemetry.ca));
   t.checked("telemetry.insecure", flag());
   const Parser<double> fraction = [](const RawValue& value, double& out) -> std::string {
     const auto* end = value.text.data() + value.text.size();
@@ -367,7 +373,7 @@ void add_observability(Table& t) {
     if (error != std::errc() || stop != end || !(out >= 0 && out <= 1)) return "must be a number from 0 to 1";
     return {};
   };
-  t.checked("telemetry.sampling", fraction);
+  t.add("telemetry.sampling", fraction, AT(gateway.telemetry.sampling));
   t.add("logging.level",
         choice<LogLevel>({{"trace", LogLevel::trace},
                           {"debug", LogLevel::debug},

@@ -217,6 +217,11 @@ TEST_CASE("values out of range or of a wrong form") {
       {"audit.body", "some"},
       {"audit.retention", "90m"},
       {"audit.body_max", "2MiB"},
+      {"audit.export_keep", "-1"},
+      {"audit.export_max_bytes", "1KiB"},
+      {"metrics.max_tools", "many"},
+      {"telemetry.endpoint", "collector:4317"},
+      {"telemetry.service_name", "\"\""},
       {"telemetry.sampling", "1.5"},
       {"telemetry.sampling", "nan"},
       {"logging.level", "INFO"},
@@ -252,7 +257,14 @@ TEST_CASE("values that are accepted") {
       {"jwt.secret", ""},
       {"telemetry.sampling", "0.25"},
       {"storage.grace", "60s"},
-      {"metrics.max_tools", "500"},
+      {"metrics.max_tools", "0"},
+      {"metrics.reflow_names", "true"},
+      {"telemetry.enabled", "true"},
+      {"telemetry.endpoint", "https://collector.example:4318/otlp"},
+      {"telemetry.ca", "/etc/ca.pem"},
+      {"audit.export", "/var/log/mcpgw/audit.jsonl"},
+      {"audit.export", "syslog"},
+      {"audit.export_max_bytes", "1MiB"},
   };
   for (const auto& [key, value] : cases) {
     INFO(key << ": " << value);
@@ -267,7 +279,6 @@ TEST_CASE("values that are accepted") {
 TEST_CASE("a setting that would not be in force is refused, not ignored") {
   for (const char* line :
        {"upstream: {proxy: \"http://p\"}", "stdio: {run_as: nobody}", "kubernetes: {enabled: true}",
-        "telemetry: {enabled: true}", "audit: {export: stdout}", "metrics: {reflow_names: true}",
         "storage: {grace: 5s}"}) {
     INFO(line);
     const auto loaded = parse(line);

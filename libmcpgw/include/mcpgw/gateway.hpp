@@ -96,6 +96,19 @@ struct AuditOptions {
   bool include_ping = false;
   bool sync = false;  ///< write before answering
   std::size_t queue_max = 10000;
+  /// JSON lines beside the stored rows: a file, "stdout", "syslog", or "syslog:" and its socket; empty: none.
+  std::string export_to;
+  std::uint64_t export_max_bytes = 100 * 1024 * 1024;  ///< of a file; then it is moved to "<file>.1"
+  unsigned export_keep = 5;                            ///< moved files
+};
+
+/// Traces: spans of what the gateway does, sent to a collector by OTLP over HTTP.
+struct TelemetryOptions {
+  bool enabled = false;
+  std::string endpoint = "http://localhost:4318";  ///< without /v1/traces
+  std::string service_name = "mcpgw";
+  double sampling = 1.0;  ///< part of the traces that begin here; others are recorded when their caller does
+  std::string ca;         ///< PEM file; empty: the system's authorities
 };
 
 /// The secrets of a gateway, read anew (GatewayOptions::reload_keys).
@@ -166,6 +179,9 @@ struct GatewayOptions {
   std::vector<WebFile> web_files;
   bool metrics_enabled = true;
   std::string metrics_token;
+  bool metrics_reflow_names = false;    ///< also the series that dashboards of Reflow Gateway ask for
+  std::size_t metrics_max_tools = 500;  ///< tools with a series of their own; further ones are "other"
+  TelemetryOptions telemetry;
 };
 
 /// Safe from any thread. Threads it starts: those of its own Runtime (unless one is given) and one that

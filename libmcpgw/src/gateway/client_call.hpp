@@ -8,6 +8,7 @@
 
 #include "gateway/session.hpp"
 #include "gateway/tasks.hpp"
+#include "observability/trace.hpp"
 
 namespace mcpgw::detail {
 
@@ -66,6 +67,8 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   std::string_view params;     ///< raw, may be empty
   std::string progress_token;  ///< raw; empty: none asked for
   std::shared_ptr<PostReply> reply;
+  std::string request_id;
+  std::shared_ptr<RequestTrace> trace;  ///< null: there is none
   AuditRecord audit;
   Duration started{};
   TaskRef task;  ///< that it asks about, or made

@@ -1,4 +1,5 @@
 #include "gateway/connection_pool.hpp"
+#include "gateway/metrics.hpp"
 #include "gateway/session.hpp"
 #include "json/raw.hpp"
 
@@ -160,7 +161,11 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind k
     call.method = list_method(kind);
     if (cursor) call.params = R"({"cursor":)" + raw::quote(*cursor) + "}";
     call.timeout = call.max_timeout = timeout;
+    const std::string method = call.method;
+    const Duration began = core_->clock->monotonic();
     auto answer = co_await upstream_->request(std::move(call));
+    core_->metrics->target(target().name)
+        ->sent(method, answer && !answer->is_error, core_->clock->monotonic() - began);
     if (!answer) co_return answer.error();
     if (answer->is_error)
       co_return Error(ErrorCode::unavailable, "upstream_error", "The server did not list its items");

@@ -12,11 +12,13 @@ namespace mcpgw::detail {
 
 class ActivityHub;
 class ConnectionPool;
+class Metrics;
 class ModernClients;
 class Observer;
 class SessionRegistry;
 class SocketTickets;
 class Statistics;
+class Tracer;
 
 struct GatewayCore {
   /// `shared` is only pointed to: what runs on its loops must not keep them from ending. The Gateway owns it.
@@ -35,6 +37,8 @@ struct GatewayCore {
   std::shared_ptr<AuditSink> audit_sink;
   std::unique_ptr<AuditWriter> audit;
   std::shared_ptr<Statistics> statistics;
+  std::shared_ptr<Metrics> metrics;
+  std::shared_ptr<Tracer> tracer;  ///< null: nothing is recorded
   std::shared_ptr<ActivityHub> dashboards;
   std::shared_ptr<SocketTickets> tickets;
   std::shared_ptr<Observer> observer;

@@ -6,6 +6,7 @@
 #include "gateway/metrics.hpp"
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
+#include "observability/tracer.hpp"
 #include "runtime/url.hpp"
 
 namespace mcpgw::detail {
@@ -69,11 +70,13 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
       send(std::move(response));
     }
     uncount();
+    end_trace(status_);
   }
 
   // Set before the handler runs.
   std::string request_id;
   std::string trace_id;
+  std::shared_ptr<RequestTrace> trace;  ///< null: there is none
   std::string method;
   std::string route;  ///< template: never the query string
   std::string user_id;
@@ -87,15 +90,17 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
   void send(HttpResponse response) override {
     answered_ = true;
     decorate(response);
-    log(response.status, response.body.size());
+    note(response.status, response.body.size(), code_of(response));
     uncount();
+    end_trace(response.status);
     inner_->send(std::move(response));
   }
 
   std::shared_ptr<ResponseStream> start(HttpResponse head) override {
     answered_ = true;
     decorate(head);
-    log(head.status, head.body.size());
+    note(head.status, head.body.size(), {});
+    status_ = head.status;
     auto stream = inner_->start(std::move(head));
     return stream ? std::make_shared<CountedStream>(std::move(stream), shared_from_this()) : stream;
   }
@@ -110,8 +115,9 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
     auto socket = inner_->accept_websocket(std::move(options));
     if (socket == nullptr) return nullptr;
     answered_ = true;
-    log(head.status, 0);
+    note(head.status, 0, {});
     uncount();
+    end_trace(head.status);
     return socket;
   }
 
@@ -143,6 +149,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
     bool write(std::string data) override { return inner_->write(std::move(data)); }
     void close() override {
       reply_->uncount();
+      reply_->end_trace(reply_->status_);
       inner_->close();
     }
 
@@ -164,9 +171,29 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
     for (const auto& header : extra) response.headers.push_back(header);
   }
 
-  void log(int status, std::size_t bytes) const {
-    if (!core_->options.log) return;
+  /// Of a refusal: those are counted by what they say.
+  static std::string code_of(const HttpResponse& response) {
+    if (response.status != 401 && response.status != 403) return {};
+    return raw::string_value(raw::find(response.body, "code")).value_or("");
+  }
+
+  void end_trace(int status) {
+    if (trace && trace->recording()) trace->end(core_->clock->now(), status);
+  }
+
+  /// The head of the answer is on its way.
+  void note(int status, std::size_t bytes, std::string_view code) const {
     const Duration took = core_->clock->monotonic() - started;
+    core_->metrics->http(route, method, status, code, took);
+    if (trace && trace->recording()) {
+      trace->name(method + ' ' + route);
+      trace->attribute("http.request.method", method);
+      trace->attribute("http.route", route);
+      trace->attribute("client.address", remote_address);
+      trace->attribute("enduser.id", user_id);
+      trace->attribute("mcpgw.request_id", request_id);
+    }
+    if (!core_->options.log) return;
     std::vector<std::pair<std::string, std::string>> fields{{"method", method},
                                                             {"route", route},
                                                             {"status", std::to_string(status)},
@@ -183,6 +210,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
   const std::shared_ptr<GatewayCore> core_;
   const std::shared_ptr<Responder> inner_;
   std::atomic<bool> answered_{false};
+  std::atomic<int> status_{500};  ///< of a stream
 };
 
 Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
@@ -197,14 +225,28 @@ void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
   auto reply = std::make_shared<Reply>(core_, std::move(responder));
   const std::string* id = request.header("X-Request-Id");
   reply->request_id = id != nullptr && valid_request_id(*id) ? *id : make_uuid(*core_->ids);
-  if (const std::string* traceparent = request.header("traceparent"))
-    reply->trace_id = trace_id_of(*traceparent);
+  begin_trace(request, *reply);
   reply->method = request.method;
   reply->remote_address = request.remote_address;
   reply->started = core_->clock->monotonic();
   reply->bytes_in = request.body.size();
   reply->extra = cors_headers(request);
   route(std::move(request), std::move(reply));
+}
+
+void Front::begin_trace(HttpRequest& request, Reply& reply) const {
+  TraceContext incoming = read_trace_context(request.headers);
+  const std::string_view path = request.path();
+  // Who asks whether we live, or for figures, does so all the time.
+  const bool probe = path == "/health" || path == "/ready" || path == "/metrics";
+  const bool begins = incoming.trace_id.empty();
+  if (begins && incoming.baggage.empty() && (probe || !core_->tracer)) return;
+  reply.trace = std::make_shared<RequestTrace>(std::move(incoming), probe ? nullptr : core_->tracer,
+                                               core_->clock->now());
+  reply.trace_id = reply.trace->trace_id();
+  // What comes after reads the header.
+  if (begins && !reply.trace_id.empty())
+    request.headers.emplace_back("traceparent", reply.trace->traceparent(nullptr));
 }
 
 void Front::route(HttpRequest request, std::shared_ptr<Reply> reply) {
@@ -367,7 +409,8 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   RequestMeta meta{reply->request_id, reply->trace_id, std::move(*principal),
                    [weak = std::weak_ptr(reply)] {
                      if (const auto alive = weak.lock()) alive->leave_flight();
-                   }};
+                   },
+                   reply->trace};
   Loop* here = Loop::current();
   Loop& loop =
       here != nullptr && core_->runtime->impl().owns(here) ? *here : core_->runtime->impl().any_loop();
@@ -409,22 +452,22 @@ void Front::observe(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (core_->in_flight.fetch_add(1, std::memory_order_relaxed) >= core_->options.limits.max_in_flight)
     return reply->fail(503, "overloaded", "Too many requests are running", {{"Retry-After", "1"}});
   // Tickets are in storage.
-  const bool taken = core_->runtime->post_blocking([self = shared_from_this(), request = std::move(request),
-                                                    reply] {
-    const auto principal = self->socket_.authenticate(request);
-    if (!principal && principal.error().code == ErrorCode::unauthenticated)
-      return self->fail_unauthenticated(*reply, principal.error(),
-                                        principal.error().reason != "unauthorized");
-    if (!principal)
-      return reply->fail(503, "storage_unavailable", "The ticket cannot be looked up now",
-                         {{"Retry-After", "5"}});
-    reply->user_id = principal->user_id;
-    if (!principal->has_scope("api"))
-      return reply->fail(
-          403, "insufficient_scope", "The token does not have the scope api",
-          {{"WWW-Authenticate", R"(Bearer realm="mcpgw", error="insufficient_scope", scope="api")"}});
-    self->socket_.open(request, reply, *principal, reply->request_id);
-  });
+  const bool taken =
+      core_->runtime->post_blocking([self = shared_from_this(), request = std::move(request), reply] {
+        const auto principal = self->socket_.authenticate(request);
+        if (!principal && principal.error().code == ErrorCode::unauthenticated)
+          return self->fail_unauthenticated(*reply, principal.error(),
+                                            principal.error().reason != "unauthorized");
+        if (!principal)
+          return reply->fail(503, "storage_unavailable", "The ticket cannot be looked up now",
+                             {{"Retry-After", "5"}});
+        reply->user_id = principal->user_id;
+        if (!principal->has_scope("api"))
+          return reply->fail(
+              403, "insufficient_scope", "The token does not have the scope api",
+              {{"WWW-Authenticate", R"(Bearer realm="mcpgw", error="insufficient_scope", scope="api")"}});
+        self->socket_.open(request, reply, *principal, reply->request_id);
+      });
   if (!taken) reply->fail(503, "overloaded", "The gateway is overloaded", {{"Retry-After", "1"}});
 }
 
@@ -454,8 +497,10 @@ void Front::metrics(const HttpRequest& request, const std::shared_ptr<Reply>& re
                          {{"WWW-Authenticate", R"(Bearer realm="mcpgw")"}});
   }
   HttpResponse response;
-  response.headers.emplace_back("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
-  response.body = render_metrics(*core_);
+  const std::string* accept = request.header("Accept");
+  std::string type;
+  response.body = core_->metrics->render(*core_, accept != nullptr ? *accept : std::string_view(), type);
+  response.headers.emplace_back("Content-Type", std::move(type));
   reply->send(std::move(response));
 }
 

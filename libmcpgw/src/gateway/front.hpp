@@ -23,6 +23,7 @@ class Front : public std::enable_shared_from_this<Front> {
 
  private:
   class Reply;
+  void begin_trace(HttpRequest& request, Reply& reply) const;
   void route(HttpRequest request, std::shared_ptr<Reply> reply);
   void preflight(const HttpRequest& request, const std::shared_ptr<Reply>& reply);
   void mcp(HttpRequest request, std::shared_ptr<Reply> reply);

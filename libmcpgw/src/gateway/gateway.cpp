@@ -6,6 +6,7 @@
 #include "base/id_random.hpp"
 #include "gateway/front.hpp"
 #include "gateway/live_state.hpp"
+#include "gateway/metrics.hpp"
 #include "gateway/observer.hpp"
 #include "gateway/modern_client.hpp"
 #include "gateway/session.hpp"
@@ -13,6 +14,8 @@
 #include "gateway/statistics.hpp"
 #include "mcpgw/admin_api.hpp"
 #include "observability/activity_hub.hpp"
+#include "observability/audit_export.hpp"
+#include "observability/tracer.hpp"
 
 namespace mcpgw {
 
@@ -28,6 +31,7 @@ constexpr auto kRefreshEvery = std::chrono::seconds(2);
 constexpr auto kKeepAliveEvery = std::chrono::seconds(14);
 /// Longer than a child takes to be killed.
 constexpr auto kFarewell = std::chrono::seconds(8);
+constexpr auto kLastSpans = std::chrono::seconds(3);
 constexpr auto kPurgeEvery = std::chrono::hours(1);
 constexpr auto kKeepEndedTokens = std::chrono::hours(24 * 30);
 
@@ -190,6 +194,14 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   const std::shared_ptr<Runtime> runtime = options.runtime ? std::move(options.runtime) : Runtime::create();
   options.runtime = nullptr;
   if (!options.audit_sink) options.audit_sink = make_memory_audit_sink();
+  const auto metrics = std::make_shared<Metrics>(options.metrics_max_tools);
+  options.storage = metered(std::move(options.storage), metrics);
+  if (!options.audit.export_to.empty()) {
+    auto exported = exporting(std::move(options.audit_sink), options.audit);
+    if (!exported) return exported.error();
+    options.audit_sink = *exported;
+  }
+  options.audit_sink = metered(std::move(options.audit_sink), metrics);
   const auto invent = [&](std::string& secret) {
     if (!secret.empty()) return;
     secret.resize(32);
@@ -203,6 +215,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   core->random = core->options.random;
   core->ids = std::make_shared<IdRandom>(core->random);
   core->audit_sink = core->options.audit_sink;
+  core->metrics = metrics;
 
   RepositoryOptions repository;
   repository.storage = core->options.storage;
@@ -253,6 +266,11 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
       });
   core->tickets = std::make_shared<SocketTickets>(core->options.storage, core->clock, core->random);
   core->observer = std::make_shared<Observer>(*core);
+  if (core->options.telemetry.enabled) {
+    auto tracer = Tracer::create(core->runtime, core->options.telemetry, core->ids, core->options.log);
+    if (!tracer) return tracer.error();
+    core->tracer = *tracer;
+  }
   core->pool = std::make_shared<ConnectionPool>(core);
   core->sessions = std::make_shared<SessionRegistry>(core);
   auto modern = ModernClients::create(core);
@@ -344,6 +362,7 @@ void Gateway::close(milliseconds grace) {
   while ((core.in_flight.load() > 0 || core.farewells->load() > 0) && steady_clock::now() < settle)
     std::this_thread::sleep_for(milliseconds(5));
   core.audit->stop();
+  if (core.tracer) core.tracer->stop(kLastSpans);
 }
 
 const std::shared_ptr<Repository>& Gateway::repository() const noexcept { return impl_->core->repository; }

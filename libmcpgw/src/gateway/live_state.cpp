@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/text.hpp"
+#include "gateway/metrics.hpp"
 #include "gateway/session.hpp"
 #include "gateway/socket_tickets.hpp"
 #include "gateway/statistics.hpp"
@@ -32,11 +33,11 @@ std::string summary_members(const Statistics::Summary& summary) {
 }
 
 std::string target_json(const std::string& id_json, const std::string& name, const std::string& state,
-                        const Statistics::Summary& summary) {
+                        const Statistics::Summary& summary, std::int64_t in_flight) {
   return R"({"id":)" + id_json + R"(,"name":)" + raw::quote(name) + R"(,"state":)" + raw::quote(state) +
          R"(,"request_count":)" + std::to_string(summary.count) + R"(,"error_count":)" +
          std::to_string(summary.errors) + "," + summary_members(summary) + R"(,"rps":)" +
-         number(summary.rps) + R"(,"in_flight":0})";
+         number(summary.rps) + R"(,"in_flight":)" + std::to_string(in_flight) + "}";
 }
 
 Task<void> run_test(std::shared_ptr<GatewayCore> core, Principal principal,
@@ -156,10 +157,11 @@ std::string snapshot_json(const GatewayCore& core, const Principal& principal) {
     if (!target->enabled) continue;
     if (only != nullptr && !core.policy->reaches(principal, target->id)) continue;
     append(target_json(raw::quote(target->id), target->name, core.pool->status(*target).state,
-                       statistics.target(target->name, only)));
+                       statistics.target(target->name, only),
+                       only == nullptr ? core.metrics->in_flight(target->name) : 0));
   }
   if (const auto own = statistics.target("_gateway", only); own.count > 0)
-    append(target_json("null", "_gateway", "up", own));
+    append(target_json("null", "_gateway", "up", own, 0));
   const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(statistics.uptime()).count();
   return R"({"timestamp":)" + raw::quote(format_time(core.clock->now())) + R"(,"total_requests":)" +
          std::to_string(total.count) + R"(,"total_errors":)" + std::to_string(total.errors) + "," +

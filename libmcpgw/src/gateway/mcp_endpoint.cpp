@@ -87,7 +87,7 @@ void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const Requ
   row.response_status = status;
   row.error_code = error_code;
   row.bytes_out = static_cast<std::int64_t>(response.body.size());
-  core_->observer->finished(row, Duration(0));
+  core_->observer->finished(row, Duration(0), meta.trace.get());
   core_->audit->add(std::move(row));
   responder->send(std::move(response));
 }
@@ -197,6 +197,8 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return respond(503, "overloaded", "The audit log cannot keep up");
   auto call = std::make_shared<ClientCall>(core_, session, meta.principal);
   call->audit = audit_row(meta, request, session.get());
+  call->request_id = meta.request_id;
+  call->trace = meta.trace;
   call->id = envelope.id;
   call->method = std::move(envelope.method);
   const auto offset = envelope.params.empty() ? 0 : envelope.params.data() - request.body.data();
@@ -232,7 +234,7 @@ Task<void> McpEndpoint::answer(Call call) {
   const Duration took = core_->clock->monotonic() - call->started;
   row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
   row.bytes_out = static_cast<std::int64_t>(text.size());
-  core_->observer->finished(row, took);
+  core_->observer->finished(row, took, call->trace.get());
   if (call->method != "ping" || core_->options.audit.include_ping) {
     row.request_body = audited_body(call->body, call->method, call->connection.get());
     if (core_->audit->sync()) {
@@ -283,6 +285,8 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
       auto collector = std::make_shared<Collector>();
       auto call = std::make_shared<ClientCall>(core_, session, meta.principal);
       call->audit = audit_row(meta, request, session.get());
+      call->request_id = meta.request_id;
+      call->trace = meta.trace;
       call->id = envelope.id;
       call->method = envelope.method;
       call->body = part;
@@ -330,7 +334,7 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
     row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
     row.bytes_out = static_cast<std::int64_t>(text.size());
     row.request_body = audited_body(request.body, "initialize", nullptr);
-    core_->observer->finished(row, took);
+    core_->observer->finished(row, took, meta.trace.get());
     core_->audit->add(std::move(row));
     std::make_shared<PostReply>(*Loop::current(), responder, accepts, std::move(headers))->finish(200, text);
   };

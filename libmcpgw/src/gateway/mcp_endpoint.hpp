@@ -19,6 +19,7 @@ struct RequestMeta {
   Principal principal;
   /// The answer is a stream that stays open: it is no request in flight any more. May be null.
   std::function<void()> not_in_flight;
+  std::shared_ptr<RequestTrace> trace;  ///< null: there is none
 };
 
 /// Safe from any thread; runs on loops.

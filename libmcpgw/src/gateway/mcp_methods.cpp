@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "gateway/call_record.hpp"
 #include "gateway/mcp_endpoint.hpp"
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
@@ -123,7 +124,9 @@ std::string McpEndpoint::upstream_failure(ClientCall& call, const Target& target
                {{"target", target.name},
                 {"method", call.method},
                 {"reason", error.reason},
-                {"cause", error.message}});
+                {"cause", error.message},
+                {"request_id", call.request_id},
+                {"trace_id", call.audit.trace_id}});
   const std::string message = "Target '" + target.name + "' " + std::string(text);
   if (status != 499)
     core_->observer->call_failed(target, call.principal.user_id, reason, message, error.message);
@@ -410,7 +413,9 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
   AuditRecord& row = call->audit;
   row.target_name = target.name;
   row.tool = route.original.substr(0, 2000);
+  CallRecord record(*call, target, type, route.original);
   const Decision decision = core_->policy->evaluate(call->principal, target.id, type, route.original);
+  record.judged(decision.allowed());
   row.policy_id = decision.policy_id;
   row.policy_name = decision.policy_name;
   if (!decision.allowed()) {
@@ -434,6 +439,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
   // A server that forgot the session has not acted on the call: it is sent once more on a new one.
   bool sent_again = false;
   for (int attempt = 0;; ++attempt) {
+    record.connecting();
     auto connection = co_await call->session->connection(call->principal, route.target, connect_by);
     if (!connection) co_return upstream_failure(*call, target, connection.error());
     const UpstreamConnection::Use use(*connection);
@@ -456,6 +462,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     const bool tasks = carries_tasks(*call->session, (*connection)->upstream().facts());
     if (!tasks && call->method == "tools/call" && !raw::find(params, "task").empty())
       request.params = raw::without_member(params, "task");
+    record.sending(request);
     for (const std::string& name : target.forward_headers)
       if (const std::string* value = find_header(call->headers, name))
         request.headers.emplace_back(name, *value);
@@ -466,6 +473,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     request.observer = call;
     request.handle = call->handle;
     auto answer = co_await (*connection)->request(std::move(request), call->session.get());
+    record.answered(answer && !answer->is_error);
     if (!answer) {
       if (answer.error().reason == "session_lost" && !sent_again && !call->handle->cancelled()) {
         sent_again = true;

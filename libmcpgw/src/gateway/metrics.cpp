@@ -1,52 +1,161 @@
 #include "gateway/metrics.hpp"
 
-#include "gateway/session.hpp"
-#include "gateway/statistics.hpp"
-#include "mcpgw/version.hpp"
+#include "base/text.hpp"
 
 namespace mcpgw::detail {
 namespace {
 
-std::string escape(const std::string& text) {
-  std::string out;
-  for (char c : text) {
-    if (c == '\\' || c == '"') out += '\\';
-    if (c == '\n')
-      out += "\\n";
-    else
-      out += c;
-  }
-  return out;
+template <std::size_t N>
+std::size_t index_of(const std::string_view (&names)[N], std::string_view name) {
+  std::size_t i = 0;
+  while (i + 1 < N && names[i] != name) ++i;
+  return i;
 }
 
-void gauge(std::string& out, const char* name, const char* help, std::uint64_t value) {
-  out += std::string("# HELP ") + name + ' ' + help + "\n# TYPE " + name + " gauge\n" + name + ' ' +
-         std::to_string(value) + '\n';
+std::size_t code_index(int status, std::string_view code) {
+  if (code.empty() || (status < 400 && code != "tool_error"))
+    return status < 400 ? 0 : std::size(kMetricCodes) - 1;
+  return index_of(kMetricCodes, code);
 }
+
+constexpr std::string_view kHttpMethods[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"};
+
+/// What of a client was limited, by where it was told.
+std::string_view limited(std::string_view route, std::string_view method) {
+  if (route == "/api/auth/login") return "login";
+  if (route == "/api/auth/register") return "register";
+  if (route == "/api/auth/password") return "password";
+  if (route == "/api/observability/ticket") return "ticket";
+  if (route == "/api/observability/ws" || ((route == "/mcp" || route == "/sse") && method == "GET"))
+    return "stream";
+  if (route == "/mcp") return "session";
+  return "other";
+}
+
+constexpr std::string_view kAuthReasons[] = {"unauthorized",   "invalid_token",       "token_expired",
+                                             "token_revoked",  "invalid_credentials", "insufficient_scope",
+                                             "admin_required", "origin_not_allowed",  "other"};
+
+/// A condition that does not hold and a value out of bounds are answers, not faults.
+bool is_fault(const Error& error) {
+  return error.code != ErrorCode::conflict && error.code != ErrorCode::invalid_argument &&
+         error.code != ErrorCode::not_found;
+}
+
+template <class F>
+auto measure(Metrics& metrics, Metrics::Op op, F call) {
+  const auto started = std::chrono::steady_clock::now();
+  auto result = call();
+  metrics.storage(op, result || !is_fault(result.error()),
+                  std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - started));
+  return result;
+}
+
+class MeteredStorage final : public Storage {
+ public:
+  MeteredStorage(std::shared_ptr<Storage> inner, std::shared_ptr<Metrics> metrics)
+      : inner_(std::move(inner)), metrics_(std::move(metrics)) {}
+
+  Result<std::optional<Record>> get(std::string_view collection, std::string_view key) override {
+    return measure(*metrics_, Metrics::Op::get, [&] { return inner_->get(collection, key); });
+  }
+  Result<std::vector<Record>> list(std::string_view collection, std::string_view prefix,
+                                   std::string_view after, std::size_t limit) override {
+    return measure(*metrics_, Metrics::Op::list,
+                   [&] { return inner_->list(collection, prefix, after, limit); });
+  }
+  Result<std::vector<std::uint64_t>> commit(const std::vector<Operation>& operations) override {
+    return measure(*metrics_, Metrics::Op::commit, [&] { return inner_->commit(operations); });
+  }
+  std::uint64_t watch(WatchCallback callback) override { return inner_->watch(std::move(callback)); }
+  void unwatch(std::uint64_t id) override { inner_->unwatch(id); }
+  Status ping() override {
+    return measure(*metrics_, Metrics::Op::ping, [&] { return inner_->ping(); });
+  }
+
+ private:
+  const std::shared_ptr<Storage> inner_;
+  const std::shared_ptr<Metrics> metrics_;
+};
+
+class MeteredAuditSink final : public AuditSink {
+ public:
+  MeteredAuditSink(std::shared_ptr<AuditSink> inner, std::shared_ptr<Metrics> metrics)
+      : inner_(std::move(inner)), metrics_(std::move(metrics)) {}
+
+  Status append(const std::vector<AuditRecord>& batch) override {
+    return measure(*metrics_, Metrics::Op::audit_append, [&] { return inner_->append(batch); });
+  }
+  Result<AuditPage> query(const AuditQuery& query) override {
+    return measure(*metrics_, Metrics::Op::audit_query, [&] { return inner_->query(query); });
+  }
+  Result<std::uint64_t> purge(Time cutoff) override {
+    return measure(*metrics_, Metrics::Op::audit_purge, [&] { return inner_->purge(cutoff); });
+  }
+
+ private:
+  const std::shared_ptr<AuditSink> inner_;
+  const std::shared_ptr<Metrics> metrics_;
+};
 
 }  // namespace
 
-std::string render_metrics(const GatewayCore& core) {
-  std::string out;
-  out += "# HELP mcpgw_build_info The running build.\n# TYPE mcpgw_build_info gauge\n";
-  out +=
-      std::string("mcpgw_build_info{version=\"") + version() + "\",commit=\"" + escape(commit()) + "\"} 1\n";
-  gauge(out, "mcpgw_requests_in_flight", "Requests that are being answered.", core.in_flight.load());
-  gauge(out, "mcpgw_sessions_active", "Live sessions of clients.", core.sessions->count());
-  gauge(out, "mcpgw_audit_queue_depth", "Audit rows that wait to be written.", core.audit->depth());
-  out += "# HELP mcpgw_streams_active Open streams of clients.\n# TYPE mcpgw_streams_active gauge\n";
-  out += "mcpgw_streams_active{kind=\"sse\"} " + std::to_string(core.sessions->streams()) + '\n';
-  out += "# HELP mcpgw_audit_written_total Audit rows written.\n# TYPE mcpgw_audit_written_total counter\n";
-  out += "mcpgw_audit_written_total " + std::to_string(core.audit->written()) + '\n';
-  out +=
-      "# HELP mcpgw_upstream_up Whether the last contact with the target succeeded.\n# TYPE "
-      "mcpgw_upstream_up gauge\n";
-  for (const auto& target : core.repository->targets()) {
-    const TargetStatus status = core.pool->status(*target);
-    out += "mcpgw_upstream_up{target=\"" + escape(target->name) + "\"} " +
-           (status.state == "up" ? "1" : "0") + '\n';
-  }
-  return out;
+TargetSeries::~TargetSeries() {
+  for (auto& method : methods) delete method.load(std::memory_order_relaxed);
+}
+
+MethodSeries& TargetSeries::method(std::string_view name) {
+  auto& place = methods[index_of(kMetricMethods, name)];
+  if (auto* found = place.load(std::memory_order_acquire)) return *found;
+  auto made = std::make_unique<MethodSeries>();
+  MethodSeries* expected = nullptr;
+  if (place.compare_exchange_strong(expected, made.get(), std::memory_order_acq_rel)) return *made.release();
+  return *expected;
+}
+
+std::shared_ptr<ToolSeries> Metrics::tool(TargetSeries& target, std::string_view name) {
+  if (auto found = target.tools.find(name)) return found;
+  if (tool_count_.fetch_add(1, std::memory_order_relaxed) < max_tools_) return target.tools.get(name);
+  tool_count_.fetch_sub(1, std::memory_order_relaxed);
+  return target.tools.get("other");
+}
+
+void Metrics::request(const AuditRecord& row, Duration took) {
+  const auto series = targets_.get(row.target_name.empty() ? std::string_view("_gateway") : row.target_name);
+  MethodSeries& method = series->method(row.method);
+  method.answers[code_index(row.response_status, row.error_code)].add();
+  method.duration.observe(took);
+}
+
+void Metrics::decision(bool allowed, ResourceType type) {
+  const std::size_t kind = type == ResourceType::tool ? 0 : type == ResourceType::resource ? 1 : 2;
+  decisions_[allowed ? 1 : 0][kind].add();
+}
+
+void Metrics::http(std::string_view route, std::string_view method, int status, std::string_view code,
+                   Duration took) {
+  const auto series = http_.get(route);
+  series->duration.observe(took);
+  std::string key(kHttpMethods[index_of(kHttpMethods, method)]);
+  key += ' ';
+  key += std::to_string(status);
+  series->answers.get(key)->add();
+  if (status == 401 || status == 403) auth_failures_.get(kAuthReasons[index_of(kAuthReasons, code)])->add();
+  if (status == 429) rate_limited_.get(limited(route, method))->add();
+}
+
+void Metrics::storage(Op op, bool ok, Duration took) {
+  StorageSeries& series = storage_[static_cast<std::size_t>(op)];
+  series.duration.observe(took);
+  if (!ok) series.errors.add();
+}
+
+std::shared_ptr<Storage> metered(std::shared_ptr<Storage> storage, std::shared_ptr<Metrics> metrics) {
+  return std::make_shared<MeteredStorage>(std::move(storage), std::move(metrics));
+}
+
+std::shared_ptr<AuditSink> metered(std::shared_ptr<AuditSink> sink, std::shared_ptr<Metrics> metrics) {
+  return std::make_shared<MeteredAuditSink>(std::move(sink), std::move(metrics));
 }
 
 }  // namespace mcpgw::detail

@@ -55,6 +55,8 @@ struct ModernRound {
   AuditRecord row;
   Duration started{};
   std::shared_ptr<ModernReply> reply;
+  std::string request_id;
+  std::shared_ptr<RequestTrace> trace;  ///< null: there is none
 };
 
 /// The item that a call is about.

@@ -71,6 +71,8 @@ Task<void> ModernEndpoint::post(HttpRequest request, std::shared_ptr<Responder> 
   round->progress_token = about.progress_token;
   round->log_severity = about.log_level.empty() ? -1 : log_severity(about.log_level);
   round->principal = meta.principal;
+  round->request_id = meta.request_id;
+  round->trace = meta.trace;
   round->row = legacy_->audit_row(meta, request, nullptr);
   round->row.method = envelope.method.substr(0, 128);
   if (auto name = raw::string_value(raw::find(about.client_info, "name")); name && name->size() <= 200)
@@ -102,6 +104,8 @@ ModernEndpoint::Call ModernEndpoint::make_call(const Round& round, std::shared_p
                                            legacy_params(params), may_ask, deliver());
   call->headers = std::move(headers);
   call->audit = round->row;
+  call->request_id = round->request_id;
+  call->trace = round->trace;
   return call;
 }
 
@@ -327,7 +331,7 @@ void ModernEndpoint::finish(const Round& round, ModernOutcome outcome, const Ups
   row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
   row.bytes_out = static_cast<std::int64_t>(message.size());
   row.request_body = audited(*round, connection);
-  core_->observer->finished(row, took);
+  core_->observer->finished(row, took, round->trace.get());
   if (!core_->audit->sync()) {
     core_->audit->add(std::move(row));
     return round->reply->finish(status, message);

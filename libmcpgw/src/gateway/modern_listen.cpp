@@ -133,7 +133,7 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
   row.response_status = 200;
   row.decision = "allow";
   row.request_body = audited(*round, nullptr);
-  core_->observer->finished(row, core_->clock->monotonic() - round->started);
+  core_->observer->finished(row, core_->clock->monotonic() - round->started, round->trace.get());
   core_->audit->add(std::move(row));
   // A gateway that began to close meanwhile has not seen this one.
   if (core_->draining.load(std::memory_order_acquire)) core_->modern->end_listens();

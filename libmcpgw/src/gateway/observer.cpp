@@ -1,6 +1,7 @@
 #include "gateway/observer.hpp"
 
 #include "base/text.hpp"
+#include "gateway/metrics.hpp"
 #include "gateway/statistics.hpp"
 #include "json/raw.hpp"
 #include "observability/activity_hub.hpp"
@@ -42,7 +43,12 @@ std::string activity_json(const AuditRecord& row) {
 
 }  // namespace
 
-void Observer::finished(const AuditRecord& row, Duration took) {
+void Observer::finished(const AuditRecord& row, Duration took, RequestTrace* trace) {
+  core_.metrics->request(row, took);
+  if (trace != nullptr && trace->recording()) {
+    trace->attribute("mcp.method.name", row.method);
+    trace->attribute("error.type", row.error_code);
+  }
   core_.statistics->record(row.target_name.empty() ? "_gateway" : row.target_name, row.user_id,
                            row.response_status, took);
   if (row.method == "ping" || !core_.dashboards->watched()) return;

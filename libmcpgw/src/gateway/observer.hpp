@@ -6,6 +6,8 @@
 #include <string_view>
 
 #include "gateway/core.hpp"
+#include "mcpgw/http.hpp"
+#include "observability/trace.hpp"
 
 namespace mcpgw::detail {
 
@@ -16,7 +18,7 @@ class Observer {
   explicit Observer(GatewayCore& core) : core_(core) {}
 
   /// A JSON-RPC request of a client has its answer; `row` is its audit row, complete but for the body.
-  void finished(const AuditRecord& row, Duration took);
+  void finished(const AuditRecord& row, Duration took, RequestTrace* trace = nullptr);
   /// `event` is "created", "deleted", "expired" or "recycled".
   void session(const std::string& session_id, const std::string& user_id, const char* event);
   /// A call failed on the way to its target. `message` is what the client is told, `cause` is for

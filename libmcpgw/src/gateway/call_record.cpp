@@ -1,0 +1,72 @@
+#include "gateway/call_record.hpp"
+
+namespace mcpgw::detail {
+
+CallRecord::CallRecord(ClientCall& call, const Target& target, ResourceType type, const std::string& item)
+    : call_(call),
+      target_(target.name),
+      type_(type),
+      series_(call.core->metrics->target(target.name)),
+      tool_(type == ResourceType::tool ? call.core->metrics->tool(*series_, item) : nullptr),
+      started_(call.core->clock->monotonic()) {
+  series_->in_flight.fetch_add(1, std::memory_order_relaxed);
+  if (traced()) {
+    call_.trace->attribute("mcpgw.target", target_);
+    if (tool_ != nullptr) call_.trace->attribute("gen_ai.tool.name", item.substr(0, 256));
+  }
+  begin("authorize", Span::Kind::internal);
+}
+
+CallRecord::~CallRecord() {
+  const AuditRecord& row = call_.audit;
+  if (sending_) answered(false);
+  end(row.response_status < 400 || row.response_status == 499);
+  series_->in_flight.fetch_sub(1, std::memory_order_relaxed);
+  if (row.error_code == "credential_unavailable") series_->credential_failures.add();
+  if (tool_ == nullptr) return;
+  tool_->duration.observe(call_.core->clock->monotonic() - started_);
+  (row.error_code == "denied"                                     ? tool_->denied
+   : row.response_status >= 400 || row.error_code == "tool_error" ? tool_->failed
+                                                                  : tool_->ok)
+      .add();
+}
+
+void CallRecord::begin(const char* step, Span::Kind kind) {
+  if (!traced()) return;
+  end(true);
+  step_ = call_.trace->child(step, kind, call_.core->clock->now());
+  step_.attributes.push_back({"mcpgw.target", target_, std::nullopt});
+}
+
+void CallRecord::end(bool ok) {
+  if (step_.span_id.empty()) return;
+  step_.ended = call_.core->clock->now();
+  step_.failed = !ok;
+  if (!ok && !call_.audit.error_code.empty())
+    step_.attributes.push_back({"error.type", call_.audit.error_code, std::nullopt});
+  call_.trace->finish(std::exchange(step_, Span()));
+}
+
+void CallRecord::judged(bool allowed) {
+  call_.core->metrics->decision(allowed, type_);
+  if (!step_.span_id.empty())
+    step_.attributes.push_back({"mcpgw.decision", allowed ? "allow" : "deny", std::nullopt});
+}
+
+void CallRecord::connecting() { begin("credential", Span::Kind::internal); }
+
+void CallRecord::sending(UpstreamCall& request) {
+  begin(call_.method.c_str(), Span::Kind::client);
+  if (!step_.span_id.empty()) step_.attributes.push_back({"mcp.method.name", call_.method, std::nullopt});
+  sent_ = call_.core->clock->monotonic();
+  sending_ = true;
+  if (call_.trace != nullptr) call_.trace->append_headers(request.headers, &step_);
+}
+
+void CallRecord::answered(bool ok) {
+  sending_ = false;
+  series_->sent(call_.method, ok, call_.core->clock->monotonic() - sent_);
+  end(ok);
+}
+
+}  // namespace mcpgw::detail
