@@ -128,6 +128,24 @@ for (const [transport, open] of [
       assert.ok(asked.roots > 0);
     });
 
+    test('a tool runs as a task, and may ask in the middle of it', async () => {
+      await client.listTools();
+      const before = asked.elicitation.length;
+      const seen = [];
+      for await (const message of client.experimental.tasks.callToolStream(
+        { name: 'simulate-research-query', arguments: { topic: 'python', ambiguous: true } }, undefined, { task: { ttl: 60000 } }))
+        seen.push(message);
+      assert.equal(seen[0].type, 'taskCreated', JSON.stringify(seen));
+      assert.ok(seen.some((one) => one.type === 'taskStatus' && one.task.status === 'input_required'), JSON.stringify(seen));
+      assert.equal(seen.at(-1).type, 'result', JSON.stringify(seen.at(-1)));
+      assert.match(seen.at(-1).result.content[0].text, /python/);
+      assert.equal(asked.elicitation.length, before + 1);
+      const { taskId } = seen[0].task;
+      assert.equal((await client.experimental.tasks.getTask(taskId)).status, 'completed');
+      assert.ok((await client.experimental.tasks.listTasks()).tasks.some((one) => one.taskId === taskId));
+      await assert.rejects(client.experimental.tasks.getTask('nobody-made-it'));
+    });
+
     test('log messages arrive', async () => {
       const logged = [];
       client.setNotificationHandler(LoggingMessageNotificationSchema, (one) => logged.push(one.params));
