@@ -555,7 +555,8 @@ void ConnectionPool::lost(const std::shared_ptr<UpstreamConnection>& connection,
                           const std::vector<std::shared_ptr<ConnectionListener>>& listeners) {
   forget(connection);
   const std::lock_guard lock(mutex_);
-  if (closed_ || listeners.empty()) return;
+  // One that had been retired is nobody's loss: what takes its place has another key, or no target.
+  if (closed_ || listeners.empty() || connection->retired_.load(std::memory_order_acquire)) return;
   Slot& slot = slots_[connection->binding().key];
   if (slot.connection || slot.opening) return;
   slot.binding = connection->binding_ptr();

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <stdexcept>
 
 #include "base/text.hpp"
@@ -63,8 +64,12 @@ class SocketTransport final : public Transport {
     }
     std::string received;
     char buffer[65536];
-    for (ssize_t n; (n = ::recv(fd, buffer, sizeof buffer, 0)) > 0;)
+    for (;;) {
+      const ssize_t n = ::recv(fd, buffer, sizeof buffer, 0);
+      if (n < 0 && errno == EINTR) continue;  // a child of this process has ended
+      if (n <= 0) break;
       received.append(buffer, static_cast<std::size_t>(n));
+    }
     ::close(fd);
     return parse(received);
   }
