@@ -6,6 +6,8 @@
 #include "base/text.hpp"
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
+#include "protocol/modern.hpp"
+#include "upstream/modern_upstream.hpp"
 
 extern char** environ;
 
@@ -148,6 +150,8 @@ Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& pri
       add(identity, name);
       add(identity, value);
     }
+    // Servers of 2026-07-28 are asked in the era of the client, whose results are not made poorer then.
+    if (client.exact) add(identity, "exact");
     // What a server offers may depend on what its client can do: each set of capabilities has its own
     // session.
     add(identity, client.capabilities);
@@ -348,11 +352,28 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_http(std::shared
     co_return co_await open_sse_upstream(home, std::move(options), binding->client, std::move(events),
                                          deadline);
   const auto place = std::make_pair(target.version, binding->access.url);
-  bool was_older;
+  bool was_older, was_legacy;
   {
     const std::lock_guard lock(mutex_);
     const auto it = older_.find(target.id);
     was_older = it != older_.end() && it->second == place;
+    const auto known = legacy_.find(target.id);
+    was_legacy = known != legacy_.end() && known->second == place;
+  }
+  if (target.protocol_era == EraSetting::modern ||
+      (target.protocol_era == EraSetting::automatic && !was_older && !was_legacy)) {
+    EraFinding finding;
+    auto modern = co_await open_modern_upstream(home, options, binding->client, events, deadline, finding);
+    using Verdict = EraFinding::Verdict;
+    const bool reached = modern || (modern.error().reason != "upstream_unreachable" &&
+                                    modern.error().reason != "upstream_redirect" &&
+                                    modern.error().reason != "address_not_allowed");
+    if (modern || !reached || finding.verdict == Verdict::modern || target.protocol_era == EraSetting::modern)
+      co_return modern;
+    if (finding.verdict == Verdict::legacy) {
+      const std::lock_guard lock(mutex_);
+      legacy_[target.id] = place;
+    }
   }
   if (was_older) {
     HttpRefusal refusal;
@@ -363,6 +384,11 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_http(std::shared
   }
   HttpRefusal refusal;
   auto upstream = co_await open_http_upstream(home, options, binding->client, events, deadline, &refusal);
+  if (!upstream) {
+    // It may have become another kind of server: next time it is asked again.
+    const std::lock_guard lock(mutex_);
+    legacy_.erase(target.id);
+  }
   if (upstream || !refusal.suggests_sse() || was_older) co_return upstream;
   HttpRefusal older_refusal;
   auto older =
@@ -511,6 +537,7 @@ void ConnectionPool::on_change(const RepositoryChange& change) {
         const std::lock_guard lock(mutex_);
         health_.erase(change.id);
         clients_.erase(change.id);
+        legacy_.erase(change.id);
         limits_.erase(change.id);
         older_.erase(change.id);
       }
@@ -720,7 +747,7 @@ TargetStatus ConnectionPool::status(const Target& target) const {
     out.protocol_version = it->second.version;
     out.last_error = it->second.last_error;
     if (it->second.since != Time{}) out.since = it->second.since;
-    if (out.protocol_version) out.era = "legacy";
+    if (out.protocol_version) out.era = is_modern_version(*out.protocol_version) ? "modern" : "legacy";
     out.transport = it->second.transport;
   }
   bool failing = false, waited_for = false;

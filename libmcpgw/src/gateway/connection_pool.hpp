@@ -280,6 +280,8 @@ class ConnectionPool {
   std::map<std::string, std::shared_ptr<ConcurrencyLimit>> limits_;                       // by target id
   std::map<std::string, std::pair<std::uint64_t, std::string>>
       older_;  // by target id: which version of it, at which URL, spoke HTTP+SSE
+  std::map<std::string, std::pair<std::uint64_t, std::string>>
+      legacy_;  // by target id: which version of it, at which URL, is known not to speak 2026-07-28
   bool closed_ = false;
 };
 

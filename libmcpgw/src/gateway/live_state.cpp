@@ -11,6 +11,7 @@
 #include "gateway/statistics.hpp"
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
+#include "protocol/modern.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -64,7 +65,7 @@ Task<void> run_test(std::shared_ptr<GatewayCore> core, Principal principal,
     co_return;
   }
   const ServerFacts& facts = (*connection)->upstream().facts();
-  out->era = "legacy";
+  out->era = is_modern_version(facts.protocol_version) ? "modern" : "legacy";
   out->protocol_version = facts.protocol_version;
   out->server_info = facts.server_info;
   const std::string_view transport = (*connection)->upstream().transport();

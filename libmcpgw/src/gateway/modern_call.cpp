@@ -139,7 +139,12 @@ ModernOutcome ModernCall::translated(const std::string& message) const {
     const bool unknown = raw::int_value(raw::find(error, "code")) == rpc::kResourceNotFound &&
                          raw::find(raw::find(error, "data"), "uri").empty();
     const auto uri = raw::string_value(raw::find(upstream_params_, "uri"));
-    out.payload = modern_error(error, unknown && uri ? std::string_view(*uri) : std::string_view());
+    // A server of this era says what it lacks to the client itself: it was told that client's capabilities.
+    const bool relayed = connection && is_modern_version(connection->upstream().facts().protocol_version) &&
+                         raw::int_value(raw::find(error, "code")) == rpc::kMissingCapability &&
+                         !raw::find(raw::find(error, "data"), "requiredCapabilities").empty();
+    out.payload = relayed ? std::string(error)
+                          : modern_error(error, unknown && uri ? std::string_view(*uri) : std::string_view());
   }
   if (handle->cancelled()) {
     out.status = 499;
@@ -376,7 +381,13 @@ void ModernCall::push(ServerMessage message, const std::shared_ptr<UpstreamConne
       why = "Not available now";
     } else {
       Push push;
-      push.request = {"input_" + std::to_string(next_key_++), message.method, message.params};
+      const auto taken = [&](const std::string& key) {
+        return std::any_of(pushes_.begin(), pushes_.end(),
+                           [&](const Push& other) { return other.request.key == key; });
+      };
+      std::string key = message.key;  // a name that the server gave is kept
+      while (key.empty() || taken(key)) key = "input_" + std::to_string(next_key_++);
+      push.request = {std::move(key), message.method, message.params};
       push.upstream_id = message.id;
       push.from = from;
       pushes_.push_back(std::move(push));

@@ -46,6 +46,8 @@ struct ServerMessage {
   std::string id;
   std::string method;
   std::string params;  ///< raw, empty when absent
+  /// The name that a server of 2026-07-28 gave to what it asks for; empty otherwise.
+  std::string key;
   /// Calls of several clients were running on the pipe it came from: nobody knows whose doing it is.
   bool ambiguous = false;
 };
