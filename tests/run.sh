@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, conformance, api, web, fuzz, asan, tsan.
+# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, conformance, observability, api, web, fuzz, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -142,6 +142,15 @@ run_conformance() {
   sed -n 's/^# \(|.*\)/\1/p' $logs/conformance.tap
 }
 
+# Metrics as a real Prometheus reads them, the dashboard's queries and alert rules, and audit rows where they go.
+run_observability() {
+  say observability
+  build dev || { fail observability $logs/build-dev.log "does not build"; return; }
+  { install_packages "${observability_packages[@]}" && ensure_node && ensure_npm_packages tests/e2e; } >$logs/observability.log 2>&1 ||
+    { fail observability $logs/observability.log "Prometheus or npm packages cannot be installed"; return; }
+  NODE=$PWD/tests/e2e/node_modules/.bin/node node_tests observability tests/observability/*.test.mjs
+}
+
 # The pages of the program in a browser, and the API document behind them.
 run_web() {
   say web
@@ -227,7 +236,7 @@ else
   build dev >/dev/null || true
   mapfile -t labels < <(ctest --test-dir build/dev --print-labels 2>/dev/null | sed -n 's/^  \([a-z0-9_]*\)$/\1/p')
   ((${#labels[@]})) || labels=(unit)
-  tiers=("${labels[@]}" package e2e conformance api web fuzz asan tsan)
+  tiers=("${labels[@]}" package e2e conformance observability api web fuzz asan tsan)
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
@@ -235,6 +244,7 @@ for tier in "${tiers[@]}"; do
     package) run_package ;;
     e2e) run_e2e ;;
     conformance) run_conformance ;;
+    observability) run_observability ;;
     web) run_web ;;
     fuzz) run_fuzz ;;
     api) run_api ;;

@@ -12,6 +12,8 @@ quickstart_packages=(curl)
 test_packages=(curl doctest-dev jq libmicrohttpd-dev mold procps python3 python3-venv sqlite3)
 # What the tests of the web pages take besides: a browser with letters to draw.
 web_packages=(chromium fonts-dejavu-core fonts-inter)
+# What the tests of what the program tells about itself take besides.
+observability_packages=(prometheus)
 # What the fuzzers take besides building.
 fuzz_packages=(clang-14 libclang-rt-14-dev)
 # What the benches take besides building.

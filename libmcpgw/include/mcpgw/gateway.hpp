@@ -98,7 +98,7 @@ struct AuditOptions {
   std::size_t queue_max = 10000;
   /// JSON lines beside the stored rows: a file, "stdout", "syslog", or "syslog:" and its socket; empty: none.
   std::string export_to;
-  std::uint64_t export_max_bytes = 100 * 1024 * 1024;  ///< of a file; then it is moved to "<file>.1"
+  std::uint64_t export_max_bytes = 100 * 1024 * 1024;  ///< a file is moved to "<file>.1" before a batch over it
   unsigned export_keep = 5;                            ///< moved files
 };
 

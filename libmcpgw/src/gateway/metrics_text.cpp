@@ -219,7 +219,8 @@ std::string Metrics::render(const GatewayCore& core, std::string_view accept, st
   for (std::size_t i = 0; i < targets.size(); ++i)
     if (targets[i]->enabled)
       text.value({{"target", targets[i]->name}},
-                 std::uint64_t{states[i].state == "up" || states[i].state == "degraded"});
+                 std::uint64_t{states[i].state == "up" ||
+                               (states[i].state == "degraded" && states[i].instances > 0)});
   text.family("mcpgw_instances", Type::gauge, "Open connections to targets, and processes.");
   for (std::size_t i = 0; i < targets.size(); ++i)
     text.value(
