@@ -22,7 +22,7 @@ def test_unknown_routes_are_404_in_json(gateway, method, path):
 def test_methods_that_are_not_offered_are_405_with_allow(gateway, path):
     """Before anybody is asked who they are."""
     offered = {method.upper() for method in PATHS[path]}
-    allowed = offered | {"OPTIONS"} | ({"HEAD"} if "GET" in offered and path != "/mcp" else set())
+    allowed = offered | {"OPTIONS"} | ({"HEAD"} if "GET" in offered and path not in ("/mcp", "/sse") else set())
     for method in METHODS:
         if method in offered:
             continue

@@ -217,7 +217,7 @@ TEST_CASE("R93: every route is documented, every operation is routed, with the s
     }
   }
   CHECK(others == std::set<std::string>{"/docs", "/docs/openapi.json", "/docs/openapi.yaml", "/health",
-                                        "/mcp", "/metrics", "/ready", "/version"});
+                                        "/mcp", "/metrics", "/ready", "/sse", "/version"});
   for (const auto& route : AdminApi::routes()) {
     CAPTURE(route.method);
     CAPTURE(route.path);

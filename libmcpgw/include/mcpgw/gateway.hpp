@@ -54,6 +54,9 @@ struct SessionOptions {
   std::chrono::seconds cleanup_interval{5 * 60};
   std::size_t max_per_user = 100;
   std::size_t max_streams_per_user = 50;
+  /// How long a call goes on whose client was cut off and could take up the call's stream again
+  /// (Last-Event-ID); then it is cancelled.
+  std::chrono::milliseconds resume_grace{5000};
 };
 
 struct LimitOptions {

@@ -111,6 +111,9 @@ class FakeUpstream {
   /// Sends a request to every open connection; what the client answers is in received().
   void ask(const std::string& id, const std::string& method, const std::string& params = "{}");
 
+  /// Sends a text as it is to every open connection.
+  void deliver(const std::string& message);
+
   /// Messages received so far, in order, as text.
   std::vector<std::string> received() const;
   /// Those whose method is `method`.
@@ -189,6 +192,8 @@ class InProcessGateway {
   /// Lets a user call tools of a target that match (empty: everything).
   std::string allow(const std::string& user, const std::string& target_name, const std::string& pattern = {});
   HttpResponse send(HttpRequest request);
+  /// Of the HttpServer that it is driven through; 0: by direct calls.
+  int port() const;
   std::vector<AuditRecord> audit_rows();  ///< flushed, oldest first
 
  private:

@@ -3,89 +3,13 @@
 #include "json/raw.hpp"
 
 namespace mcpgw::detail {
-namespace {
-
-constexpr auto kSilence = std::chrono::milliseconds(250);
-constexpr auto kKeepAlive = std::chrono::milliseconds(14000);
-
-}  // namespace
-
-PostReply::PostReply(Loop& loop, std::shared_ptr<Responder> responder, Accepts accepts, HttpHeaders headers)
-    : loop_(loop), responder_(std::move(responder)), accepts_(accepts), headers_(std::move(headers)) {}
-
-void PostReply::watch() {
-  if (accepts_.sse) tick(kSilence);
-}
-
-void PostReply::tick(std::chrono::milliseconds delay) {
-  auto timer = std::make_shared<SteadyTimer>(loop_.io(), delay);
-  {
-    const std::lock_guard lock(mutex_);
-    if (done_) return;
-    timer_ = timer;
-  }
-  timer->async_wait([weak = weak_from_this(), timer](const boost::system::error_code& error) {
-    const auto self = weak.lock();
-    if (error || !self) return;
-    {
-      const std::lock_guard lock(self->mutex_);
-      if (self->done_) return;
-      if (!self->stream_) {
-        if (!self->start_locked()) return;
-      } else if (!self->stream_->write(": keep-alive\n\n")) {
-        return;
-      }
-    }
-    self->tick(kKeepAlive);
-  });
-}
-
-bool PostReply::start_locked() {
-  HttpResponse head;
-  head.headers = headers_;
-  head.headers.emplace_back("Content-Type", "text/event-stream");
-  head.headers.emplace_back("X-Accel-Buffering", "no");
-  stream_ = responder_->start(std::move(head));
-  return stream_ != nullptr;
-}
-
-bool PostReply::emit(const std::string& message) {
-  const std::lock_guard lock(mutex_);
-  if (done_ || !accepts_.sse) return false;
-  if (!stream_ && !start_locked()) return false;
-  return stream_->write(sse_event(message));
-}
-
-std::size_t PostReply::finish(int status, const std::string& message) {
-  std::shared_ptr<SteadyTimer> timer;
-  std::size_t bytes = message.size();
-  {
-    const std::lock_guard lock(mutex_);
-    if (done_) return 0;
-    done_ = true;
-    timer = std::move(timer_);
-    if (stream_ || !accepts_.json) {
-      if (!stream_) start_locked();
-      if (stream_) {
-        stream_->write(sse_event(message));
-        stream_->close();
-      }
-    } else {
-      HttpResponse response;
-      response.status = status;
-      response.headers = std::move(headers_);
-      response.headers.emplace_back("Content-Type", "application/json");
-      response.body = message;
-      responder_->send(std::move(response));
-    }
-  }
-  if (timer) loop_.dispatch([timer] { timer->cancel(); });
-  return bytes;
+void ClientCall::answer(const std::string& text) {
+  if (reply && !answered_.exchange(true)) reply->answer(text, place);
 }
 
 void ClientCall::give_up(std::string reason) {
   handle->cancel(std::move(reason));
-  reply->finish(200, ended());
+  answer(ended());
 }
 
 std::string ClientCall::ended() const {

@@ -2,49 +2,16 @@
 // may precede it, its cancellation, and what the audit log will say of it.
 #pragma once
 
+#include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "gateway/client_reply.hpp"
 #include "gateway/session.hpp"
 #include "gateway/tasks.hpp"
 #include "observability/trace.hpp"
 
 namespace mcpgw::detail {
-
-/// Which forms of an answer the client takes.
-struct Accepts {
-  bool json = true;
-  bool sse = true;
-};
-
-/// The HTTP answer of one POST: JSON when the answer comes alone and soon, else an event stream. Safe from
-/// any thread.
-class PostReply : public std::enable_shared_from_this<PostReply> {
- public:
-  PostReply(Loop& loop, std::shared_ptr<Responder> responder, Accepts accepts, HttpHeaders headers);
-
-  /// Becomes a stream by itself when nothing has been sent for a while, so that the client sees that it is
-  /// alive.
-  void watch();
-  /// Sends a message before the answer; false when the client takes no streams or has gone.
-  bool emit(const std::string& message);
-  /// The answer. Returns the number of bytes written.
-  std::size_t finish(int status, const std::string& message);
-
- private:
-  bool start_locked();
-  void tick(std::chrono::milliseconds delay);
-
-  Loop& loop_;
-  const std::shared_ptr<Responder> responder_;
-  const Accepts accepts_;
-  mutable std::mutex mutex_;  // guards what follows
-  HttpHeaders headers_;
-  std::shared_ptr<ResponseStream> stream_;
-  bool done_ = false;
-  std::shared_ptr<SteadyTimer> timer_;
-};
 
 class ClientCall : public CallObserver, public std::enable_shared_from_this<ClientCall> {
  public:
@@ -61,12 +28,13 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
 
   // Set before it runs.
   std::string body;     ///< keeps the views alive
-  HttpHeaders headers;  ///< of the client\'s request; those that a target lists are passed on
+  HttpHeaders headers;  ///< of the client's request; those that a target lists are passed on
   std::string id;       ///< raw JSON
   std::string method;
   std::string_view params;     ///< raw, may be empty
   std::string progress_token;  ///< raw; empty: none asked for
-  std::shared_ptr<PostReply> reply;
+  std::shared_ptr<Reply> reply;
+  std::size_t place = 0;  ///< among the requests of its batch
   std::string request_id;
   std::shared_ptr<RequestTrace> trace;  ///< null: there is none
   AuditRecord audit;
@@ -75,6 +43,8 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   /// Target of the running upstream request, for messages that come with it.
   std::shared_ptr<UpstreamConnection> connection;
 
+  /// Sends the answer. The first one counts.
+  void answer(const std::string& text);
   /// Ends the work and answers the client at once, wherever the call waits. From any thread.
   void give_up(std::string reason);
   /// The answer to a call that the gateway ends of its own accord.
@@ -83,6 +53,9 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   /// What a server sends while it works on this call goes to this client.
   void on_server_message(ServerMessage message) override;
   const void* client() const override { return session.get(); }
+
+ private:
+  std::atomic<bool> answered_{false};
 };
 
 }  // namespace mcpgw::detail

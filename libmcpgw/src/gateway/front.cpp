@@ -273,6 +273,12 @@ void Front::route(HttpRequest request, std::shared_ptr<Reply> reply) {
       return only("GET, POST, DELETE, OPTIONS");
     return mcp(std::move(request), std::move(reply));
   }
+  if (path == "/sse" || path == "/sse/") {
+    reply->route = "/sse";
+    reply->no_store = true;
+    if (request.method != "GET") return only("GET, OPTIONS");
+    return mcp(std::move(request), std::move(reply));
+  }
   if (path == ObservabilitySocket::kPath && request.method == "GET") {
     reply->route = path;
     reply->no_store = true;

@@ -15,34 +15,33 @@ namespace {
 
 using std::chrono::steady_clock;
 
-/// Which of our two forms an Accept header admits. Absent: both.
-Accepts read_accept(const std::string* header) {
-  if (header == nullptr) return {};
-  Accepts out{false, false};
-  for (const std::string& range : split(*header, ',')) {
-    const std::string_view whole = trim(range);
-    const std::string_view type = trim(whole.substr(0, whole.find(';')));
-    // "q=0" refuses what it names.
-    bool refused = false;
-    for (std::string_view rest = whole; rest.find(';') != std::string_view::npos;) {
-      rest.remove_prefix(rest.find(';') + 1);
-      const std::string_view parameter = trim(rest.substr(0, rest.find(';')));
-      if (starts_with_icase(parameter, "q=")) {
-        const auto value = parameter.substr(2);
-        refused = !value.empty() && value.find_first_not_of("0.") == std::string_view::npos;
-      }
-    }
-    if (refused) continue;
-    if (iequals(type, "*/*")) out = {true, true};
-    if (iequals(type, "application/json") || iequals(type, "application/*")) out.json = true;
-    if (iequals(type, "text/event-stream") || iequals(type, "text/*")) out.sse = true;
+/// Messages of one batch.
+constexpr std::size_t kMaxBatch = 100;
+
+const char* begun_text(Session::Begun begun) {
+  switch (begun) {
+    case Session::Begun::duplicate:
+      return "A request with this id is running already";
+    case Session::Begun::too_many:
+      return "Too many requests are running in this session";
+    default:
+      return "The session was closed";
   }
-  return out;
 }
 
 std::string code_data(std::string_view code) { return R"({"code":)" + raw::quote(code) + "}"; }
 
 }  // namespace
+
+std::string version_data(std::string_view requested) {
+  std::string out = R"({"code":"unsupported_version","supported":[)";
+  for (const std::string& version : supported_versions()) {
+    if (out.back() != '[') out += ',';
+    raw::append_quoted(out, version);
+  }
+  out += R"(],"requested":)" + raw::quote(requested) + "}";
+  return out;
+}
 
 HttpResponse http_error(int status, std::string_view code, std::string_view message,
                         std::string_view request_id) {
@@ -109,7 +108,9 @@ std::string McpEndpoint::audited_body(const std::string& body, const std::string
 }
 
 Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
-  if (request.method == "POST")
+  if (request.path().starts_with("/sse"))
+    open_sse(std::move(responder), meta);
+  else if (request.method == "POST")
     co_await post(std::move(request), std::move(responder), std::move(meta));
   else if (request.method == "GET")
     co_await get(std::move(request), std::move(responder), std::move(meta));
@@ -125,8 +126,10 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return respond(413, "body_too_large", "The request body is too large");
   if (const std::string* type = request.header("Content-Type"); type != nullptr && !is_json_type(*type))
     co_return respond(415, "unsupported_media_type", "The request body must be application/json");
+  // Of a client of HTTP+SSE, whose answers go over its stream whatever it accepts here.
+  const auto sse_id = query_value(request.query(), "session_id");
   const Accepts accepts = read_accept(request.header("Accept"));
-  if (!accepts.json && !accepts.sse)
+  if (!accepts.json && !accepts.sse && !sse_id)
     co_return respond(406, "not_acceptable", "Accept must admit application/json or text/event-stream");
 
   const auto invalid = [&](const Session* session, int code, std::string_view message, std::string_view id) {
@@ -150,9 +153,10 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
 
   // A session that is named is looked up first: its revision decides what a body may be.
   std::shared_ptr<Session> session;
-  const std::string* session_id = request.header("Mcp-Session-Id");
+  const std::string* session_id = sse_id ? &*sse_id : request.header("Mcp-Session-Id");
   if (session_id != nullptr) {
-    auto found = co_await core_->sessions->find(meta.principal, *session_id);
+    auto found = co_await core_->sessions->find(
+        meta.principal, *session_id, sse_id ? ClientTransport::http_sse : ClientTransport::streamable_http);
     if (!found) co_return respond(503, "storage_unavailable", "The session cannot be looked up now");
     session = *found;
   }
@@ -170,9 +174,10 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return invalid(session.get(), bad->code, bad->message, bad->id);
   Envelope envelope = std::move(std::get<Envelope>(read));
 
-  if (envelope.kind == Envelope::Kind::request && envelope.method == "initialize")
+  const bool handshake = envelope.kind == Envelope::Kind::request && envelope.method == "initialize";
+  if (handshake && !sse_id)
     co_return co_await initialize(std::move(request), std::move(envelope), std::move(responder),
-                                  std::move(meta), accepts);
+                                  std::move(meta), accepts, nullptr);
   if (session_id == nullptr)
     co_return invalid(nullptr, rpc::kInvalidRequest,
                       "Header Mcp-Session-Id is missing: send initialize first", envelope.id);
@@ -180,6 +185,12 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return refuse(responder, meta, request, nullptr, 404, rpc::kSessionNotFound, "Session not found",
                      envelope.id, "session_not_found");
   session->touch();
+  if (handshake)
+    co_return co_await initialize(std::move(request), std::move(envelope), std::move(responder),
+                                  std::move(meta), accepts, session);
+  if (!session->initialized() && envelope.kind == Envelope::Kind::request && envelope.method != "ping")
+    co_return invalid(session.get(), rpc::kInvalidRequest,
+                      "The session is not initialised: send initialize first", envelope.id);
 
   if (envelope.kind != Envelope::Kind::request) {
     if (envelope.kind == Envelope::Kind::response) {
@@ -207,16 +218,36 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   call->headers = std::move(request.headers);
   if (length > 0)
     call->params = std::string_view(call->body).substr(static_cast<std::size_t>(offset), length);
-  call->reply = std::make_shared<PostReply>(*Loop::current(), responder, accepts,
-                                            HttpHeaders{{"Mcp-Session-Id", session->id()}});
-  if (!session->begin(call)) {
+  call->reply = make_reply(responder, session, accepts, 1, false, {call->handle});
+  if (const auto begun = session->begin(call); begun != Session::Begun::yes) {
     request.body = std::move(call->body);
-    co_return invalid(session.get(), rpc::kInvalidRequest, "A request with this id is running already",
-                      call->id);
+    if (begun == Session::Begun::closed)
+      co_return refuse(responder, meta, request, nullptr, 404, rpc::kSessionNotFound, "Session not found",
+                       call->id, "session_not_found");
+    co_return invalid(session.get(), rpc::kInvalidRequest, begun_text(begun), call->id);
   }
-  responder->on_disconnect([handle = call->handle] { handle->cancel("the client disconnected"); });
+  call->reply->begin();
   co_await answer(call);
-  responder->on_disconnect(nullptr);
+}
+
+std::shared_ptr<Reply> McpEndpoint::make_reply(const std::shared_ptr<Responder>& responder,
+                                               const std::shared_ptr<Session>& session, Accepts accepts,
+                                               std::size_t answers, bool batch,
+                                               std::vector<std::shared_ptr<CallHandle>> calls) {
+  if (session->over_sse())
+    return std::make_shared<SessionStreamReply>(core_, responder, session->streams(), answers);
+  PostReply::Options options;
+  options.accepts = accepts;
+  options.headers = {{"Mcp-Session-Id", session->id()}};
+  options.core = core_;
+  options.streams = session->streams();
+  options.prime = session->version() >= "2025-11-25";
+  options.batch = batch;
+  options.answers = answers;
+  options.on_gone = [calls = std::move(calls)] {
+    for (const auto& call : calls) call->cancel("the client disconnected");
+  };
+  return std::make_shared<PostReply>(*Loop::current(), responder, std::move(options));
 }
 
 Task<void> McpEndpoint::answer(Call call) {
@@ -225,6 +256,7 @@ Task<void> McpEndpoint::answer(Call call) {
   call->progress_token = raw::find(raw::find(call->params, "_meta"), "progressToken");
   call->reply->watch();
   std::string text = co_await dispatch(call);
+  if (call->session->changed()) co_await core_->sessions->save_changes(call->session);
   call->session->end(call->id);
   AuditRecord& row = call->audit;
   if (call->handle->cancelled()) {
@@ -246,89 +278,116 @@ Task<void> McpEndpoint::answer(Call call) {
       core_->audit->add(std::move(row));
     }
   }
-  call->reply->finish(200, text);
+  call->answer(text);
 }
 
 Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
                               std::shared_ptr<Session> session, Accepts accepts) {
   session->touch();
   const auto parts = raw::elements(request.body);
-  if (parts.empty())
+  if (parts.empty() || parts.size() > kMaxBatch)
     co_return refuse(responder, meta, request, session.get(), 400, rpc::kInvalidRequest,
-                     "A batch must not be empty", {}, "invalid_request");
-  // Answers are gathered and sent as one array; what servers send meanwhile needs a stream and is left out.
-  std::vector<std::string> answers;
+                     parts.empty() ? "A batch must not be empty" : "A batch may hold at most 100 messages",
+                     {}, "invalid_request");
+  using Read = std::variant<Envelope, EnvelopeFault>;
+  std::vector<Read> messages;
+  std::size_t answers = 0;
   for (std::string_view part : parts) {
-    auto read = read_envelope(part);
-    if (const auto* bad = std::get_if<EnvelopeFault>(&read)) {
-      answers.push_back(make_error(bad->id.empty() ? "null" : bad->id, bad->code, bad->message,
-                                   code_data("invalid_request")));
-      continue;
-    }
-    const Envelope& envelope = std::get<Envelope>(read);
-    if (envelope.kind == Envelope::Kind::response) {
-      const bool error = !envelope.error.empty();
-      session->answer(envelope.id, error ? "error" : "result", error ? envelope.error : envelope.result);
-    } else if (envelope.kind == Envelope::Kind::notification) {
-      notification(*session, envelope);
-    } else if (envelope.method == "initialize") {
-      answers.push_back(make_error(envelope.id, rpc::kInvalidRequest,
-                                   "initialize must not be part of a batch", code_data("invalid_request")));
-    } else {
-      class Collector final : public Responder {
-       public:
-        void send(HttpResponse response) override { body = std::move(response.body); }
-        std::shared_ptr<ResponseStream> start(HttpResponse) override { return nullptr; }
-        void on_disconnect(std::function<void()>) override {}
-        std::string body;
-      };
-      auto collector = std::make_shared<Collector>();
-      auto call = std::make_shared<ClientCall>(core_, session, meta.principal);
-      call->audit = audit_row(meta, request, session.get());
-      call->request_id = meta.request_id;
-      call->trace = meta.trace;
-      call->id = envelope.id;
-      call->method = envelope.method;
-      call->body = part;
-      call->params = raw::find(call->body, "params");
-      call->reply =
-          std::make_shared<PostReply>(*Loop::current(), collector, Accepts{true, false}, HttpHeaders{});
-      if (!core_->authenticator->token_valid(meta.principal)) {
-        answers.push_back(call->ended());
-        continue;
-      }
-      if (!session->begin(call)) {
-        answers.push_back(make_error(call->id, rpc::kInvalidRequest,
-                                     "A request with this id is running already",
-                                     code_data("invalid_request")));
-        continue;
-      }
-      responder->on_disconnect([handle = call->handle] { handle->cancel("the client disconnected"); });
-      co_await answer(call);
-      answers.push_back(std::move(collector->body));
-    }
+    messages.push_back(read_envelope(part));
+    const auto* message = std::get_if<Envelope>(&messages.back());
+    if (message != nullptr && message->kind != Envelope::Kind::request) continue;
+    ++answers;
+    if (!co_await core_->audit->admit(steady_clock::now() + std::chrono::seconds(5)))
+      co_return responder->send(
+          http_error(503, "overloaded", "The audit log cannot keep up", meta.request_id));
   }
-  responder->on_disconnect(nullptr);
-  if (answers.empty()) {
+  for (const Read& read : messages) {
+    const auto* message = std::get_if<Envelope>(&read);
+    if (message == nullptr || message->kind == Envelope::Kind::request) continue;
+    const bool failed = !message->error.empty();
+    if (message->kind == Envelope::Kind::notification)
+      notification(*session, *message);
+    else
+      session->answer(message->id, failed ? "error" : "result", failed ? message->error : message->result);
+  }
+  if (answers == 0) {
     HttpResponse accepted;
     accepted.status = 202;
     co_return responder->send(std::move(accepted));
   }
-  std::string text = "[";
-  for (const std::string& one : answers) {
-    if (text.size() > 1) text += ',';
-    text += one;
+
+  // All at once.
+  struct Refused {
+    std::string id, message;
+    int code;
+    std::size_t place;
+  };
+  std::vector<Call> calls;
+  std::vector<Refused> refused;
+  std::vector<std::shared_ptr<CallHandle>> handles;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const std::size_t place = calls.size() + refused.size();
+    const auto* message = std::get_if<Envelope>(&messages[i]);
+    if (message == nullptr) {
+      const auto& bad = std::get<EnvelopeFault>(messages[i]);
+      refused.push_back({bad.id, bad.message, bad.code, place});
+      continue;
+    }
+    if (message->kind != Envelope::Kind::request) continue;
+    if (message->method == "initialize") {
+      refused.push_back(
+          {std::string(message->id), "initialize must not be part of a batch", rpc::kInvalidRequest, place});
+      continue;
+    }
+    auto call = std::make_shared<ClientCall>(core_, session, meta.principal);
+    call->audit = audit_row(meta, request, session.get());
+    call->audit.bytes_in = static_cast<std::int64_t>(parts[i].size());
+    call->request_id = meta.request_id;
+    call->trace = meta.trace;
+    call->id = message->id;
+    call->method = message->method;
+    call->body = parts[i];
+    call->headers = request.headers;
+    call->params = raw::find(call->body, "params");
+    call->place = place;
+    handles.push_back(call->handle);
+    calls.push_back(std::move(call));
   }
-  text += ']';
-  PostReply(*Loop::current(), responder, accepts, {{"Mcp-Session-Id", session->id()}}).finish(200, text);
+  const auto reply = make_reply(responder, session, accepts, answers, true, std::move(handles));
+  reply->begin();
+  const auto fail = [&](const Refused& one) {
+    AuditRecord row = audit_row(meta, request, session.get());
+    row.method = "invalid";
+    row.response_status = 400;
+    row.error_code = "invalid_request";
+    core_->observer->finished(row, Duration(0));
+    core_->audit->add(std::move(row));
+    reply->answer(make_error(one.id.empty() ? std::string_view("null") : one.id, one.code, one.message,
+                             code_data("invalid_request")),
+                  one.place);
+  };
+  for (const Refused& one : refused) fail(one);
+  for (const Call& call : calls) {
+    call->reply = reply;
+    if (const auto begun = session->begin(call); begun != Session::Begun::yes)
+      fail({call->id, begun_text(begun), rpc::kInvalidRequest, call->place});
+    else
+      Loop::current()->spawn(answer(call));
+  }
 }
 
 Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
-                                   std::shared_ptr<Responder> responder, RequestMeta meta, Accepts accepts) {
+                                   std::shared_ptr<Responder> responder, RequestMeta meta, Accepts accepts,
+                                   std::shared_ptr<Session> over_sse) {
   const Duration started = core_->clock->monotonic();
   AuditRecord row = audit_row(meta, request, nullptr);
   row.method = "initialize";
   const std::string id(envelope.id);
+  std::shared_ptr<Reply> sse_reply;
+  if (over_sse) {
+    sse_reply = make_reply(responder, over_sse, accepts, 1, false, {});
+    sse_reply->begin();
+  }
   const auto finish = [&](std::string text, HttpHeaders headers) {
     const Duration took = core_->clock->monotonic() - started;
     row.duration_ms = std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
@@ -336,7 +395,11 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
     row.request_body = audited_body(request.body, "initialize", nullptr);
     core_->observer->finished(row, took, meta.trace.get());
     core_->audit->add(std::move(row));
-    std::make_shared<PostReply>(*Loop::current(), responder, accepts, std::move(headers))->finish(200, text);
+    if (sse_reply) return sse_reply->answer(text);
+    PostReply::Options options;
+    options.accepts = accepts;
+    options.headers = std::move(headers);
+    std::make_shared<PostReply>(*Loop::current(), responder, std::move(options))->answer(text);
   };
   const auto version = raw::string_value(raw::find(envelope.params, "protocolVersion"));
   const std::string_view capabilities = raw::find(envelope.params, "capabilities");
@@ -351,26 +414,38 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
   }
   const std::string negotiated = is_legacy_version(*version) ? *version : legacy_versions().front();
 
-  // On a live session it starts anew: what was open upstream ends.
-  if (const std::string* old_id = request.header("Mcp-Session-Id")) {
-    if (auto old = co_await core_->sessions->find(meta.principal, *old_id); old && *old)
-      core_->sessions->end(*old, "deleted");
+  std::shared_ptr<Session> session;
+  if (over_sse) {
+    // The stream stays, and with it the session's id; what was open upstream ends.
+    session = core_->sessions->initialize_over_sse(over_sse, negotiated, std::string(envelope.params));
+    if (!session) {
+      row.response_status = 404;
+      row.error_code = "session_not_found";
+      co_return finish(
+          make_error(id, rpc::kSessionNotFound, "Session not found", code_data("session_not_found")), {});
+    }
+  } else {
+    // On a live session it starts anew: what was open upstream ends.
+    if (const std::string* old_id = request.header("Mcp-Session-Id")) {
+      if (auto old = co_await core_->sessions->find(meta.principal, *old_id); old && *old)
+        core_->sessions->end(*old, "deleted");
+    }
+    auto made = co_await core_->sessions->create(meta.principal, negotiated, std::string(envelope.params));
+    if (!made) {
+      const bool busy = made.error().code == ErrorCode::resource_exhausted;
+      HttpResponse response = http_error(
+          busy ? 429 : 503, busy ? "rate_limited" : "storage_unavailable",
+          busy ? "Too many sessions are open and busy: close one" : "The session cannot be stored now",
+          meta.request_id);
+      response.headers.emplace_back("Retry-After", "5");
+      row.response_status = response.status;
+      row.error_code = busy ? "rate_limited" : "storage_unavailable";
+      core_->observer->finished(row, core_->clock->monotonic() - started);
+      core_->audit->add(std::move(row));
+      co_return responder->send(std::move(response));
+    }
+    session = *made;
   }
-  auto made = co_await core_->sessions->create(meta.principal, negotiated, std::string(envelope.params));
-  if (!made) {
-    const bool busy = made.error().code == ErrorCode::resource_exhausted;
-    HttpResponse response = http_error(
-        busy ? 429 : 503, busy ? "rate_limited" : "storage_unavailable",
-        busy ? "Too many sessions are open and busy: close one" : "The session cannot be stored now",
-        meta.request_id);
-    response.headers.emplace_back("Retry-After", "5");
-    row.response_status = response.status;
-    row.error_code = busy ? "rate_limited" : "storage_unavailable";
-    core_->observer->finished(row, core_->clock->monotonic() - started);
-    core_->audit->add(std::move(row));
-    co_return responder->send(std::move(response));
-  }
-  const std::shared_ptr<Session> session = *made;
   row.session_id = session->id();
   row.client_name = session->client_name();
 
@@ -386,6 +461,7 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
   result += '}';
   row.response_status = 200;
   finish(make_result(id, result), {{"Mcp-Session-Id", session->id()}});
+  if (over_sse) session->watch_lists(meta.principal);
 }
 
 McpEndpoint::Offer McpEndpoint::offer(const Session::View& view, const std::vector<Gathered>& reached) {
@@ -437,82 +513,6 @@ void McpEndpoint::notification(Session& session, const Envelope& envelope) {
       connection->upstream().notify(envelope.method, std::string(envelope.params));
   }
   // "initialized" needs nothing; unknown notifications are accepted and ignored (JSON-RPC 2.0, section 4.1).
-}
-
-Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
-  const auto respond = [&](int status, std::string_view code, std::string_view message) {
-    HttpResponse response = http_error(status, code, message, meta.request_id);
-    if (status == 405) response.headers.emplace_back("Allow", "POST");
-    if (status == 429) response.headers.emplace_back("Retry-After", "5");
-    responder->send(std::move(response));
-  };
-  const std::string* version = request.header("MCP-Protocol-Version");
-  if (version != nullptr && !is_legacy_version(*version))
-    co_return respond(405, "method_not_allowed", "This protocol version has no GET here");
-  if (!read_accept(request.header("Accept")).sse)
-    co_return respond(406, "not_acceptable", "Accept must admit text/event-stream");
-  const std::string* id = request.header("Mcp-Session-Id");
-  if (id == nullptr) co_return respond(405, "method_not_allowed", "A stream needs the header Mcp-Session-Id");
-  auto found = co_await core_->sessions->find(meta.principal, *id);
-  if (!found) co_return respond(503, "storage_unavailable", "The session cannot be looked up now");
-  const std::shared_ptr<Session> session = *found;
-  if (!session) {
-    HttpResponse response;
-    response.status = 404;
-    response.headers.emplace_back("Content-Type", "application/json");
-    response.body =
-        make_error({}, rpc::kSessionNotFound, "Session not found", code_data("session_not_found"));
-    co_return responder->send(std::move(response));
-  }
-  if (!session->has_stream() &&
-      core_->sessions->streams_of(meta.principal.user_id) >= core_->options.session.max_streams_per_user)
-    co_return respond(429, "rate_limited", "Too many streams are open");
-  session->touch();
-  HttpResponse head;
-  head.headers.emplace_back("Content-Type", "text/event-stream");
-  head.headers.emplace_back("X-Accel-Buffering", "no");
-  head.headers.emplace_back("Mcp-Session-Id", session->id());
-  // Sent at once, so that a client behind a proxy that waits for a body sees that the stream is open.
-  head.body = ": open\n\n";
-  const auto stream = responder->start(std::move(head));
-  if (!stream) co_return;
-  responder->on_disconnect([weak = std::weak_ptr(session), raw_stream = stream.get()] {
-    if (const auto alive = weak.lock()) alive->stream_gone(raw_stream);
-  });
-  const std::string* last = request.header("Last-Event-ID");
-  session->open_stream(stream, meta.principal, last != nullptr ? *last : std::string());
-  if (session->closed()) session->close_stream();
-  // After a restart nothing is open upstream yet: a client that only listens shall hear of changes too.
-  session->reopen_targets(meta.principal);
-}
-
-Task<void> McpEndpoint::remove(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
-  const std::string* version = request.header("MCP-Protocol-Version");
-  if (version != nullptr && !is_legacy_version(*version)) {
-    HttpResponse response =
-        http_error(405, "method_not_allowed", "This protocol version has no DELETE here", meta.request_id);
-    response.headers.emplace_back("Allow", "POST");
-    co_return responder->send(std::move(response));
-  }
-  const std::string* id = request.header("Mcp-Session-Id");
-  if (id == nullptr)
-    co_return responder->send(
-        http_error(400, "invalid_request", "Header Mcp-Session-Id is missing", meta.request_id));
-  auto found = co_await core_->sessions->find(meta.principal, *id);
-  if (!found)
-    co_return responder->send(
-        http_error(503, "storage_unavailable", "The session cannot be looked up now", meta.request_id));
-  HttpResponse response;
-  if (*found) {
-    core_->sessions->end(*found, "deleted");
-    response.status = 204;
-  } else {
-    response.status = 404;
-    response.headers.emplace_back("Content-Type", "application/json");
-    response.body =
-        make_error({}, rpc::kSessionNotFound, "Session not found", code_data("session_not_found"));
-  }
-  responder->send(std::move(response));
 }
 
 }  // namespace mcpgw::detail

@@ -1,4 +1,4 @@
-// The MCP endpoint: what is answered to POST, GET and DELETE /mcp (docs/protocol.md).
+// The MCP endpoint: what is answered to POST, GET and DELETE /mcp, and GET /sse (docs/protocol.md).
 #pragma once
 
 #include <functional>
@@ -27,7 +27,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
  public:
   explicit McpEndpoint(std::shared_ptr<GatewayCore> core) : core_(std::move(core)) {}
 
-  /// Answers a request to /mcp whose origin, load and token have been checked.
+  /// Answers a request to /mcp or /sse whose origin, load and token have been checked.
   Task<void> handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
 
  private:
@@ -37,13 +37,27 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<void> post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   Task<void> get(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   Task<void> remove(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
+  /// Opens a session and its stream for a client of HTTP+SSE (2024-11-05).
+  void open_sse(std::shared_ptr<Responder> responder, const RequestMeta& meta);
+  /// The stream of one POST goes on where `last` says.
+  void resume(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
+              const std::shared_ptr<Session>& session, const EventId& last);
   Task<void> batch(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
                    std::shared_ptr<Session> session, Accepts accepts);
+  /// How the answers to one POST reach the client. One of HTTP+SSE is told 202 here.
+  std::shared_ptr<Reply> make_reply(const std::shared_ptr<Responder>& responder,
+                                    const std::shared_ptr<Session>& session, Accepts accepts,
+                                    std::size_t answers, bool batch,
+                                    std::vector<std::shared_ptr<CallHandle>> calls);
+  /// Refuses versions that GET and DELETE do not have; true when it did.
+  static bool refuse_version(const HttpRequest& request, const std::shared_ptr<Responder>& responder,
+                             const RequestMeta& meta, const char* what);
 
   /// Answers one request of a client and writes its audit row.
   Task<void> answer(Call call);
+  /// `over_sse`: the session that a client of HTTP+SSE has opened; else a new one is made.
   Task<void> initialize(HttpRequest request, Envelope envelope, std::shared_ptr<Responder> responder,
-                        RequestMeta meta, Accepts accepts);
+                        RequestMeta meta, Accepts accepts, std::shared_ptr<Session> over_sse);
   static void notification(Session& session, const Envelope& envelope);
 
   // Each returns the answer's text and fills the call's audit row.
@@ -103,6 +117,9 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
 
 /// Whether both the client of this session and the server know tasks of tools/call.
 bool carries_tasks(const Session& session, const ServerFacts& facts);
+
+/// `data` of the error that a version which is not spoken gets.
+std::string version_data(std::string_view requested);
 
 /// The JSON error of everything that is no JSON-RPC message.
 HttpResponse http_error(int status, std::string_view code, std::string_view message,

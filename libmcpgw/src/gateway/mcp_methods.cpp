@@ -237,16 +237,19 @@ Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
   const auto gathered = co_await gather(call->session, call->principal, view, kind, !place);
   std::string items, last, next;
   std::size_t written = 0;
+  SeenList seen;
   for (const Gathered& one : gathered) {
     if (!next.empty()) break;
     if (!one.listing || (place && one.target->slug < place->slug)) continue;
     const auto& all = one.listing->items;
     const bool prefixed = view->prefixed(*one.target);
+    ListDigest digest(*one.target, prefixed);
     for (std::size_t i = place && one.target->slug == place->slug ? resume_at(all, *place) : 0;
          i < all.size(); ++i) {
       const Item& item = all[i];
       if (!core_->policy->evaluate(call->principal, one.target->id, policy_type(kind), item.name).allowed())
         continue;
+      digest.add(item);
       if (written == kPageSize) {
         next = std::move(last);
         break;
@@ -255,8 +258,10 @@ Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
       items += prefixed ? export_item(kind, one.target->slug, item) : item.json;
       if (++written == kPageSize) last = page_cursor(kind, *one.target, i, item);
     }
+    seen.emplace(one.target->id, digest.value());
   }
-  call->session->remember_list(kind, call->session->fingerprint(call->principal, kind));
+  // The first page is what later changes are compared with: whoever walks on is in the same list.
+  if (!place) call->session->remember_list(kind, std::move(seen));
   call->audit.response_status = 200;
   call->audit.decision = "allow";
   std::string result = "{\"" + std::string(list_member(kind)) + "\":[" + items + "]";

@@ -92,7 +92,9 @@ bool ModernListen::changed(ListKind kind, std::string fingerprint) {
 
 ModernClient::ModernClient(std::shared_ptr<GatewayCore> core, const Principal& principal,
                            const std::string& capabilities)
-    : Session(core, record_of(*core, principal, capabilities)), owner_(std::move(core)) {}
+    : Session(core, record_of(*core, principal, capabilities),
+              std::make_shared<ClientStreams>(ClientTransport::streamable_http, *core->random)),
+      owner_(std::move(core)) {}
 
 std::vector<std::shared_ptr<ModernListen>> ModernClient::listens() const {
   const std::lock_guard lock(listen_mutex_);
@@ -401,7 +403,7 @@ void ModernClients::announce() {
   for (const auto& client : all()) client->announce();
 }
 
-void ModernClients::sweep(SteadyTime now) {
+void ModernClients::sweep(SteadyTime /*now*/) {
   std::vector<std::shared_ptr<ModernCall>> lapsed;
   std::vector<std::shared_ptr<ModernClient>> idle;
   const auto busy = running();
@@ -416,7 +418,7 @@ void ModernClients::sweep(SteadyTime now) {
           std::any_of(busy.begin(), busy.end(), [&](const auto& call) { return call->session == client; });
       if (used) client->touch();
       // Only the map holds it: nobody is about to use it.
-      if (!used && client.use_count() == 1 && now - client->last_active() > kIdle) {
+      if (!used && client.use_count() == 1 && client->idle() > kIdle) {
         idle.push_back(client);
         it = clients_.erase(it);
       } else {

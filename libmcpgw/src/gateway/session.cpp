@@ -14,11 +14,15 @@ using std::chrono::steady_clock;
 
 constexpr std::size_t kMaxRunning = 1000;
 constexpr std::size_t kMaxAsked = 100;
-constexpr std::size_t kMaxEvents = 256;
-constexpr std::size_t kMaxEventBytes = 1024 * 1024;
 constexpr std::size_t kMaxSubscriptions = 1000;
 
-std::int64_t now_ticks() { return steady_clock::now().time_since_epoch().count(); }
+/// Ids of requests to the client begin anywhere: an answer to one that another process asked for this session
+/// must not be taken for an answer to ours.
+std::int64_t first_ask(Random& random) {
+  std::uint32_t out = 0;
+  random.fill(&out, sizeof out);
+  return static_cast<std::int64_t>(out >> 2) + 1;
+}
 
 std::string identity_of(const Principal& principal) {
   std::string out = std::to_string(principal.role.size()) + ':' + principal.role;
@@ -34,11 +38,14 @@ std::string carried_capabilities(std::string_view capabilities) {
 
 }  // namespace
 
-Session::Session(std::shared_ptr<GatewayCore> core, SessionRecord record)
+Session::Session(std::shared_ptr<GatewayCore> core, SessionRecord record,
+                 std::shared_ptr<ClientStreams> streams)
     : core_(std::move(core)),
-      last_active_(now_ticks()),
+      streams_(std::move(streams)),
+      last_active_(core_->clock->monotonic().count()),
       record_(std::move(record)),
-      last_saved_(now_ticks()) {
+      saved_activity_(last_active_),
+      next_ask_(first_ask(*core_->random)) {
   client_.protocol_version = legacy_versions().front();
   client_.exact = is_modern_version(record_.protocol_version);
   client_.capabilities = carried_capabilities(raw::find(record_.initialize_params, "capabilities"));
@@ -52,25 +59,32 @@ bool Session::client_can(std::string_view capability) const {
   return !raw::find(client_.capabilities, capability).empty();
 }
 
-SessionRecord Session::record() const {
+void Session::touch() { last_active_.store(core_->clock->monotonic().count(), std::memory_order_relaxed); }
+
+Duration Session::last_active() const noexcept {
+  return Duration(last_active_.load(std::memory_order_relaxed));
+}
+
+Duration Session::idle() const { return core_->clock->monotonic() - last_active(); }
+
+std::optional<SessionRecord> Session::save_due(bool any) {
+  if (over_sse()) return std::nullopt;  // it ends with its stream
+  const std::int64_t active = last_active_.load(std::memory_order_relaxed);
   const std::lock_guard lock(mutex_);
+  const Duration every = std::chrono::duration_cast<Duration>(core_->options.session.timeout) / 8;
+  const bool moved =
+      active != saved_activity_ && (any || core_->clock->monotonic() - Duration(saved_activity_) >= every);
+  if (!changed_ && !moved) return std::nullopt;
+  changed_ = false;
+  saved_activity_ = active;
   SessionRecord out = record_;
-  out.last_active_at = core_->clock->now();
+  out.last_active_at = core_->clock->now() - (core_->clock->monotonic() - Duration(active));
   return out;
 }
 
-void Session::touch() { last_active_.store(now_ticks(), std::memory_order_relaxed); }
-
-SteadyTime Session::last_active() const noexcept {
-  return SteadyTime(steady_clock::duration(last_active_.load(std::memory_order_relaxed)));
-}
-
-bool Session::save_due() {
-  const std::int64_t now = now_ticks();
+bool Session::changed() const {
   const std::lock_guard lock(mutex_);
-  if (steady_clock::duration(now - last_saved_) < core_->options.session.timeout / 4) return false;
-  last_saved_ = now;
-  return true;
+  return changed_ && !over_sse();
 }
 
 // --- targets -----------------------------------------------------------------------------------------
@@ -185,10 +199,13 @@ void Session::drop(const std::shared_ptr<UpstreamConnection>& connection) {
 
 // --- running requests --------------------------------------------------------------------------------
 
-bool Session::begin(const std::shared_ptr<ClientCall>& call) {
+Session::Begun Session::begin(const std::shared_ptr<ClientCall>& call) {
   const std::lock_guard lock(mutex_);
-  if (closed() || running_.size() >= kMaxRunning) return false;
-  return running_.emplace(call->id, call).second;
+  if (closed()) return Begun::closed;
+  if (running_.contains(call->id)) return Begun::duplicate;
+  if (running_.size() >= kMaxRunning) return Begun::too_many;
+  running_.emplace(call->id, call);
+  return Begun::yes;
 }
 
 void Session::end(const std::string& raw_id) {
@@ -268,88 +285,13 @@ void Session::answer(std::string_view raw_id, std::string_view member, std::stri
 
 // --- the stream --------------------------------------------------------------------------------------
 
-void Session::open_stream(std::shared_ptr<ResponseStream> stream, const Principal& principal,
-                          std::string last_event_id) {
-  std::shared_ptr<ResponseStream> old;
-  {
-    const std::lock_guard lock(mutex_);
-    old = std::move(stream_);
-    stream_ = std::move(stream);
-    stream_principal_ = principal;
-    std::uint64_t from = delivered_;
-    if (!last_event_id.empty()) {
-      const auto number = raw::int_value(last_event_id);
-      if (number && *number >= 0) from = static_cast<std::uint64_t>(*number);
-    }
-    for (const Event& event : events_) {
-      if (event.number <= from) continue;
-      if (!stream_->write(event.text)) break;
-      delivered_ = std::max(delivered_, event.number);
-    }
-  }
-  if (old) old->close();
-}
-
-void Session::stream_gone(const ResponseStream* stream) {
-  const std::lock_guard lock(mutex_);
-  if (stream_.get() != stream) return;
-  stream_ = nullptr;
-  stream_principal_.reset();
-}
-
-bool Session::has_stream() const {
-  const std::lock_guard lock(mutex_);
-  return stream_ != nullptr;
-}
-
-std::optional<Principal> Session::stream_principal() const {
-  const std::lock_guard lock(mutex_);
-  return stream_principal_;
-}
-
-void Session::close_stream() {
-  std::shared_ptr<ResponseStream> stream;
-  {
-    const std::lock_guard lock(mutex_);
-    stream = std::move(stream_);
-    stream_ = nullptr;
-    stream_principal_.reset();
-  }
-  if (stream) stream->close();
-}
-
-void Session::send(std::string message) {
-  const std::lock_guard lock(mutex_);
-  if (!closed()) send_locked(std::move(message));
-}
-
-void Session::send_locked(std::string message) {
-  const std::uint64_t number = next_event_++;
-  std::string text = sse_event(message, std::to_string(number));
-  if (stream_) {
-    if (stream_->write(text)) {
-      delivered_ = number;
-      touch();
-    } else {
-      stream_ = nullptr;
-    }
-  }
-  event_bytes_ += text.size();
-  events_.push_back({number, std::move(text)});
-  while (events_.size() > kMaxEvents || (event_bytes_ > kMaxEventBytes && events_.size() > 1)) {
-    event_bytes_ -= events_.front().text.size();
-    events_.pop_front();
-  }
+void Session::send(const std::string& message) {
+  if (closed()) return;
+  streams_->send(message);
 }
 
 void Session::keep_alive() {
-  const std::lock_guard lock(mutex_);
-  if (!stream_) return;
-  if (stream_->write(": keep-alive\n\n")) {
-    touch();
-  } else {
-    stream_ = nullptr;
-  }
+  if (streams_->keep_alive()) touch();
 }
 
 // --- log level, subscriptions ------------------------------------------------------------------------
@@ -361,6 +303,7 @@ std::string Session::log_level() const {
 
 void Session::set_log_level(std::string level) {
   const std::lock_guard lock(mutex_);
+  changed_ = changed_ || record_.log_level != level;
   record_.log_level = std::move(level);
 }
 
@@ -368,8 +311,14 @@ void Session::subscribe(const std::string& exported_uri, bool on) {
   const std::lock_guard lock(mutex_);
   auto& all = record_.subscriptions;
   const auto it = std::find(all.begin(), all.end(), exported_uri);
-  if (on && it == all.end() && all.size() < kMaxSubscriptions) all.push_back(exported_uri);
-  if (!on && it != all.end()) all.erase(it);
+  if (on && it == all.end() && all.size() < kMaxSubscriptions) {
+    all.push_back(exported_uri);
+    changed_ = true;
+  }
+  if (!on && it != all.end()) {
+    all.erase(it);
+    changed_ = true;
+  }
 }
 
 bool Session::subscribed(const std::string& exported_uri) const {
@@ -378,19 +327,27 @@ bool Session::subscribed(const std::string& exported_uri) const {
   return std::find(all.begin(), all.end(), exported_uri) != all.end();
 }
 
-void Session::close() {
+std::optional<std::string> Session::subscription(const Principal& principal, const Target& target,
+                                                 const std::string& uri, const Listing* resources) {
+  const bool prefixed = view(principal)->prefixed(target);
+  std::string exported = prefixed ? export_uri(target.slug, uri) : uri;
+  if (subscribed(exported)) return exported;
+  // Made when names had another form, or under the plain name of what one target alone lists.
+  if (!prefixed && subscribed(export_uri(target.slug, uri))) return export_uri(target.slug, uri);
+  if (prefixed && resources != nullptr && resources->by_name.contains(uri) && subscribed(uri)) return uri;
+  return std::nullopt;
+}
+
+void Session::close(bool replaced) {
   if (closed_.exchange(true)) return;
   std::map<std::string, Bound> bound;
   std::unordered_map<std::string, std::weak_ptr<ClientCall>> running;
   std::map<std::int64_t, Asked> asked;
-  std::shared_ptr<ResponseStream> stream;
   {
     const std::lock_guard lock(mutex_);
     bound.swap(bound_);
     running.swap(running_);
     asked.swap(asked_);
-    stream = std::move(stream_);
-    events_.clear();
   }
   for (const auto& [raw_id, weak] : running)
     if (const auto call = weak.lock()) call->give_up("the session was closed");
@@ -398,7 +355,10 @@ void Session::close() {
     if (const auto upstream = one.upstream.lock())
       upstream->respond(std::move(one.upstream_id), "error",
                         R"({"code":-32603,"message":"The session was closed"})");
-  if (stream) stream->close();
+  if (!replaced) {
+    streams_->close();
+    streams_->clear();
+  }
   for (const auto& [target_id, one] : bound) {
     if (!one.connection) continue;
     one.connection->detach(this);
@@ -408,24 +368,53 @@ void Session::close() {
 
 // --- what servers say --------------------------------------------------------------------------------
 
+std::optional<Principal> Session::current_principal() const {
+  if (const auto user = core_->repository->user(user_id())) {
+    if (!user->enabled) return std::nullopt;
+    Principal out;
+    out.user_id = user->id;
+    out.email = user->email;
+    out.role = user->role;
+    out.groups = user->groups;
+    return out;
+  }
+  auto opener = stream_principal();
+  if (!opener || !core_->authenticator->still_valid(*opener)) return std::nullopt;
+  return opener;
+}
+
 void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
                                     const ServerMessage& message) {
-  const auto user = core_->repository->user(user_id());
-  if (!user || !user->enabled) return;
-  Principal principal;
-  principal.user_id = user->id;
-  principal.role = user->role;
-  principal.groups = user->groups;
+  const auto refuse = [&](const char* why) {
+    connection->upstream().respond(message.id, "error",
+                                   R"({"code":-32601,"message":)" + raw::quote(why) + "}");
+  };
+  const auto principal = current_principal();
   const Target& target = connection->target();
-  if (!core_->policy->reaches(principal, target.id)) return;
+  if (!principal || !core_->policy->reaches(*principal, target.id)) {
+    if (!message.id.empty()) refuse("The client does not offer this");
+    return;
+  }
   if (!message.id.empty()) {
-    if (!client_offers(message.method) || !has_stream()) {
-      connection->upstream().respond(message.id, "error",
-                                     R"({"code":-32601,"message":"The client does not offer this"})");
+    if (message.method == "ping") {
+      connection->upstream().respond(message.id, "result", "{}");
       return;
     }
+    if (!client_offers(message.method) || !has_stream()) return refuse("The client does not offer this");
     connection->remember_elicitation(message.params, shared_from_this());
     const std::string asked = ask(connection->upstream_ptr(), message.id, message.method);
+    AuditRecord row;
+    row.kind = "mcp";
+    row.created_at = core_->clock->now();
+    row.session_id = id();
+    row.user_id = user_id();
+    row.user_email = principal->email;
+    row.client_name = client_name();
+    row.method = message.method;
+    row.target_name = target.name;
+    row.decision = "allow";
+    row.response_status = 200;
+    core_->audit->add(std::move(row));
     send(make_request(asked, message.method,
                       core_->pool->export_related_task(*connection, user_id(), message.params)));
     return;
@@ -438,7 +427,7 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
     const auto id = raw::string_value(raw::find(message.params, "taskId"));
     const auto known = id ? core_->pool->tasks().find(target.id, *id) : std::nullopt;
     if (known && known->task.user_id == user_id() &&
-        core_->policy->evaluate(principal, target.id, ResourceType::tool, known->task.tool).allowed())
+        core_->policy->evaluate(*principal, target.id, ResourceType::tool, known->task.tool).allowed())
       send(make_notification(message.method, raw::with_member(message.params, "taskId",
                                                               raw::quote(known->task.exported))));
     return;
@@ -452,68 +441,27 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
   }
   if (message.method == "notifications/resources/updated") {
     const auto uri = raw::string_value(raw::find(message.params, "uri"));
-    if (!uri || !core_->policy->evaluate(principal, target.id, ResourceType::resource, *uri).allowed())
+    if (!uri || !core_->policy->evaluate(*principal, target.id, ResourceType::resource, *uri).allowed())
       return;
-    const bool prefixed = view(principal)->prefixed(target);
-    const std::string exported = prefixed ? export_uri(target.slug, *uri) : *uri;
-    // A client may name a resource without the prefix when only one target lists it.
-    const bool by_prefix = prefixed && subscribed(exported);
-    if (!by_prefix && !subscribed(*uri)) return;
-    send(make_notification(message.method, by_prefix
-                                               ? raw::with_member(message.params, "uri", raw::quote(exported))
-                                               : message.params));
+    const auto listed = connection->known_listing(ListKind::resources);
+    const auto exported = subscription(*principal, target, *uri, listed.get());
+    if (!exported) return;
+    send(make_notification(
+        message.method,
+        *exported == *uri ? message.params : raw::with_member(message.params, "uri", raw::quote(*exported))));
     return;
   }
   if (message.method == "notifications/elicitation/complete") {
     send(make_notification(message.method, message.params));
     return;
   }
+  // Whether its lists have changed for this client is found out by looking.
   if (message.method == "notifications/tools/list_changed" ||
       message.method == "notifications/prompts/list_changed" ||
       message.method == "notifications/resources/list_changed")
-    send(make_notification(message.method, {}));
+    check_lists();
 }
 
 void Session::on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) { drop(connection); }
-
-void Session::remember_list(ListKind kind, std::string fingerprint) {
-  const std::lock_guard lock(mutex_);
-  listed_[static_cast<std::size_t>(kind)] = std::move(fingerprint);
-}
-
-std::string Session::fingerprint(const Principal& principal, ListKind kind) {
-  std::string text;
-  const auto seen = view(principal);
-  std::map<std::string, std::shared_ptr<UpstreamConnection>> open;
-  for (const auto& one : connections()) open[one->target().id] = one;
-  for (const auto& target : seen->targets) {
-    text += target->id + (seen->prefixed(*target) ? "+" : "-") + target->slug + '\n';
-    const auto it = open.find(target->id);
-    const auto listing = it == open.end() ? nullptr : it->second->known_listing(kind);
-    if (!listing) continue;
-    for (const Item& item : listing->items)
-      text +=
-          core_->policy->evaluate(principal, target->id, policy_type(kind), item.name).allowed() ? '1' : '0';
-  }
-  return sha256(text);
-}
-
-void Session::announce_changes() {
-  const auto user = core_->repository->user(user_id());
-  if (!user || !user->enabled || closed()) return;
-  Principal principal;
-  principal.user_id = user->id;
-  principal.role = user->role;
-  principal.groups = user->groups;
-  for (ListKind kind : {ListKind::tools, ListKind::prompts, ListKind::resources}) {
-    std::string now = fingerprint(principal, kind);
-    const std::lock_guard lock(mutex_);
-    auto& listed = listed_[static_cast<std::size_t>(kind)];
-    if (!listed || *listed == now) continue;
-    listed = std::move(now);
-    send_locked(
-        make_notification("notifications/" + std::string(list_capability(kind)) + "/list_changed", {}));
-  }
-}
 
 }  // namespace mcpgw::detail

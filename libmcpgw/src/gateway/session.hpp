@@ -1,5 +1,5 @@
 // Sessions of the legacy era (MCP 2025-11-25, basic/transports, "Session Management"): a client's handshake,
-// what is running for it, what it was asked, and its stream.
+// what is running for it, what it was asked, and what it has seen.
 #pragma once
 
 #include <atomic>
@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "gateway/client_streams.hpp"
 #include "gateway/connection_pool.hpp"
 #include "gateway/core.hpp"
 #include "mcpgw/http.hpp"
@@ -30,25 +31,51 @@ struct ItemRoute {
   bool prefixed = false;
 };
 
-/// Safe from any thread.
+/// What a client sees of one list: by target id, a digest of the items that it may see, under the names that
+/// they have for it. Zero: none.
+using SeenList = std::map<std::string, std::uint64_t>;
+
+/// Digest of one target's items as a client sees them. In this process only.
+class ListDigest {
+ public:
+  ListDigest(const Target& target, bool prefixed) : seed_((prefixed ? target.slug + ':' : std::string())) {}
+  void add(const Item& item);
+  std::uint64_t value() const noexcept { return value_; }
+
+ private:
+  std::string seed_;
+  std::uint64_t value_ = 0;
+};
+
+/// Safe from any thread. What its client said in `initialize` never changes: another handshake makes another
+/// Session.
 class Session : public ConnectionListener, public std::enable_shared_from_this<Session> {
  public:
-  Session(std::shared_ptr<GatewayCore> core, SessionRecord record);
+  /// `streams` may be those of a session whose place this one takes.
+  Session(std::shared_ptr<GatewayCore> core, SessionRecord record, std::shared_ptr<ClientStreams> streams);
   ~Session() override;
 
   const std::string& id() const noexcept { return record_.id; }
   const std::string& user_id() const noexcept { return record_.user_id; }
   const std::string& version() const noexcept { return record_.protocol_version; }
   const std::string& client_name() const noexcept { return client_name_; }
+  /// False as long as a client of HTTP+SSE has only opened its stream.
+  bool initialized() const noexcept { return !record_.initialize_params.empty(); }
+  const std::shared_ptr<ClientStreams>& streams() const noexcept { return streams_; }
+  bool over_sse() const noexcept { return streams_->transport() == ClientTransport::http_sse; }
   /// What the client declared: capabilities.<name> is there.
   bool client_can(std::string_view capability) const;
   const ClientFacts& client() const noexcept { return client_; }
-  SessionRecord record() const;
 
   void touch();
-  SteadyTime last_active() const noexcept;
-  /// Whether storage should learn of the activity now (at most every quarter of the timeout).
-  bool save_due();
+  /// By the gateway's clock.
+  Duration last_active() const noexcept;
+  Duration idle() const;
+  /// What storage should learn now: activity that it does not know of (at most every eighth of the timeout,
+  /// or whenever `any`), or a log level or subscription that was changed.
+  std::optional<SessionRecord> save_due(bool any = false);
+  /// A log level or subscription was changed since it was saved.
+  bool changed() const;
 
   // --- targets -------------------------------------------------------------------------------------
   /// Reached targets by slug, and whether names carry a prefix. Kept until a policy or target changes.
@@ -73,8 +100,9 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void drop(const std::shared_ptr<UpstreamConnection>& connection);
 
   // --- requests of the client that are running -----------------------------------------------------
-  /// False when a request with its id is running already, or too many are. The call is not kept alive by it.
-  bool begin(const std::shared_ptr<ClientCall>& call);
+  enum class Begun { yes, duplicate, too_many, closed };
+  /// The call is not kept alive by it.
+  Begun begin(const std::shared_ptr<ClientCall>& call);
   void end(const std::string& raw_id);
   void cancel(const std::string& raw_id, std::string reason);
   std::size_t running() const;
@@ -91,16 +119,11 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void answer(std::string_view raw_id, std::string_view member, std::string_view payload);
 
   // --- the client's stream -------------------------------------------------------------------------
-  /// Replaces an open stream. `last_event_id` replays what was missed, as far as it is kept.
-  void open_stream(std::shared_ptr<ResponseStream> stream, const Principal& principal,
-                   std::string last_event_id);
-  /// The client has gone.
-  void stream_gone(const ResponseStream* stream);
-  bool has_stream() const;
-  std::optional<Principal> stream_principal() const;
-  void close_stream();
+  bool has_stream() const { return streams_->is_open(); }
+  /// Who opened the stream.
+  std::optional<Principal> stream_principal() const { return streams_->principal(); }
   /// Sends a message on the stream, or keeps it for the next one.
-  void send(std::string message);
+  void send(const std::string& message);
   void keep_alive();
 
   // --- log level, subscriptions --------------------------------------------------------------------
@@ -108,9 +131,12 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void set_log_level(std::string level);
   void subscribe(const std::string& exported_uri, bool on);
   bool subscribed(const std::string& exported_uri) const;
+  /// The URI by which the client subscribed to a target's resource, if it did.
+  std::optional<std::string> subscription(const Principal& principal, const Target& target,
+                                          const std::string& uri, const Listing* resources);
 
-  /// Ends everything. Idempotent.
-  void close();
+  /// Ends everything. Idempotent. With `replaced` the client's streams stay: they are another Session's now.
+  void close(bool replaced = false);
   bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
   void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
@@ -119,15 +145,17 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void on_target_ready(const std::string& target_id) override;
   /// While its client listens, or was here a moment ago.
   bool waits_for_targets() const override;
-  /// Connects, in the background, to those targets that it is not connected to.
-  void reopen_targets(const Principal& principal);
 
-  /// Tells the client that lists of these kinds changed, if its own view did: at most once for what has
-  /// happened since it last listed.
-  void announce_changes();
-  /// What the client has seen of a list: announce_changes compares with it.
-  void remember_list(ListKind kind, std::string fingerprint);
+  // --- what the client has seen (session_lists.cpp) ------------------------------------------------
+  /// What was answered to the client just now.
+  void remember_list(ListKind kind, SeenList seen);
+  /// What a client would see of a list, as far as it is known now.
   std::string fingerprint(const Principal& principal, ListKind kind);
+  /// The stream is open: who has listed nothing yet has seen what is there now.
+  void watch_lists(const Principal& principal);
+  /// Compares what the client has seen with what it would see after `delay`, which gathers what belongs
+  /// together, and tells it what kinds of list have changed. Without an open stream: when one is opened.
+  void check_lists(std::chrono::milliseconds delay = std::chrono::milliseconds(100));
 
  private:
   struct Bound {
@@ -141,40 +169,39 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
     std::string upstream_id;
     std::string method;
   };
-  struct Event {
-    std::uint64_t number;
-    std::string text;
-  };
-
-  void send_locked(std::string message);
   /// Connects to a target again and looks what it has now.
   static Task<void> pursue(std::shared_ptr<Session> self, std::string target_id);
   /// What the client asked for on earlier connections to this target is asked for on a new one.
   void restore(const std::shared_ptr<UpstreamConnection>& connection, const Principal& principal);
+  /// The user as storage knows it now; of another issuer's identities, as they opened the stream.
+  std::optional<Principal> current_principal() const;
+  struct Look;
+  static Task<void> run_checks(std::weak_ptr<Session> weak, std::chrono::milliseconds delay);
+  Task<void> compare_lists();
+  static Task<void> look(std::shared_ptr<Session> self, Principal principal, std::shared_ptr<const View> view,
+                         std::size_t at, SteadyTime deadline, std::shared_ptr<Look> into);
 
   const std::shared_ptr<GatewayCore> core_;
-  ClientFacts client_;       // set once
-  std::string client_name_;  // set once
-  std::atomic<std::int64_t> last_active_;
+  const std::shared_ptr<ClientStreams> streams_;
+  ClientFacts client_;                     // set once
+  std::string client_name_;                // set once
+  std::atomic<std::int64_t> last_active_;  ///< microseconds of the clock
   std::atomic<bool> closed_{false};
 
-  mutable std::mutex mutex_;  // guards what follows
-  SessionRecord record_;      // id, user_id and protocol_version never change
-  std::int64_t last_saved_;
+  mutable std::mutex mutex_;     // guards what follows
+  SessionRecord record_;         // id, user_id and protocol_version never change
+  std::int64_t saved_activity_;  ///< what storage knows
   std::shared_ptr<const View> view_;
   std::uint64_t view_generation_ = 0;
   std::string view_identity_;
   std::map<std::string, Bound> bound_;  // by target id
   std::unordered_map<std::string, std::weak_ptr<ClientCall>> running_;
   std::map<std::int64_t, Asked> asked_;  // oldest first
-  std::int64_t next_ask_ = 1;
-  std::shared_ptr<ResponseStream> stream_;
-  std::optional<Principal> stream_principal_;
-  std::deque<Event> events_;
-  std::size_t event_bytes_ = 0;
-  std::uint64_t next_event_ = 1;
-  std::uint64_t delivered_ = 0;  ///< number of the last event that was written to a stream
-  std::array<std::optional<std::string>, kListKinds> listed_;
+  std::int64_t next_ask_;
+  bool changed_ = false;  ///< since it was saved
+  std::array<std::optional<SeenList>, kListKinds> seen_;
+  std::array<std::uint64_t, kListKinds> seen_version_{};  ///< grows with each list that was answered
+  bool checking_ = false, check_again_ = false;
 };
 
 /// All sessions of this process, and the way to those that another process made. Safe from any thread.
@@ -185,10 +212,20 @@ class SessionRegistry {
   /// Makes and stores one. resource_exhausted/"rate_limited" when the user has too many busy ones.
   Task<Result<std::shared_ptr<Session>>> create(const Principal& principal, std::string version,
                                                 std::string initialize_params);
-  /// The live session, or one that storage knows; nullptr when there is none of this user.
-  Task<Result<std::shared_ptr<Session>>> find(const Principal& principal, const std::string& id);
+  /// Makes one of a client of HTTP+SSE. It ends with its stream, so storage does not know it.
+  Result<std::shared_ptr<Session>> create_over_sse(const Principal& principal);
+  /// The client of HTTP+SSE has initialised it, maybe anew: what it had before ends. Nullptr when it is gone.
+  std::shared_ptr<Session> initialize_over_sse(const std::shared_ptr<Session>& session, std::string version,
+                                               std::string initialize_params);
+  /// The live session, or one that storage knows; nullptr when there is none of this user and transport.
+  Task<Result<std::shared_ptr<Session>>> find(const Principal& principal, const std::string& id,
+                                              ClientTransport transport = ClientTransport::streamable_http);
+  /// Writes what must survive the process: a changed log level or subscription.
+  Task<void> save_changes(std::shared_ptr<Session> session);
   /// `event` is "deleted", "expired" or "recycled".
   void end(const std::shared_ptr<Session>& session, const char* event);
+  /// The stream of a client of HTTP+SSE has ended.
+  void end_over_sse(const std::string& id);
   /// Of this process and of storage. Fails, and ends none, when storage cannot be told.
   Result<int> recycle(const std::string& user_id);
   /// Storage no longer knows it: another replica has ended it.
@@ -207,6 +244,11 @@ class SessionRegistry {
   void close_all();
 
  private:
+  /// Makes room for one more of the user, and holds the place until it is given back.
+  Status reserve(const GatewayCore& core, const std::string& user_id);
+  void unreserve_locked(const std::string& user_id);
+  bool expired(const GatewayCore& core, const Session& session) const;
+
   const std::weak_ptr<GatewayCore> core_;
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, std::shared_ptr<Session>> sessions_;
@@ -214,6 +256,7 @@ class SessionRegistry {
   std::unordered_map<std::string, SteadyTime> ended_;
   SteadyTime next_cleanup_{};  ///< of sweep() alone, which one coroutine calls
   bool announcing_ = false;
+  std::multiset<std::string> making_;     ///< users whose sessions are being made
   std::multiset<std::string> recycling_;  ///< users whose sessions are being ended here
 };
 

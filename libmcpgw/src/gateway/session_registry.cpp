@@ -14,11 +14,22 @@ using std::chrono::steady_clock;
 /// Longer than a queued removal may wait for its worker.
 constexpr auto kRememberEnded = std::chrono::minutes(5);
 constexpr auto kAnnounceDelay = std::chrono::milliseconds(100);
+/// How long close_all() goes on saving.
+constexpr auto kLastSaves = std::chrono::seconds(2);
 
 std::string make_session_id(Random& random) {
   std::string bytes(24, '\0');
   random.fill(bytes.data(), bytes.size());
   return base64url(bytes);
+}
+
+SessionRecord new_record(const GatewayCore& core, const Principal& principal) {
+  SessionRecord out;
+  out.id = make_session_id(*core.random);
+  out.user_id = principal.user_id;
+  out.token_id = principal.token_id;
+  out.created_at = out.last_active_at = core.clock->now();
+  return out;
 }
 
 void audit_session(const GatewayCore& core, const std::string& id, const std::string& user_id,
@@ -52,47 +63,107 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& 
                                                                std::string initialize_params) {
   const auto core = core_.lock();
   if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
-  SessionRecord record;
-  record.id = make_session_id(*core->random);
-  record.user_id = principal.user_id;
-  record.token_id = principal.token_id;
+  if (auto room = reserve(*core, principal.user_id); !room) co_return room.error();
+  SessionRecord record = new_record(*core, principal);
   record.protocol_version = std::move(version);
   record.initialize_params = std::move(initialize_params);
-  record.created_at = record.last_active_at = core->clock->now();
-  auto session = std::make_shared<Session>(core, record);
-
-  std::shared_ptr<Session> oldest;
-  {
-    const std::lock_guard lock(mutex_);
-    std::size_t count = 0;
-    for (const auto& [id, other] : sessions_) {
-      if (other->user_id() != principal.user_id) continue;
-      ++count;
-      if (other->running() == 0 && (!oldest || other->last_active() < oldest->last_active())) oldest = other;
-    }
-    if (count < core->options.session.max_per_user)
-      oldest = nullptr;
-    else if (!oldest)
-      co_return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many sessions are open and busy");
-  }
-  if (oldest) end(oldest, "expired");
+  auto streams = std::make_shared<ClientStreams>(ClientTransport::streamable_http, *core->random);
+  auto session = std::make_shared<Session>(core, record, std::move(streams));
 
   // Stored before it is announced, so that a restart right after this still knows it.
   auto save = [core, record] { return core->repository->save_session(record); };
   auto stored = co_await run_blocking(core->runtime->impl().workers(), save);
+  {
+    const std::lock_guard lock(mutex_);
+    unreserve_locked(principal.user_id);
+    if (stored && *stored) sessions_.emplace(session->id(), session);
+  }
   if (!stored || !*stored)
     co_return stored ? stored->error()
                      : Error(ErrorCode::unavailable, "overloaded", "The gateway is overloaded");
-  {
-    const std::lock_guard lock(mutex_);
-    sessions_.emplace(session->id(), session);
-  }
   audit_session(*core, *session, "created");
   co_return session;
 }
 
+Result<std::shared_ptr<Session>> SessionRegistry::create_over_sse(const Principal& principal) {
+  const auto core = core_.lock();
+  if (!core) return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
+  if (auto room = reserve(*core, principal.user_id); !room) return room.error();
+  SessionRecord record = new_record(*core, principal);
+  record.protocol_version = legacy_versions().back();
+  auto streams = std::make_shared<ClientStreams>(ClientTransport::http_sse, *core->random);
+  auto session = std::make_shared<Session>(core, std::move(record), std::move(streams));
+  {
+    const std::lock_guard lock(mutex_);
+    unreserve_locked(principal.user_id);
+    sessions_.emplace(session->id(), session);
+  }
+  audit_session(*core, *session, "created");
+  return session;
+}
+
+std::shared_ptr<Session> SessionRegistry::initialize_over_sse(const std::shared_ptr<Session>& session,
+                                                              std::string version,
+                                                              std::string initialize_params) {
+  const auto core = core_.lock();
+  if (!core) return nullptr;
+  SessionRecord record;
+  record.id = session->id();
+  record.user_id = session->user_id();
+  record.protocol_version = std::move(version);
+  record.initialize_params = std::move(initialize_params);
+  record.created_at = core->clock->now();
+  auto fresh = std::make_shared<Session>(core, std::move(record), session->streams());
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = sessions_.find(session->id());
+    if (it == sessions_.end() || it->second != session) return nullptr;
+    it->second = fresh;
+  }
+  session->close(true);
+  return fresh;
+}
+
+Status SessionRegistry::reserve(const GatewayCore& core, const std::string& user_id) {
+  const std::size_t limit = core.options.session.max_per_user;
+  for (;;) {
+    // The one that was used least recently goes; who listens is busier than who does not.
+    std::shared_ptr<Session> oldest;
+    {
+      const std::lock_guard lock(mutex_);
+      std::size_t count = making_.count(user_id);
+      const auto idler = [](const Session& a, const Session& b) {
+        const bool listens = a.has_stream();
+        return listens != b.has_stream() ? !listens : a.last_active() < b.last_active();
+      };
+      for (const auto& [id, other] : sessions_) {
+        if (other->user_id() != user_id) continue;
+        ++count;
+        if (other->running() == 0 && (!oldest || idler(*other, *oldest))) oldest = other;
+      }
+      if (count < limit) {
+        making_.insert(user_id);
+        return {};
+      }
+      if (!oldest)
+        return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many sessions are open and busy");
+    }
+    end(oldest, "expired");
+  }
+}
+
+void SessionRegistry::unreserve_locked(const std::string& user_id) {
+  if (const auto it = making_.find(user_id); it != making_.end()) making_.erase(it);
+}
+
+bool SessionRegistry::expired(const GatewayCore& core, const Session& session) const {
+  return !session.has_stream() && session.running() == 0 &&
+         session.idle() > core.options.session.timeout;
+}
+
 Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& principal,
-                                                             const std::string& id) {
+                                                             const std::string& id,
+                                                             ClientTransport transport) {
   const auto core = core_.lock();
   if (!core || id.empty() || id.size() > 64) co_return std::shared_ptr<Session>();
   std::shared_ptr<Session> held;
@@ -102,13 +173,13 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
     if (const auto it = sessions_.find(id); it != sessions_.end()) held = it->second;
   }
   if (held) {
-    if (held->user_id() != principal.user_id || held->closed()) co_return std::shared_ptr<Session>();
-    const bool idle = !held->has_stream() && held->running() == 0 &&
-                      steady_clock::now() - held->last_active() > core->options.session.timeout;
-    if (!idle) co_return held;
+    if (held->user_id() != principal.user_id || held->streams()->transport() != transport || held->closed())
+      co_return std::shared_ptr<Session>();
+    if (!expired(*core, *held)) co_return held;
     end(held, "expired");
     co_return std::shared_ptr<Session>();
   }
+  if (transport == ClientTransport::http_sse) co_return std::shared_ptr<Session>();  // never stored
   auto load = [core, id] { return core->repository->load_session(id); };
   auto loaded = co_await run_blocking(core->runtime->impl().workers(), load);
   if (!loaded) co_return Error(ErrorCode::unavailable, "overloaded", "The gateway is overloaded");
@@ -116,7 +187,8 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
   if (!**loaded || (**loaded)->user_id != principal.user_id ||
       core->clock->now() - (**loaded)->last_active_at > core->options.session.timeout)
     co_return std::shared_ptr<Session>();
-  auto session = std::make_shared<Session>(core, ***loaded);
+  auto streams = std::make_shared<ClientStreams>(ClientTransport::streamable_http, *core->random);
+  auto session = std::make_shared<Session>(core, ***loaded, std::move(streams));
   const std::lock_guard lock(mutex_);
   if (ended_.contains(id)) co_return std::shared_ptr<Session>();
   co_return sessions_.emplace(id, std::move(session)).first->second;
@@ -132,7 +204,28 @@ void SessionRegistry::end(const std::shared_ptr<Session>& session, const char* e
   }
   session->close();
   audit_session(*core, *session, event);
-  forget_later(core, session->id());
+  if (!session->over_sse()) forget_later(core, session->id());
+}
+
+void SessionRegistry::end_over_sse(const std::string& id) {
+  std::shared_ptr<Session> session;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = sessions_.find(id); it != sessions_.end() && it->second->over_sse())
+      session = it->second;
+  }
+  if (session) end(session, "deleted");
+}
+
+Task<void> SessionRegistry::save_changes(std::shared_ptr<Session> session) {
+  const auto core = core_.lock();
+  if (!core) co_return;
+  auto record = session->save_due();
+  if (!record) co_return;
+  auto save = [core, saved = std::move(*record)] { return core->repository->update_session(saved); };
+  const auto stored = co_await run_blocking(core->runtime->impl().workers(), save);
+  if (!stored || !*stored)
+    core->log(LogLevel::warn, "gateway", "a session's change could not be stored: a restart forgets it");
 }
 
 Result<int> SessionRegistry::recycle(const std::string& user_id) {
@@ -195,13 +288,14 @@ std::size_t SessionRegistry::count(const std::string* user_id) const {
 
 std::size_t SessionRegistry::streams() const {
   std::size_t out = 0;
-  for (const auto& session : all()) out += session->has_stream();
+  for (const auto& session : all()) out += session->has_stream() + session->streams()->resumed();
   return out;
 }
 
 std::size_t SessionRegistry::streams_of(const std::string& user_id) const {
   std::size_t out = 0;
-  for (const auto& session : all()) out += session->user_id() == user_id && session->has_stream();
+  for (const auto& session : all())
+    if (session->user_id() == user_id) out += session->has_stream() + session->streams()->resumed();
   return out;
 }
 
@@ -216,7 +310,13 @@ void SessionRegistry::check_identities() {
     }
     session->cancel_revoked();
     const auto principal = session->stream_principal();
-    if (principal && !core->authenticator->still_valid(*principal)) session->close_stream();
+    if (principal && !core->authenticator->still_valid(*principal)) {
+      if (session->over_sse())
+        end(session, "deleted");
+      else
+        session->streams()->close();
+    }
+    session->streams()->check_resumed(*core->authenticator);
   }
 }
 
@@ -239,7 +339,7 @@ void SessionRegistry::schedule_announcements() {
         const std::lock_guard lock(alive->sessions->mutex_);
         alive->sessions->announcing_ = false;
       }
-      for (const auto& session : alive->sessions->all()) session->announce_changes();
+      for (const auto& session : alive->sessions->all()) session->check_lists(std::chrono::milliseconds(0));
       alive->modern->announce();
     }(weak));
   });
@@ -257,11 +357,12 @@ void SessionRegistry::sweep(SteadyTime now) {
   if (clear) next_cleanup_ = now + std::min(options.cleanup_interval, options.timeout);
   for (const auto& session : all()) {
     if (session->has_stream() || session->running() > 0) session->touch();
-    if (now - session->last_active() > options.timeout) {
+    session->streams()->sweep(now);
+    if (expired(*core, *session)) {
       if (clear) end(session, "expired");  // until then find() knows that it is over
-    } else if (now - session->last_active() < std::chrono::seconds(2) && session->save_due()) {
+    } else if (auto record = session->save_due()) {
       (void)core->runtime->post_blocking(
-          [core, record = session->record()] { (void)core->repository->update_session(record); });
+          [core, saved = std::move(*record)] { (void)core->repository->update_session(saved); });
     }
   }
 }
@@ -276,7 +377,14 @@ void SessionRegistry::close_all() {
     const std::lock_guard lock(mutex_);
     sessions.swap(sessions_);
   }
-  for (const auto& [id, session] : sessions) session->close();
+  // What storage knows of their last activity lags behind.
+  const auto core = core_.lock();
+  const auto until = steady_clock::now() + kLastSaves;
+  for (const auto& [id, session] : sessions) {
+    if (core && steady_clock::now() < until)
+      if (const auto record = session->save_due(true)) (void)core->repository->update_session(*record);
+    session->close();
+  }
 }
 
 }  // namespace mcpgw::detail

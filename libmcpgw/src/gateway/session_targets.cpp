@@ -12,20 +12,10 @@ using std::chrono::steady_clock;
 constexpr auto kRecently = std::chrono::minutes(5);
 constexpr auto kPursueTimeout = std::chrono::seconds(60);
 
-std::optional<Principal> principal_of(const GatewayCore& core, const std::string& user_id) {
-  const auto user = core.repository->user(user_id);
-  if (!user || !user->enabled) return std::nullopt;
-  Principal out;
-  out.user_id = user->id;
-  out.role = user->role;
-  out.groups = user->groups;
-  return out;
-}
-
 }  // namespace
 
 bool Session::waits_for_targets() const {
-  return !closed() && (has_stream() || steady_clock::now() - last_active() < kRecently);
+  return !closed() && (has_stream() || idle() < kRecently);
 }
 
 void Session::on_target_ready(const std::string& target_id) {
@@ -36,30 +26,14 @@ void Session::on_target_ready(const std::string& target_id) {
 
 Task<void> Session::pursue(std::shared_ptr<Session> self, std::string target_id) {
   const GatewayCore& core = *self->core_;
-  const auto principal = principal_of(core, self->user_id());
+  const auto principal = self->current_principal();
   const auto target = core.repository->target(target_id);
   if (!principal || !target || !target->enabled || !self->waits_for_targets() ||
       !core.policy->reaches(*principal, target_id))
     co_return;
   const auto open = co_await self->connection(*principal, target, steady_clock::now() + kPursueTimeout);
   if (!open) co_return;  // the pool comes back to it
-  std::vector<ListKind> listed;
-  {
-    const std::lock_guard lock(self->mutex_);
-    for (const ListKind kind : {ListKind::tools, ListKind::resources, ListKind::templates, ListKind::prompts})
-      if (self->listed_[static_cast<std::size_t>(kind)]) listed.push_back(kind);
-  }
-  for (const ListKind kind : listed)
-    (void)co_await (*open)->listing(kind, steady_clock::now() + core.options.upstream.list_timeout);
-  core.sessions->schedule_announcements();
-}
-
-void Session::reopen_targets(const Principal& principal) {
-  std::set<std::string> open;
-  for (const auto& connection : connections())
-    if (connection->usable()) open.insert(connection->target().id);
-  for (const auto& target : view(principal)->targets)
-    if (!open.contains(target->id)) on_target_ready(target->id);
+  self->check_lists();
 }
 
 void Session::restore(const std::shared_ptr<UpstreamConnection>& connection, const Principal& principal) {

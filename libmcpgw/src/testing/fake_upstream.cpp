@@ -254,6 +254,8 @@ void FakeUpstream::ask(const std::string& id, const std::string& method, const s
   State::deliver_to_all(*state_, make_request(raw::quote(id), method, params));
 }
 
+void FakeUpstream::deliver(const std::string& message) { State::deliver_to_all(*state_, message); }
+
 std::vector<std::string> FakeUpstream::received() const {
   const std::lock_guard lock(state_->mutex);
   return state_->received;

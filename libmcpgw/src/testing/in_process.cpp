@@ -105,6 +105,8 @@ std::string InProcessGateway::allow(const std::string& user, const std::string& 
   return made->id;
 }
 
+int InProcessGateway::port() const { return impl_->transport->port(); }
+
 HttpResponse InProcessGateway::send(HttpRequest request) {
   return impl_->transport->send(std::move(request));
 }

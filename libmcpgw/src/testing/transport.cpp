@@ -37,6 +37,7 @@ class SocketTransport final : public Transport {
     server_ = *server;
   }
   ~SocketTransport() override { server_->stop(); }
+  int port() const override { return server_->port(); }
 
   HttpResponse send(HttpRequest request) override {
     const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -11,6 +11,8 @@ class Transport {
  public:
   virtual ~Transport() = default;
   virtual HttpResponse send(HttpRequest request) = 0;
+  /// Where the server listens; 0: there is none.
+  virtual int port() const { return 0; }
 };
 
 std::unique_ptr<Transport> make_direct_transport(std::shared_ptr<Gateway> gateway);
