@@ -350,7 +350,8 @@ TEST_CASE("R94: with the storage away every write answers 503 and changes nothin
   const std::string before = state();
   int writes = 0;
   for (const auto& route : AdminApi::routes()) {
-    if (!is_write(route.method)) continue;
+    // Tickets are stored by the live state, whose place a fake without storage takes here.
+    if (!is_write(route.method) || route.path == "/api/observability/ticket") continue;
     CAPTURE(route.method);
     CAPTURE(route.path);
     const bool of_policy = route.path.starts_with("/api/policies");
