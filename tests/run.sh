@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, e2e, conformance, observability, api, web, fuzz, asan, tsan.
+# Tiers: unit inprocess contract (and every other label of ctest), package, http, e2e, conformance, observability, api, web, fuzz, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -119,6 +119,23 @@ node_tests() {
 }
 
 # Some clients ask for a newer Node.js than Debian's: npm brings it, here and in the tier conformance.
+# The HTTP server and client: their cases of the unit tier, then a crowd of streams and waiting calls.
+run_http() {
+  say http
+  built=${built/ dev/}  # benches are built on demand
+  build dev all crowd_bench || { fail http $logs/build-dev.log "does not build"; return; }
+  local program report ok=0 bad=0
+  for program in build/dev/tests/unit/unit_{http_framing,server,websocket,fuzz_corpus,http_client}*_test; do
+    report=$("$program" 2>&1 | tee "$logs/http-$(basename "$program").log" | grep '^\[doctest\] test cases:')
+    [[ $report =~ \|\ *([0-9]+)\ passed\ \|\ *([0-9]+)\ failed ]] || { bad=$((bad + 1)); continue; }
+    ok=$((ok + BASH_REMATCH[1]))
+    bad=$((bad + BASH_REMATCH[2]))
+    [ "${BASH_REMATCH[2]}" -eq 0 ] || tail -n 60 "$logs/http-$(basename "$program").log"
+  done
+  if timeout 300 build/dev/tests/bench/crowd_bench 2000 300; then ok=$((ok + 1)); else bad=$((bad + 1)); fi
+  count http "$ok" "$bad"
+}
+
 run_e2e() {
   say e2e
   build dev || { fail e2e $logs/build-dev.log "does not build"; return; }
@@ -248,6 +265,7 @@ for tier in "${tiers[@]}"; do
     web) run_web ;;
     fuzz) run_fuzz ;;
     api) run_api ;;
+    http) run_http ;;
     asan | tsan) run_sanitized "$tier" ;;
     *) run_ctest "$tier" ;;
   esac
