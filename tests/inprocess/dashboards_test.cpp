@@ -262,7 +262,9 @@ TEST_CASE("R66: a dashboard that does not read is closed, and what it sends is b
   InProcessOptions options;
   options.gateway.session.max_streams_per_user = 3;
   InProcessGateway gw(std::move(options));
-  const Served served(gw);
+  HttpServerOptions patient;  // who does not read answers no ping either: that is not what ends it here
+  patient.websocket_ping = std::chrono::minutes(10);
+  const Served served(gw, patient);
   McpClient& admin = gw.as("admin");
   {
     DashboardClient talks(served, admin);
