@@ -108,6 +108,8 @@ std::string McpEndpoint::audited_body(const std::string& body, const std::string
 }
 
 Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
+  // A call whose client has gone may outlive the gateway by a moment.
+  const auto kept = shared_from_this();
   if (request.path().starts_with("/sse"))
     open_sse(std::move(responder), meta);
   else if (request.method == "POST")
@@ -251,6 +253,7 @@ std::shared_ptr<Reply> McpEndpoint::make_reply(const std::shared_ptr<Responder>&
 }
 
 Task<void> McpEndpoint::answer(Call call) {
+  const auto kept = shared_from_this();  // a batch's calls run by themselves
   call->started = core_->clock->monotonic();
   call->audit.method = call->method;
   call->progress_token = raw::find(raw::find(call->params, "_meta"), "progressToken");
