@@ -107,7 +107,7 @@ node_tests() {
   local tier=$1 tap=$logs/$1.tap
   shift
   MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
-    "${NODE:-node}" --test --test-reporter=tap "$@" >"$tap" 2>>"$logs/$tier.log"
+    timeout 1500 "${NODE:-node}" --test --test-reporter=tap "$@" >"$tap" 2>>"$logs/$tier.log"
   local result=$? ok bad
   number() { sed -n "s/^# $1 \([0-9]*\)\$/\1/p" "$tap" | tail -1; }
   ok=$(number pass)
@@ -118,7 +118,6 @@ node_tests() {
   count "$tier" "$ok" "$bad"
 }
 
-# Some clients ask for a newer Node.js than Debian's: npm brings it, here and in the tier conformance.
 # The HTTP server and client: their cases of the unit tier, then a crowd of streams and waiting calls.
 run_http() {
   say http
@@ -136,6 +135,7 @@ run_http() {
   count http "$ok" "$bad"
 }
 
+# Some clients ask for a newer Node.js than Debian's: npm brings it, here and in the tier conformance.
 run_e2e() {
   say e2e
   build dev || { fail e2e $logs/build-dev.log "does not build"; return; }
