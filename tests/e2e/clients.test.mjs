@@ -39,11 +39,11 @@ describe('clients', { timeout: 600000 }, () => {
   /**
    * The last step may be lost in the client: SDKs hear a notification that comes in one piece with the result after it,
    * when nobody listens to it any more. A server of 2025 may ask for roots whenever it likes, for which a modern call is
-   * interrupted: a step may be lost there.
+   * interrupted: a step may be lost or told twice there.
    */
   function inOrder(progress, modern) {
     if (!modern) return assert.deepEqual(progress, [1, 2, 3, 4].slice(0, Math.max(3, progress.length)));
-    assert.deepEqual(progress, [...new Set(progress)].toSorted());
+    assert.deepEqual(progress, progress.toSorted());
     assert.ok(progress.at(-1) >= 3, String(progress));
   }
 
