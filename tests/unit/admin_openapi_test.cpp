@@ -305,7 +305,7 @@ TEST_CASE("the document is sound: references lead somewhere, examples fit their 
     }
     if (value.contains("schema") && value.contains("example")) {
       ++examples;
-      const std::string bad = misfit(value["schema"], value["example"], "example");
+      const std::string bad = misfit(value["schema"], value["example"], at);
       CHECK_MESSAGE(bad.empty(), bad);
     }
   });
