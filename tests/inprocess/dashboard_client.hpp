@@ -41,21 +41,7 @@ class DashboardClient : public RawClient {
     REQUIRE_MESSAGE(answer.status == 101, answer.line);
   }
 
-  std::optional<ServerFrame> frame() {
-    std::string head;
-    if (!take_bytes(2, head)) return std::nullopt;
-    ServerFrame out;
-    out.opcode = static_cast<WebSocketOpcode>(head[0] & 0x0f);
-    std::uint64_t size = static_cast<unsigned char>(head[1]);
-    if (size >= 126) {
-      std::string length;
-      if (!take_bytes(size == 126 ? 2 : 8, length)) return std::nullopt;
-      size = 0;
-      for (const char c : length) size = size << 8 | static_cast<unsigned char>(c);
-    }
-    if (!take_bytes(size, out.payload)) return std::nullopt;
-    return out;
-  }
+  std::optional<ServerFrame> frame() { return read_server_frame(*this); }
   /// The data of the next message of a type; what comes before it is left out. Empty: the socket closed.
   std::string next(const std::string& type) {
     while (const auto got = frame()) {

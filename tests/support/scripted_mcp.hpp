@@ -102,7 +102,33 @@ class McpExchange {
   Peer& peer_;
 };
 
-class ScriptedMcp {
+/// What a scripted server was sent.
+class McpRecord {
+ public:
+  std::vector<McpExchange> received() const {
+    const std::lock_guard lock(mutex_);
+    return received_;
+  }
+  /// Messages of this method.
+  std::vector<McpExchange> received(const std::string& method) const {
+    std::vector<McpExchange> out;
+    for (McpExchange& one : received())
+      if (one.method == method) out.push_back(std::move(one));
+    return out;
+  }
+
+ protected:
+  void record(const McpExchange& exchange) {
+    const std::lock_guard lock(mutex_);
+    received_.push_back(exchange);
+  }
+
+ private:
+  mutable std::mutex mutex_;  // protects what follows
+  std::vector<McpExchange> received_;
+};
+
+class ScriptedMcp : public McpRecord {
  public:
   /// True when the script has answered. Runs in threads of the server.
   using Script = std::function<bool(McpExchange&)>;
@@ -117,17 +143,6 @@ class ScriptedMcp {
   std::string capabilities = R"({"tools":{"listChanged":true},"resources":{"subscribe":true},"logging":{}})";
   std::string tools = R"([{"name":"echo","inputSchema":{"type":"object"}}])";
 
-  std::vector<McpExchange> received() const {
-    const std::lock_guard lock(mutex_);
-    return received_;
-  }
-  /// Messages of this method.
-  std::vector<McpExchange> received(const std::string& method) const {
-    std::vector<McpExchange> out;
-    for (McpExchange& one : received())
-      if (one.method == method) out.push_back(std::move(one));
-    return out;
-  }
   /// HTTP requests of this method.
   std::vector<McpExchange> requests(const std::string& http_method) const {
     std::vector<McpExchange> out;
@@ -142,10 +157,7 @@ class ScriptedMcp {
       std::string text = peer.read_request();
       if (text.empty()) return;
       McpExchange exchange(peer, std::move(text));
-      {
-        const std::lock_guard lock(mutex_);
-        received_.push_back(exchange);
-      }
+      record(exchange);
       if (script_ && script_(exchange)) continue;
       plain(exchange);
     }
@@ -174,13 +186,11 @@ class ScriptedMcp {
 
   const Script script_;
   std::atomic<int> sessions_{0};
-  mutable std::mutex mutex_;  // protects received_
-  std::vector<McpExchange> received_;
   ScriptedServer server_;  // last: its threads use the others
 };
 
 /// The same over HTTP+SSE: GET opens the stream, POSTs are answered 202 and their answers come on the stream.
-class ScriptedSse {
+class ScriptedSse : public McpRecord {
  public:
   /// What is written to the stream for a message: nullopt for the plain answer, "" for none.
   using Script = std::function<std::optional<std::string>(McpExchange& post)>;
@@ -204,16 +214,6 @@ class ScriptedSse {
   /// Ends the newest stream.
   void hang_up() { ++hang_ups_; }
   int streams() const { return streams_; }
-  std::vector<McpExchange> received() const {
-    const std::lock_guard lock(mutex_);
-    return received_;
-  }
-  std::vector<McpExchange> received(const std::string& method) const {
-    std::vector<McpExchange> out;
-    for (McpExchange& one : received())
-      if (one.method == method) out.push_back(std::move(one));
-    return out;
-  }
 
  private:
   void serve(Peer& peer) {
@@ -221,10 +221,7 @@ class ScriptedSse {
       std::string text = peer.read_request();
       if (text.empty()) return;
       McpExchange exchange(peer, std::move(text));
-      {
-        const std::lock_guard lock(mutex_);
-        received_.push_back(exchange);
-      }
+      record(exchange);
       if (on_request && on_request(exchange)) continue;
       if (exchange.http_method == "GET") return stream(exchange);
       if (exchange.target.find("/messages") != 0) {
@@ -273,8 +270,7 @@ class ScriptedSse {
   const Script script_;
   std::atomic<int> streams_{0}, hang_ups_{0};
   std::atomic<bool> stopping_{false};
-  mutable std::mutex mutex_;  // protects what follows
-  std::vector<McpExchange> received_;
+  std::mutex mutex_;  // protects what follows
   std::vector<std::string> pending_;
   ScriptedServer server_;  // last: its threads use the others
 };

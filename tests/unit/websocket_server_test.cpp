@@ -22,21 +22,11 @@ class WebSocketClient : public RawClient {
   RawAnswer greeting() { return read_head(); }
   bool say(std::string_view text) { return send(client_frame(WebSocketOpcode::text, text)); }
   std::optional<ServerFrame> frame() {
-    std::string head;
-    if (!take_bytes(2, head)) return std::nullopt;
-    ServerFrame out;
-    out.final = (head[0] & 0x80) != 0;
-    out.opcode = static_cast<WebSocketOpcode>(head[0] & 0x0f);
-    CHECK((head[0] & 0x70) == 0);
-    CHECK((head[1] & 0x80) == 0);
-    std::uint64_t size = static_cast<unsigned char>(head[1]);
-    if (size >= 126) {
-      std::string length;
-      if (!take_bytes(size == 126 ? 2 : 8, length)) return std::nullopt;
-      size = 0;
-      for (const char c : length) size = size << 8 | static_cast<unsigned char>(c);
+    auto out = read_server_frame(*this);
+    if (out) {
+      CHECK_FALSE(out->reserved);
+      CHECK_FALSE(out->masked);
     }
-    if (!take_bytes(size, out.payload)) return std::nullopt;
     return out;
   }
   std::string text() {

@@ -46,12 +46,35 @@ struct ServerFrame {
   WebSocketOpcode opcode{};
   std::string payload;
   bool final = false;
+  bool reserved = false;  ///< one of RSV1 to RSV3 is set
+  bool masked = false;
   int code() const {
     return payload.size() < 2
                ? 1005
                : static_cast<unsigned char>(payload[0]) << 8 | static_cast<unsigned char>(payload[1]);
   }
 };
+
+/// The next frame that a client gets; nullopt when the connection ended first. `Client` is a RawClient.
+template <class Client>
+std::optional<ServerFrame> read_server_frame(Client& client) {
+  std::string head;
+  if (!client.take_bytes(2, head)) return std::nullopt;
+  ServerFrame out;
+  out.final = (head[0] & 0x80) != 0;
+  out.reserved = (head[0] & 0x70) != 0;
+  out.masked = (head[1] & 0x80) != 0;
+  out.opcode = static_cast<WebSocketOpcode>(head[0] & 0x0f);
+  std::uint64_t size = static_cast<unsigned char>(head[1]);
+  if (size >= 126) {
+    std::string length;
+    if (!client.take_bytes(size == 126 ? 2 : 8, length)) return std::nullopt;
+    size = 0;
+    for (const char c : length) size = size << 8 | static_cast<unsigned char>(c);
+  }
+  if (!client.take_bytes(size, out.payload)) return std::nullopt;
+  return out;
+}
 
 constexpr const char* kSampleKey = "dGhlIHNhbXBsZSBub25jZQ==";
 

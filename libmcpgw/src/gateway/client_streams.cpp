@@ -104,6 +104,13 @@ std::shared_ptr<PostReply> ClientStreams::find(const EventId& id) const {
   return it == posts_.end() ? nullptr : it->second.reply;
 }
 
+ClientStreams::Posts::iterator ClientStreams::drop_locked(Posts::iterator at, std::vector<Post>& dropped) {
+  --finished_count_;
+  finished_bytes_ -= at->second.bytes;
+  dropped.push_back(std::move(at->second));
+  return posts_.erase(at);
+}
+
 void ClientStreams::finished(std::uint64_t number, std::size_t bytes) {
   std::vector<Post> dropped;  // destroyed outside the lock
   const std::lock_guard lock(mutex_);
@@ -119,10 +126,7 @@ void ClientStreams::finished(std::uint64_t number, std::size_t bytes) {
       ++at;
       continue;
     }
-    --finished_count_;
-    finished_bytes_ -= at->second.bytes;
-    dropped.push_back(std::move(at->second));
-    at = posts_.erase(at);
+    at = drop_locked(at, dropped);
   }
 }
 
@@ -135,10 +139,7 @@ void ClientStreams::sweep(std::chrono::steady_clock::time_point now) {
       ++at;
       continue;
     }
-    --finished_count_;
-    finished_bytes_ -= at->second.bytes;
-    dropped.push_back(std::move(at->second));
-    at = posts_.erase(at);
+    at = drop_locked(at, dropped);
   }
 }
 

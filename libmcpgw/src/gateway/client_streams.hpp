@@ -75,7 +75,10 @@ class ClientStreams {
     std::optional<std::chrono::steady_clock::time_point> finished;
     std::size_t bytes = 0;
   };
+  using Posts = std::map<std::uint64_t, Post>;
   std::vector<std::shared_ptr<PostReply>> posts() const;
+  /// Forgets a finished one, which `dropped` then holds. Returns the next.
+  Posts::iterator drop_locked(Posts::iterator at, std::vector<Post>& dropped);
 
   const ClientTransport transport_;
   const std::string epoch_;
@@ -84,8 +87,8 @@ class ClientStreams {
   std::shared_ptr<ResponseStream> stream_;
   std::optional<Principal> principal_;
   EventLog log_;
-  std::uint64_t delivered_ = 0;          ///< number of the last event that was written to a stream
-  std::map<std::uint64_t, Post> posts_;  // by stream number: oldest first
+  std::uint64_t delivered_ = 0;  ///< number of the last event that was written to a stream
+  Posts posts_;                  // by stream number: oldest first
   std::size_t finished_count_ = 0;
   std::size_t finished_bytes_ = 0;
   std::uint64_t next_post_ = 1;

@@ -98,6 +98,16 @@ Task<void> ModernEndpoint::post(HttpRequest request, std::shared_ptr<Responder> 
          nullptr);
 }
 
+std::shared_ptr<ModernClient> ModernEndpoint::client_of(const Round& round) {
+  auto client = core_->modern->get(round->principal, round->capabilities);
+  if (!client)
+    finish(round,
+           refusal(rpc::kInternalError, "Too many sets of client capabilities are in use",
+                   R"({"code":"rate_limited"})", "rate_limited", 503),
+           nullptr);
+  return client;
+}
+
 ModernEndpoint::Call ModernEndpoint::make_call(const Round& round, std::shared_ptr<Session> session,
                                                HttpHeaders headers, const std::string& params, bool may_ask) {
   auto call = std::make_shared<ModernCall>(core_, std::move(session), round->principal, round->method,
@@ -129,14 +139,8 @@ Task<void> ModernEndpoint::run(Call call, Round round) {
 }
 
 Task<void> ModernEndpoint::plain(Round round, HttpHeaders headers, std::string params) {
-  const auto client = core_->modern->get(round->principal, round->capabilities);
-  if (!client) {
-    finish(round,
-           refusal(rpc::kInternalError, "Too many sets of client capabilities are in use",
-                   R"({"code":"rate_limited"})", "rate_limited", 503),
-           nullptr);
-    co_return;
-  }
+  const auto client = client_of(round);
+  if (!client) co_return;
   round->reply->watch();
   Call call = make_call(round, client, std::move(headers), params, false);
   co_await run(std::move(call), std::move(round));
@@ -200,14 +204,8 @@ Task<void> ModernEndpoint::item(Round round, HttpHeaders headers, std::string pa
     }
     co_return co_await resume(round, std::move(params), std::move(*sealed));
   }
-  auto client = core_->modern->get(round->principal, round->capabilities);
-  if (!client) {
-    finish(round,
-           refusal(rpc::kInternalError, "Too many sets of client capabilities are in use",
-                   R"({"code":"rate_limited"})", "rate_limited", 503),
-           nullptr);
-    co_return;
-  }
+  auto client = client_of(round);
+  if (!client) co_return;
   Call call = make_call(round, client, headers, params, true);
   round->reply->watch();
   // A client that leaves during this is noticed when the call begins.
@@ -281,14 +279,8 @@ Task<void> ModernEndpoint::resume(Round round, std::string params, std::string s
 }
 
 Task<void> ModernEndpoint::discover(Round round) {
-  const auto client = core_->modern->get(round->principal, round->capabilities);
-  if (!client) {
-    finish(round,
-           refusal(rpc::kInternalError, "Too many sets of client capabilities are in use",
-                   R"({"code":"rate_limited"})", "rate_limited", 503),
-           nullptr);
-    co_return;
-  }
+  const auto client = client_of(round);
+  if (!client) co_return;
   round->reply->watch();
   const auto view = client->view(round->principal);
   const auto reached = co_await legacy_->gather(client, round->principal, view, std::nullopt, false);

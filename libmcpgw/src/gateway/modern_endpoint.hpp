@@ -34,6 +34,8 @@ class ModernEndpoint : public std::enable_shared_from_this<ModernEndpoint> {
   Task<void> listen(Round round, std::string params, std::shared_ptr<Responder> responder, RequestMeta meta,
                     HttpHeaders headers, Accepts accepts);
 
+  /// The client that the round's capabilities belong to. Null: refused, and the round is answered.
+  std::shared_ptr<ModernClient> client_of(const Round& round);
   Call make_call(const Round& round, std::shared_ptr<Session> session, HttpHeaders headers,
                  const std::string& params, bool may_ask);
   /// Runs a call to its end, which may be rounds later. `round` waits for it.

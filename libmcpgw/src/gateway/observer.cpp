@@ -9,17 +9,8 @@
 namespace mcpgw::detail {
 namespace {
 
-void put(std::string& json, const char* name, std::string_view value) {
-  json += json.empty() ? '{' : ',';
-  json += '"';
-  json += name;
-  json += "\":";
-  raw::append_quoted(json, value);
-}
-
-void put_if(std::string& json, const char* name, std::string_view value) {
-  if (!value.empty()) put(json, name, value);
-}
+using raw::put;
+using raw::put_if;
 
 std::string activity_json(const AuditRecord& row) {
   std::string out;

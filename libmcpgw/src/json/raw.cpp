@@ -538,6 +538,17 @@ void append_quoted(std::string& out, std::string_view text) {
   out += '"';
 }
 
+void put(std::string& object, std::string_view name, std::string_view text) {
+  object += object.empty() ? "{\"" : ",\"";
+  object += name;
+  object += "\":";
+  append_quoted(object, text);
+}
+
+void put_if(std::string& object, std::string_view name, std::string_view text) {
+  if (!text.empty()) put(object, name, text);
+}
+
 std::string quote(std::string_view text) {
   std::string out;
   out.reserve(text.size() + 2);

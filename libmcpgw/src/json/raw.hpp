@@ -47,6 +47,11 @@ std::optional<double> number_value(std::string_view value);
 /// `text` as a JSON string literal with quotes. Invalid UTF-8 becomes U+FFFD.
 std::string quote(std::string_view text);
 void append_quoted(std::string& out, std::string_view text);
+/// Adds a member with a text to an object that is being written and has no end yet; an empty `object` is
+/// begun. `name` needs no escapes.
+void put(std::string& object, std::string_view name, std::string_view text);
+/// The same, unless the text is empty.
+void put_if(std::string& object, std::string_view name, std::string_view text);
 
 /// `object` with the member `name` set to `value` (JSON text): replaced in place, or appended. Everything
 /// else keeps its bytes.

@@ -188,20 +188,12 @@ class ExportingSink final : public AuditSink {
   const std::unique_ptr<Output> output_;  // guarded by the mutex
 };
 
-void put(std::string& out, const char* name, std::string_view value) {
-  out += out.empty() ? "{\"" : ",\"";
-  out += name;
-  out += "\":";
-  raw::append_quoted(out, value);
-}
+using raw::put;
+using raw::put_if;
 
 void put_or_null(std::string& out, const char* name, std::string_view value) {
   if (!value.empty()) return put(out, name, value);
   out += std::string(",\"") + name + "\":null";
-}
-
-void put_if(std::string& out, const char* name, std::string_view value) {
-  if (!value.empty()) put(out, name, value);
 }
 
 void put_number(std::string& out, const char* name, std::int64_t value) {

@@ -421,21 +421,27 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
     return out;
   }
 
+  ClientRequest post_request(const std::string& id, const std::string& method,
+                             const std::string& params) const {
+    ClientRequest out;
+    out.method = "POST";
+    out.url = options_.url;
+    out.headers = options_.headers;
+    out.headers.emplace_back("Content-Type", "application/json");
+    out.headers.emplace_back("Accept", "application/json, text/event-stream");
+    out.headers.emplace_back("MCP-Protocol-Version", std::string(kModernVersion));
+    for (auto& header : standard_headers(method, params)) out.headers.push_back(std::move(header));
+    out.body = make_request(id, method, params);
+    return out;
+  }
+
   /// One request and its answer, with what precedes that.
   Task<Result<UpstreamAnswer>> exchange(const UpstreamCall& call, std::string params, Running& running) {
-    ClientRequest message;
-    message.method = "POST";
-    message.url = options_.url;
-    message.headers = options_.headers;
-    message.headers.emplace_back("Content-Type", "application/json");
-    message.headers.emplace_back("Accept", "application/json, text/event-stream");
-    message.headers.emplace_back("MCP-Protocol-Version", std::string(kModernVersion));
-    for (auto& header : standard_headers(call.method, params)) message.headers.push_back(std::move(header));
+    ClientRequest message = post_request(running.id, call.method, params);
     if (call.method == "tools/call")
       for (auto& header : tool_headers_of(params)) message.headers.push_back(std::move(header));
     for (const auto& header : call.headers)
       if (find_header(message.headers, header.first) == nullptr) message.headers.push_back(header);
-    message.body = make_request(running.id, call.method, params);
     message.deadline = running.deadline;
     std::string detail;
     auto sent = co_await options_.client->send(std::move(message), running.cancel.get(), &detail);
@@ -629,15 +635,7 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
   /// Until the stream ends. Whether it was one.
   Task<bool> listen_once(std::string params, CancelSource& cancel) {
     const std::string id = next_id();
-    ClientRequest message;
-    message.method = "POST";
-    message.url = options_.url;
-    message.headers = options_.headers;
-    message.headers.emplace_back("Content-Type", "application/json");
-    message.headers.emplace_back("Accept", "application/json, text/event-stream");
-    message.headers.emplace_back("MCP-Protocol-Version", std::string(kModernVersion));
-    message.headers.emplace_back("Mcp-Method", "subscriptions/listen");
-    message.body = make_request(id, "subscriptions/listen", params);
+    ClientRequest message = post_request(id, "subscriptions/listen", params);
     auto sent = co_await options_.client->send(std::move(message), &cancel);
     if (!sent || (*sent)->status != 200 || !is_media_type((*sent)->headers, "text/event-stream"))
       co_return false;
