@@ -1,5 +1,6 @@
 #include "output.hpp"
 
+#include <poll.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -18,13 +19,18 @@ constexpr std::size_t kMaxSecret = 16384;
 volatile std::sig_atomic_t interrupted = 0;
 void note_signal(int signal) { interrupted = signal; }
 
-/// Puts the terminal back as it was, also when the person gives up with Ctrl-C.
+/// Silences the terminal, and puts it back as it was, also when the person gives up with Ctrl-C. Signals are held
+/// back but for the time of wait(): one that comes just before it is not lost.
 class NoEcho {
  public:
   NoEcho() : active_(::tcgetattr(STDIN_FILENO, &before_) == 0) {
     interrupted = 0;
+    sigset_t held;
+    ::sigemptyset(&held);
+    for (const int signal : kSignals) ::sigaddset(&held, signal);
+    ::sigprocmask(SIG_BLOCK, &held, &mask_);
     struct sigaction noted {};
-    noted.sa_handler = note_signal;  // without SA_RESTART: read() returns
+    noted.sa_handler = note_signal;
     for (std::size_t i = 0; i < std::size(kSignals); ++i) ::sigaction(kSignals[i], &noted, &old_[i]);
     auto silent = before_;
     silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
@@ -33,24 +39,38 @@ class NoEcho {
   ~NoEcho() {
     if (active_) ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &before_);
     for (std::size_t i = 0; i < std::size(kSignals); ++i) ::sigaction(kSignals[i], &old_[i], nullptr);
+    ::sigprocmask(SIG_SETMASK, &mask_, nullptr);
     if (interrupted != 0) ::raise(interrupted);
   }
   NoEcho(const NoEcho&) = delete;
   NoEcho& operator=(const NoEcho&) = delete;
 
+  /// Until there is something to read; false when the person gave up.
+  bool wait() const {
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    while (interrupted == 0)
+      if (::ppoll(&input, 1, nullptr, &mask_) > 0) return true;
+    return false;
+  }
+
  private:
   static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
   struct sigaction old_[std::size(kSignals)];
+  sigset_t mask_{};
   termios before_{};
   bool active_;
 };
 
 /// Byte by byte: what follows the line stays for whoever reads next.
-Result<std::string> read_line(const std::string& what) {
+Result<std::string> read_line(const std::string& what, const NoEcho* terminal = nullptr) {
   std::string line;
   for (char c; line.size() <= kMaxSecret;) {
+    if (terminal != nullptr && !terminal->wait()) {
+      line.clear();
+      break;
+    }
     const auto size = ::read(STDIN_FILENO, &c, 1);
-    if (size < 0 && errno == EINTR && interrupted == 0) continue;
+    if (size < 0 && errno == EINTR) continue;
     if (size <= 0 || c == '\n') break;
     line += c;
   }
@@ -61,14 +81,12 @@ Result<std::string> read_line(const std::string& what) {
   return line;
 }
 
+/// The question comes when the terminal is silent: an answer given at once is neither shown nor thrown away.
 Result<std::string> ask(const std::string& prompt) {
+  const NoEcho quiet;
   std::fprintf(stderr, "%s: ", shown(prompt).c_str());
-  Result<std::string> line = std::string();
-  {
-    const NoEcho quiet;
-    line = read_line(prompt);
-    std::fputc('\n', stderr);
-  }
+  auto line = read_line(prompt, &quiet);
+  std::fputc('\n', stderr);
   return line;
 }
 

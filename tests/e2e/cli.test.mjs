@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { chmod, readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { eventually, Gateway, MCPGW, PASSWORD, run, start, temporaryDirectory } from './lib/gateway.mjs';
 import { demoHttp, demoStdio, httpTarget, scripted } from './lib/upstreams.mjs';
 
@@ -401,6 +402,12 @@ describe('tokens and ways to a server', { timeout: 120000 }, () => {
     const interrupted = await terminal('user add eve@example.test', ['\x03']);
     assert.notEqual(interrupted.code, 0);
     assert.ok(!interrupted.text.includes('added'));
+  });
+
+  test('a password is asked for when the terminal is silent already', async () => {
+    const child = start('python3', [fileURLToPath(new URL('lib/slow_terminal.py', import.meta.url)), MCPGW, 'user', 'add',
+      'dan@example.test'], { cwd: await temporaryDirectory(), env: { ...process.env, SECRET: PASSWORD } });
+    assert.deepEqual([await child.exit, child.lines.join('\n')], [{ code: 0, signal: null }, 'silent']);
   });
 });
 
