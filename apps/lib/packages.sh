@@ -3,13 +3,13 @@
 # What building the program takes.
 build_packages=(
   build-essential ca-certificates ccache cmake git ninja-build pkg-config
-  libboost1.81-dev libcli11-dev libcpp-httplib-dev libfmt-dev libre2-dev libspdlog-dev libsqlite3-dev libssl-dev
+  libboost1.81-dev libcli11-dev libcpp-httplib-dev libfmt-dev libpq-dev libre2-dev libspdlog-dev libsqlite3-dev libssl-dev
   libyaml-cpp-dev nlohmann-json3-dev zlib1g-dev
 )
 # What trying it out takes besides.
 quickstart_packages=(curl)
 # What the tests take besides building. Node.js is apart: any version from 18 on will do (see ensure_node).
-test_packages=(curl doctest-dev jq libmicrohttpd-dev mold procps python3 python3-venv sqlite3)
+test_packages=(curl doctest-dev jq libmicrohttpd-dev mold postgresql procps python3 python3-venv sqlite3)
 # What the tests of the web pages take besides: a browser with letters to draw.
 web_packages=(chromium fonts-dejavu-core fonts-inter)
 # What the tests of what the program tells about itself take besides.

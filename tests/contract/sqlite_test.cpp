@@ -19,7 +19,7 @@
 
 #include "contract/contract_support.hpp"
 #include "contract/sqlite_support.hpp"
-#include "sqlite/write_turns.hpp"
+#include "storage/write_turns.hpp"
 
 using namespace mcpgw;
 using namespace mcpgw::contract;
@@ -553,7 +553,7 @@ TEST_CASE("sqlite: audit and records outlive each other's face") {
 }
 
 TEST_CASE("sqlite: writers take turns in the order they came, and give up in time") {
-  detail::sqlite::WriteTurns turns;
+  detail::WriteTurns turns;
   std::mutex mutex;
   std::string order;
   std::vector<std::thread> threads;

@@ -12,7 +12,7 @@
 #include "mcpgw/result.hpp"
 #include "mcpgw/sqlite.hpp"
 #include "sqlite/connection.hpp"
-#include "sqlite/write_turns.hpp"
+#include "storage/write_turns.hpp"
 
 namespace mcpgw::detail::sqlite {
 

@@ -9,7 +9,7 @@
 #include <mutex>
 #include <utility>
 
-namespace mcpgw::detail::sqlite {
+namespace mcpgw::detail {
 
 class WriteTurns {
  public:
@@ -72,4 +72,4 @@ class WriteTurns {
   std::list<Place> granted_;  // the next holder, until it has woken up
 };
 
-}  // namespace mcpgw::detail::sqlite
+}  // namespace mcpgw::detail
