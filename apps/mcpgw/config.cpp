@@ -247,11 +247,6 @@ class Loader {
 
 }  // namespace
 
-Config::Config() {
-  http.port = 3000;
-  gateway.stdio.enabled = true;
-}
-
 LoadedConfig parse_config(const ConfigSources& sources) { return Loader(sources).load(); }
 
 LoadedConfig load_config(const std::string& path, std::vector<ConfigSources::Option> options) {
