@@ -15,29 +15,11 @@
 #include <utility>
 #include <vector>
 
+#include "contract/audit_rows.hpp"
 #include "contract/contract_support.hpp"
 #include "mcpgw/audit.hpp"
 
 namespace mcpgw::contract {
-
-inline Time audit_time(std::int64_t seconds) {
-  return Time(std::chrono::seconds(1'767'225'600 + seconds));  // 2026-01-01T00:00:00Z
-}
-
-inline AuditRecord audit_row(int n) {
-  AuditRecord row;
-  row.id = "id-" + std::to_string(n);
-  row.kind = "mcp";
-  row.created_at = audit_time(n);
-  row.user_id = "u" + std::to_string(n % 3);
-  row.user_email = "user" + std::to_string(n % 3) + "@example.org";
-  row.method = "tools/call";
-  row.target_name = "git";
-  row.tool = "tool_" + std::to_string(n);
-  row.decision = "allow";
-  row.response_status = 200;
-  return row;
-}
 
 inline std::vector<std::string> audit_ids(AuditSink& sink, const AuditFilter& filter) {
   AuditQuery query;

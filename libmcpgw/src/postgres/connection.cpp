@@ -74,7 +74,7 @@ Error to_error(std::string_view sqlstate) {
   const auto group = sqlstate.substr(0, 2);
   if (group == "XX" || sqlstate == "42P01" || sqlstate == "42703")
     return {ErrorCode::data_loss, "storage_damaged", "The stored data is damaged; restore a backup."};
-  if (sqlstate == "42501")
+  if (sqlstate == "42501" || sqlstate == "3F000")  // the latter: no schema it may write to
     return {ErrorCode::permission_denied, "storage_refused",
             "PostgreSQL denies this user what mcpgw needs: its own tables, and the right to make them."};
   if (group == "22" || (group == "42" && sqlstate != "42501"))
