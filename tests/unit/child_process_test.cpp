@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -176,6 +177,67 @@ TEST_CASE("R59: stop ends the whole group, also what ignores SIGTERM") {
   CHECK(child.ended->code == SIGKILL);
   CHECK(std::chrono::steady_clock::now() - started < std::chrono::seconds(4));
   CHECK(gone_soon(grandchild));
+}
+
+TEST_CASE("a program runs as the user it is given, or not at all") {
+  auto runtime = Runtime::create({.loops = 1, .workers = 1});
+  const std::string me = std::to_string(::getuid()) + ":" + std::to_string(::getgid());
+  if (::geteuid() == 0) {
+    const auto nobody = find_process_user("nobody");
+    REQUIRE(nobody);
+    Child child(*runtime, "id -u; id -G; echo $$; read -r x",
+                [&](SpawnOptions& options) { options.user = *nobody; });
+    REQUIRE(child.process);
+    REQUIRE(child.wait_lines(3));
+    CHECK(child.lines[0] == std::to_string(nobody->uid));
+    CHECK(child.lines[1] == std::to_string(nobody->gid));  // and none of ours
+    // It ends with us all the same: the kernel forgets that with a change of the user.
+    std::ifstream status("/proc/" + std::to_string(child.process->pid()) + "/status");
+    CHECK(status.good());
+    child.process->stop();
+    REQUIRE(child.wait_end());
+    CHECK(child.ended->code == 1);
+  } else {
+    Child refused(*runtime, "id -u", [](SpawnOptions& options) { options.user = ProcessUser{0, 0, {}}; });
+    CHECK_FALSE(refused.process);
+    CHECK(refused.error.message.find("may not change to the user") != std::string::npos);
+  }
+  const auto own = find_process_user(me);
+  REQUIRE(own);
+  Child child(*runtime, "id -u", [&](SpawnOptions& options) { options.user = *own; });
+  REQUIRE(child.process);
+  REQUIRE(child.wait_lines(1));
+  CHECK(child.lines[0] == std::to_string(::getuid()));
+  for (const char* bad :
+       {"", ":", "root:", ":root", "no-such-user", "root:no-such-group", "4294967295", "12345678", "-1"}) {
+    CAPTURE(bad);
+    const auto user = find_process_user(bad);
+    REQUIRE_FALSE(user);
+    CHECK(user.error().reason == "invalid_run_as");
+  }
+  const auto numbers = find_process_user("12345678:23456789");
+  REQUIRE(numbers);
+  CHECK(numbers->uid == 12345678);
+  CHECK(numbers->gid == 23456789);
+  CHECK(find_process_user("root")->uid == 0);
+}
+
+TEST_CASE("resource limits bind a program, and are the gateway's own when not set") {
+  auto runtime = Runtime::create({.loops = 1, .workers = 1});
+  Child child(*runtime, "ulimit -n; ulimit -Hn; ulimit -t; ulimit -v; ulimit -f", [](SpawnOptions& options) {
+    options.limits = {
+        {RLIMIT_NOFILE, 37}, {RLIMIT_CPU, 7}, {RLIMIT_AS, 512 * 1024 * 1024}, {RLIMIT_FSIZE, 4096}};
+  });
+  REQUIRE(child.process);
+  REQUIRE(child.wait_lines(5));
+  CHECK(child.lines == std::vector<std::string>{"37", "37", "7", "524288", "8"});
+  rlimit own{};
+  ::getrlimit(RLIMIT_CPU, &own);
+  Child free(*runtime, "ulimit -t");
+  REQUIRE(free.process);
+  REQUIRE(free.wait_lines(1));
+  CHECK(free.lines[0] ==
+        (own.rlim_cur == RLIM_INFINITY ? std::string("unlimited") : std::to_string(own.rlim_cur)));
 }
 
 TEST_CASE("a command that is not there is an error that names it") {

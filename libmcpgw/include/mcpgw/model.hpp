@@ -164,6 +164,20 @@ struct Principal {
   }
 };
 
+/// A running process of a target, as it is stored so that what a killed gateway leaves behind is found again.
+/// Process numbers are reused: each stands with the moment it began, in clock ticks since the system started.
+struct InstanceRecord {
+  std::string id;
+  std::string target_id;
+  std::string space;  ///< this run of this system; only there do the numbers mean anything
+  std::int64_t owner_pid = 0;
+  std::uint64_t owner_started = 0;
+  std::int64_t pid = 0;  ///< also its process group
+  std::uint64_t pid_started = 0;
+  std::int64_t session = 0;
+  Time created_at{};
+};
+
 /// A legacy-era client session as it is stored, so that a restart or another replica continues it.
 struct SessionRecord {
   std::string id;

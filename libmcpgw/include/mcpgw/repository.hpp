@@ -234,6 +234,14 @@ class Repository {
   /// Removes sessions that were last active before `cutoff`; returns their ids.
   Result<std::vector<std::string>> purge_sessions(Time cutoff);
 
+  // --- instances (processes) -----------------------------------------------------------------------
+  /// Sets id and created_at.
+  Result<InstanceRecord> add_instance(InstanceRecord instance);
+  /// Ok when it is gone already.
+  Status delete_instance(std::string_view id);
+  /// All that are stored, of every gateway. Rows that cannot be read are left out.
+  Result<std::vector<InstanceRecord>> instances();
+
   // --- keys ----------------------------------------------------------------------------------------
   /// Seals with the current key what a previous one sealed, row by row, while everything goes on. Stops at
   /// the first storage error; calling it again continues. `progress` is called after each row.

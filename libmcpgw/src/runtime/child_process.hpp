@@ -4,19 +4,29 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "mcpgw/result.hpp"
 #include "runtime/loop.hpp"
+#include "runtime/process_user.hpp"
 
 namespace mcpgw::detail {
+
+/// Soft and hard limit of a resource, RLIMIT_*.
+struct ProcessLimit {
+  int resource = 0;
+  std::uint64_t value = 0;
+};
 
 struct SpawnOptions {
   std::string command;            ///< looked up in PATH of this process unless it contains a slash
   std::vector<std::string> args;
   std::vector<std::string> env;   ///< "KEY=value", complete: nothing is inherited
   std::string working_dir;        ///< empty: inherited
+  std::optional<ProcessUser> user;    ///< unset: that of this process
+  std::vector<ProcessLimit> limits;   ///< others are inherited
   std::size_t max_line = 32 * 1024 * 1024;    ///< a longer stdout line is skipped and reported
   std::size_t max_queued = 16 * 1024 * 1024;  ///< bytes waiting for a child that does not read
   std::chrono::milliseconds stdin_grace{2000};  ///< stop(): after closing stdin, before SIGTERM

@@ -27,7 +27,7 @@ namespace {
 constexpr std::size_t kStackSize = 64 * 1024;
 constexpr unsigned kCloseRangeCloexec = 4;  // CLOSE_RANGE_CLOEXEC, Linux 5.11
 
-enum class Stage : int { setup = 1, working_dir, exec };
+enum class Stage : int { setup = 1, limits, user, working_dir, exec };
 
 struct Report {
   Stage stage;
@@ -40,6 +40,9 @@ struct Launch {
   char* const* argv;
   char* const* envp;
   const char* working_dir;  // may be null
+  const ProcessUser* user;  // may be null
+  const ProcessLimit* limits;
+  std::size_t limit_count;
   int input, output, errors, report;
   pid_t parent;
 };
@@ -72,6 +75,19 @@ MCPGW_IN_CHILD void close_rest_on_exec() {
 MCPGW_IN_CHILD int run_child(void* argument) {
   const Launch& launch = *static_cast<const Launch*>(argument);
   if (syscall(SYS_setpgid, 0, 0) != 0) give_up(launch, Stage::setup);
+  // Limits first: raising one may need the rights that the next step gives up.
+  for (std::size_t i = 0; i < launch.limit_count; ++i) {
+    const std::uint64_t both[2] = {launch.limits[i].value, launch.limits[i].value};
+    if (syscall(SYS_prlimit64, 0, launch.limits[i].resource, both, nullptr) != 0)
+      give_up(launch, Stage::limits);
+  }
+  if (const ProcessUser* user = launch.user) {
+    if (syscall(SYS_setgroups, user->groups.size(), user->groups.data()) != 0 ||
+        syscall(SYS_setresgid, user->gid, user->gid, user->gid) != 0 ||
+        syscall(SYS_setresuid, user->uid, user->uid, user->uid) != 0)
+      give_up(launch, Stage::user);
+  }
+  // After the change of the user, which clears it.
   if (syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) give_up(launch, Stage::setup);
   if (syscall(SYS_getppid) != launch.parent) give_up(launch, Stage::setup);  // it died before the line above
 
@@ -100,6 +116,10 @@ Error cannot(const std::string& command, const char* why) {
 }
 
 Error explain(const std::string& command, const Report& report) {
+  if (report.stage == Stage::limits)
+    return cannot(command, "cannot be started: its resource limits cannot be set");
+  if (report.stage == Stage::user)
+    return cannot(command, "cannot be started: the gateway may not change to the user it is to run as");
   if (report.stage == Stage::working_dir)
     return cannot(command, "cannot be started: its working directory cannot be entered");
   if (report.stage == Stage::exec) {
@@ -188,12 +208,15 @@ pid_t launch_child(Launch& launch) {
   // A signal handler of the host must not run in the child, whose memory is the host's.
   const std::uint64_t all = ~std::uint64_t{0};
   std::uint64_t before = 0;
+  // Changing the user marks the memory, which is ours too, as not to be dumped.
+  const int dumpable = launch.user != nullptr ? ::prctl(PR_GET_DUMPABLE) : -1;
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof all);
   const pid_t pid =
       __clone(run_child, static_cast<char*>(stack) + kStackSize, CLONE_VM | CLONE_VFORK | SIGCHLD, &launch);
   const int error = errno;
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, nullptr, sizeof before);
   ::munmap(stack, kStackSize);
+  if (dumpable == 1 && ::prctl(PR_GET_DUMPABLE) != 1) ::prctl(PR_SET_DUMPABLE, 1);
   errno = error;
   return pid;
 }
@@ -217,11 +240,24 @@ Result<StartedProcess> start_process(const SpawnOptions& options) {
   arguments.insert(arguments.end(), options.args.begin(), options.args.end());
   const std::vector<char*> argv = pointers(arguments);
   const std::vector<char*> envp = pointers(options.env);
-  Launch launch{program.c_str(),    argv.data(),
-                envp.data(),        options.working_dir.empty() ? nullptr : options.working_dir.c_str(),
-                input.read.get(),   output.write.get(),
-                errors.write.get(), report.write.get(),
-                ::getpid()};
+  const ProcessUser* user = options.user ? &*options.user : nullptr;
+  // Somebody else's rights are asked for only when there is something to change.
+  if (user != nullptr && ::geteuid() != 0 && user->uid == ::getuid() && user->uid == ::geteuid() &&
+      user->gid == ::getgid() && user->gid == ::getegid())
+    user = nullptr;
+  Launch launch{};
+  launch.path = program.c_str();
+  launch.argv = argv.data();
+  launch.envp = envp.data();
+  launch.working_dir = options.working_dir.empty() ? nullptr : options.working_dir.c_str();
+  launch.user = user;
+  launch.limits = options.limits.data();
+  launch.limit_count = options.limits.size();
+  launch.input = input.read.get();
+  launch.output = output.write.get();
+  launch.errors = errors.write.get();
+  launch.report = report.write.get();
+  launch.parent = ::getpid();
   const pid_t pid = launch_child(launch);
   if (pid < 0) return cannot(options.command, "cannot be started: no more processes can be made");
 

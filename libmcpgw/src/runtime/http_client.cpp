@@ -73,6 +73,7 @@ Result<std::string> make_head(const ClientRequest& request) {
 struct Core {
   HttpClientOptions options;
   std::shared_ptr<TlsContext> tls;
+  std::optional<Proxy> proxy;
   WorkerPool* resolvers = nullptr;
   struct PerLoop {
     std::shared_ptr<HttpPool> pool;
@@ -108,7 +109,8 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
     if (request.deadline <= std::chrono::steady_clock::now()) co_return timeout_error();
 
     if (!reused) {
-      const ConnectContext context{core->options, *core->tls, here.sessions, *core->resolvers};
+      const ConnectContext context{core->options, *core->tls, here.sessions, *core->resolvers,
+                                   core->proxy ? &*core->proxy : nullptr};
       Status connected = co_await connect(connection, context, request.deadline, detail);
       if (!connected) co_return connected.error();
     }
@@ -171,6 +173,11 @@ Result<std::shared_ptr<HttpClient>> HttpClient::create(std::shared_ptr<Runtime> 
   if (!tls) return tls.error();
   auto core = std::make_shared<Core>();
   core->tls = std::move(*tls);
+  if (!options.proxy.empty()) {
+    auto proxy = Proxy::parse(options.proxy, options.no_proxy);
+    if (!proxy) return proxy.error();
+    core->proxy = std::move(*proxy);
+  }
   core->options = std::move(options);
   core->resolvers = &runtime->impl().workers();
   for (std::size_t i = 0; i < runtime->impl().loop_count(); ++i) {

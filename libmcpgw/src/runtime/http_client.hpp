@@ -27,6 +27,12 @@ struct HttpClientOptions {
   std::size_t max_header_bytes = 64 * 1024;
   bool allow_private = false;
   bool allow_metadata = false;
+  /// As Proxy::parse() takes them; an empty `proxy`: none. The proxy's own address may be a private one.
+  std::string proxy;
+  std::vector<std::string> no_proxy;
+  /// Names are resolved by the proxy, which then alone decides what may be reached. Otherwise they are resolved
+  /// here, and the proxy is asked for the address that was checked.
+  bool proxy_resolves = false;
   // TLS; all PEM texts.
   std::string ca;       ///< empty: the system's
   std::string ca_file;  ///< PEM file, in addition
@@ -77,7 +83,7 @@ class CancelSource {
 /// Safe from any thread; send() is awaited on a loop of the runtime.
 class HttpClient {
  public:
-  /// invalid_argument when TLS material cannot be used.
+  /// invalid_argument when TLS material or the proxy cannot be used.
   static Result<std::shared_ptr<HttpClient>> create(std::shared_ptr<Runtime> runtime, HttpClientOptions options);
   virtual ~HttpClient() = default;
 

@@ -61,11 +61,11 @@ std::optional<Error> stopped(const Connection& connection, SteadyTime deadline) 
 }
 
 /// The answer of the resolver, or an unfinished one when the connection stops first.
-Task<Resolution> resolve(std::shared_ptr<Connection> connection, WorkerPool& pool) {
+Task<Resolution> resolve(std::shared_ptr<Connection> connection, WorkerPool& pool, const std::string& name,
+                         int port) {
   // Shared with the worker: getaddrinfo cannot be stopped, and may end after nobody waits any more.
   auto result = std::make_shared<Resolution>();
-  const bool taken = pool.post([result, connection, host = connection->origin().host,
-                                port = connection->origin().port, use = connection->use()]() mutable {
+  const bool taken = pool.post([result, connection, host = name, port, use = connection->use()]() mutable {
     Resolution found = resolve_blocking(host, port);
     Loop& loop = connection->loop();
     loop.post([result, connection = std::move(connection), found = std::move(found), use]() mutable {
@@ -116,6 +116,165 @@ Task<std::string> handshake(Connection& connection, const ConnectContext& contex
   }
 }
 
+/// One connect(): what it may take, and why it failed.
+struct Attempt {
+  const std::shared_ptr<Connection>& connection;
+  const ConnectContext& context;
+  const SteadyTime deadline;  // the request's
+  const SteadyTime until;     // of connecting
+  std::string failure;
+};
+
+/// The addresses of a name, or of a literal itself.
+Task<Result<std::vector<SocketAddress>>> find_addresses(Attempt& attempt, const std::string& host, int port) {
+  if (auto literal = literal_address(host, port)) co_return std::vector<SocketAddress>{*literal};
+  Resolution resolved = co_await resolve(attempt.connection, attempt.context.resolvers, host, port);
+  if (auto error = stopped(*attempt.connection, attempt.deadline)) co_return std::move(*error);
+  if (!resolved.done) {
+    attempt.failure = "the name was not resolved in time";
+    co_return unreachable();
+  }
+  if (resolved.error != 0) {
+    attempt.failure = std::string("the name cannot be resolved: ") + gai_strerror(resolved.error);
+    co_return unreachable();
+  }
+  co_return std::move(resolved.addresses);
+}
+
+/// Those that may be connected to; address_not_allowed when there is none.
+Result<std::vector<SocketAddress>> permitted(Attempt& attempt, const std::vector<SocketAddress>& all,
+                                             bool allow_private) {
+  std::vector<SocketAddress> out;
+  for (const SocketAddress& address : all) {
+    if (address_allowed(address.get(), allow_private, attempt.context.options.allow_metadata))
+      out.push_back(address);
+    else if (out.empty())
+      attempt.failure = "the address " + address.text() + " is not allowed";
+  }
+  if (out.empty())
+    return Error(ErrorCode::unavailable, "address_not_allowed", "The server's address is not allowed");
+  return out;
+}
+
+/// Asks the proxy at the other end for a way to `destination`. Empty, or why there is none.
+Task<std::string> open_tunnel(Connection& connection, const Proxy& proxy, const std::string& destination) {
+  constexpr std::size_t kMaxAnswer = 16 * 1024;
+  std::string request = "CONNECT " + destination + " HTTP/1.1\r\nHost: " + destination + "\r\n";
+  if (!proxy.authorization().empty()) request += "Proxy-Authorization: " + proxy.authorization() + "\r\n";
+  request += "\r\n";
+  std::string_view left = request;
+  std::string answer;
+  for (;;) {
+    if (connection.stop() != Connection::Stop::none) co_return "the proxy did not answer in time";
+    if (!left.empty()) {
+      const ssize_t n = connection.write(left, {});
+      if (n >= 0) {
+        left.remove_prefix(static_cast<std::size_t>(n));
+        continue;
+      }
+      if (n != Connection::kAgain) co_return "the proxy closed the connection";
+      connection.arm_write();
+    } else if (connection.readable()) {
+      char buffer[1024];
+      const ssize_t n = connection.read(buffer, sizeof buffer);
+      if (n == 0 || n == -1) co_return "the proxy closed the connection";
+      if (n > 0) {
+        answer.append(buffer, static_cast<std::size_t>(n));
+        const auto end = answer.find("\r\n\r\n");
+        // Behind the proxy the client speaks first: what comes along with the answer is nobody's.
+        if (end != std::string::npos && end + 4 != answer.size()) co_return "the proxy's answer is malformed";
+        if (end != std::string::npos) break;
+        if (answer.size() > kMaxAnswer) co_return "the proxy's answer is too large";
+        continue;
+      }
+    }
+    connection.arm_read();
+    co_await connection.wait();
+  }
+  if (answer.size() < 12 || answer.compare(0, 7, "HTTP/1.") != 0 || answer[8] != ' ')
+    co_return "the proxy's answer is malformed";
+  const std::string status = answer.substr(9, 3);
+  if (status[0] != '2' || status.find_first_not_of("0123456789") != std::string::npos)
+    co_return "the proxy answered " +
+        (status.find_first_not_of("0123456789") == std::string::npos ? status : std::string("with nonsense"));
+  co_return std::string();
+}
+
+/// Connects to one of the addresses, and through it to `destination` when that is not empty.
+Task<Status> connect_to(Attempt& attempt, const std::vector<SocketAddress>& addresses,
+                        const std::string& destination) {
+  Connection& connection = *attempt.connection;
+  for (std::size_t i = 0; i < addresses.size(); ++i) {
+    const SocketAddress& address = addresses[i];
+    const SteadyTime now = steady_clock::now();
+    if (now >= attempt.until) break;
+    // A share of what is left for each address, so that one that swallows packets does not hide the next.
+    const auto left = static_cast<int>(addresses.size() - i);
+    connection.set_deadline(left == 1 ? attempt.until : now + (attempt.until - now) / left);
+    const int result = co_await connect_one(connection, address);
+    std::string why;
+    if (result != 0) why = error_text(result);
+    if (why.empty() && !destination.empty())
+      why = co_await open_tunnel(connection, *attempt.context.proxy, destination);
+    if (why.empty() && connection.origin().tls) {
+      why = co_await handshake(connection, attempt.context);
+      if (!why.empty()) why = "TLS: " + why;
+    }
+    if (why.empty()) co_return Status();
+    attempt.failure = (destination.empty() ? address.text() : "proxy " + address.text()) + ": " + why;
+    connection.close_socket();
+    if (auto error = stopped(connection, attempt.deadline)) co_return std::move(*error);
+    connection.clear_timeout();
+  }
+  co_return unreachable();
+}
+
+Task<Status> connect_directly(Attempt& attempt) {
+  const Origin& origin = attempt.connection->origin();
+  auto found = co_await find_addresses(attempt, origin.host, origin.port);
+  if (!found) co_return found.error();
+  auto addresses = permitted(attempt, *found, attempt.context.options.allow_private);
+  if (!addresses) co_return addresses.error();
+  const std::string directly;
+  co_return co_await connect_to(attempt, *addresses, directly);
+}
+
+Task<Status> connect_through(Attempt& attempt) {
+  constexpr std::size_t kMaxDestinations = 3;  // each is a connection of its own to the proxy
+  const Origin& origin = attempt.connection->origin();
+  const HttpClientOptions& options = attempt.context.options;
+  const auto authority = [&](const std::string& host) {
+    return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" +
+           std::to_string(origin.port);
+  };
+  std::vector<std::string> destinations;
+  if (options.proxy_resolves && !literal_address(origin.host, origin.port)) {
+    destinations.push_back(authority(origin.host));
+  } else {
+    auto found = co_await find_addresses(attempt, origin.host, origin.port);
+    if (!found) co_return found.error();
+    const auto addresses = permitted(attempt, *found, options.allow_private);
+    if (!addresses) co_return addresses.error();
+    for (const SocketAddress& address : *addresses)
+      if (destinations.size() < kMaxDestinations) destinations.push_back(authority(address.text()));
+  }
+  const Proxy& proxy = *attempt.context.proxy;
+  auto found = co_await find_addresses(attempt, proxy.host(), proxy.port());
+  if (!found) {
+    attempt.failure = "proxy: " + attempt.failure;
+    co_return found.error();
+  }
+  // Whoever configured it chose its address.
+  const auto addresses = permitted(attempt, *found, true);
+  if (!addresses) co_return addresses.error();
+  Status done = unreachable();
+  for (const std::string& destination : destinations) {
+    done = co_await connect_to(attempt, *addresses, destination);
+    if (done || done.error().reason != "upstream_unreachable") break;
+  }
+  co_return done;
+}
+
 }  // namespace
 
 Error timeout_error() {
@@ -156,65 +315,19 @@ Task<Status> connect(std::shared_ptr<Connection> connection, ConnectContext cont
                      std::string* detail) {
   const Origin& origin = connection->origin();
   const SteadyTime until = std::min(deadline, steady_clock::now() + context.options.connect_timeout);
-  std::string failure;
-  const auto fail = [&](Error error) {
-    if (detail != nullptr) {
-      *detail = origin.host + ":" + std::to_string(origin.port) + ": " +
-                (failure.empty() ? error.message : failure);
-    }
-    return error;
-  };
-
+  Attempt attempt{connection, context, deadline, until, {}};
   connection->set_deadline(until);
-  Resolution resolved;
-  if (auto literal = literal_address(origin.host, origin.port)) {
-    resolved.addresses.push_back(*literal);
-  } else {
-    resolved = co_await resolve(connection, context.resolvers);
-    if (auto error = stopped(*connection, deadline)) co_return fail(std::move(*error));
-    if (!resolved.done) {
-      failure = "the name was not resolved in time";
-      co_return fail(unreachable());
-    }
-    if (resolved.error != 0) {
-      failure = std::string("the name cannot be resolved: ") + gai_strerror(resolved.error);
-      co_return fail(unreachable());
-    }
+  const bool proxied = context.proxy != nullptr && context.proxy->serves(origin.host, origin.port);
+  Status done;
+  if (proxied)
+    done = co_await connect_through(attempt);
+  else
+    done = co_await connect_directly(attempt);
+  if (!done && detail != nullptr) {
+    *detail = origin.host + ":" + std::to_string(origin.port) + ": " +
+              (attempt.failure.empty() ? done.error().message : attempt.failure);
   }
-
-  bool refused = false;
-  bool tried = false;
-  for (std::size_t i = 0; i < resolved.addresses.size(); ++i) {
-    const SocketAddress& address = resolved.addresses[i];
-    if (!address_allowed(address.get(), context.options.allow_private, context.options.allow_metadata)) {
-      refused = true;
-      if (!tried) failure = "the address " + address.text() + " is not allowed";
-      continue;
-    }
-    tried = true;
-    const SteadyTime now = steady_clock::now();
-    if (now >= until) break;
-    // A share of what is left for each address, so that one that swallows packets does not hide the next.
-    const auto left = static_cast<int>(resolved.addresses.size() - i);
-    connection->set_deadline(left == 1 ? until : now + (until - now) / left);
-    const int result = co_await connect_one(*connection, address);
-    std::string why;
-    if (result != 0) {
-      why = error_text(result);
-    } else if (origin.tls) {
-      why = co_await handshake(*connection, context);
-      if (!why.empty()) why = "TLS: " + why;
-    }
-    if (result == 0 && why.empty()) co_return Status();
-    failure = address.text() + ": " + why;
-    connection->close_socket();
-    if (auto error = stopped(*connection, deadline)) co_return fail(std::move(*error));
-    connection->clear_timeout();
-  }
-  if (refused && !tried)
-    co_return fail(
-        Error(ErrorCode::unavailable, "address_not_allowed", "The server's address is not allowed"));
-  co_return fail(unreachable());
+  co_return done;
 }
 
 }  // namespace mcpgw::detail

@@ -9,6 +9,7 @@
 
 #include "runtime/connection.hpp"
 #include "runtime/http_client.hpp"
+#include "runtime/proxy.hpp"
 
 namespace mcpgw::detail {
 
@@ -27,6 +28,7 @@ struct ConnectContext {
   const TlsContext& tls;
   std::shared_ptr<TlsSessionCache> sessions;
   WorkerPool& resolvers;
+  const Proxy* proxy = nullptr;  ///< null: none
 };
 
 /// Errors: unavailable/"upstream_unreachable", unavailable/"address_not_allowed", deadline_exceeded,

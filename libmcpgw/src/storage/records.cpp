@@ -112,6 +112,36 @@ std::optional<ApiToken> decode_token(std::string_view key, std::string_view text
   return reader.ok() && !token.jti.empty() ? std::optional(std::move(token)) : std::nullopt;
 }
 
+std::string encode_instance(const InstanceRecord& instance) {
+  return finish(Json{{"target_id", instance.target_id},
+                     {"space", instance.space},
+                     {"owner_pid", instance.owner_pid},
+                     {"owner_started", static_cast<std::int64_t>(instance.owner_started)},
+                     {"pid", instance.pid},
+                     {"pid_started", static_cast<std::int64_t>(instance.pid_started)},
+                     {"session", instance.session},
+                     {"created_at", format_time(instance.created_at)}},
+                {});
+}
+
+std::optional<InstanceRecord> decode_instance(std::string_view key, std::string_view text) {
+  const auto json = parse_record(text);
+  if (!json || !is_uuid(key)) return std::nullopt;
+  constexpr std::int64_t kMaxPid = 1 << 22;
+  RecordReader reader(*json);
+  InstanceRecord out;
+  out.id = std::string(key);
+  out.target_id = reader.text("target_id");
+  out.space = reader.text("space");
+  out.owner_pid = reader.integer("owner_pid", 1, kMaxPid);
+  out.owner_started = static_cast<std::uint64_t>(reader.integer("owner_started", 0));
+  out.pid = reader.integer("pid", 2, kMaxPid);
+  out.pid_started = static_cast<std::uint64_t>(reader.integer("pid_started", 0));
+  out.session = reader.integer("session", 0, kMaxPid);
+  out.created_at = reader.time("created_at");
+  return reader.ok() ? std::optional(std::move(out)) : std::nullopt;
+}
+
 std::string encode_target(const Target& target, std::string_view sealed_client_key,
                           std::string_view previous) {
   Json tls = nullptr;

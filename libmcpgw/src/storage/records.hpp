@@ -27,6 +27,7 @@ inline constexpr std::string_view kEnv = "env";                     // Credentia
 inline constexpr std::string_view kPolicies = "policies";           // <policy id>
 inline constexpr std::string_view kSessions = "sessions";           // <session id>
 inline constexpr std::string_view kUserSessions = "user_sessions";  // <user id>/<session id>: index
+inline constexpr std::string_view kInstances = "instances";         // <instance id>
 inline constexpr std::string_view kUserEmail = "user_email";        // <email>: index
 inline constexpr std::string_view kTargetName = "target_name";      // <lower-case name>: index
 inline constexpr std::string_view kTargetSlug = "target_slug";      // <slug>: index
@@ -100,6 +101,9 @@ std::string encode_session(const SessionRecord& session, const Sealer& sealer);
 /// upstream_ids that do not open are left out: the session goes on, its upstreams are initialised anew.
 std::optional<SessionRecord> decode_session(std::string_view key, std::string_view text,
                                             const Sealer& sealer);
+
+std::string encode_instance(const InstanceRecord& instance);
+std::optional<InstanceRecord> decode_instance(std::string_view key, std::string_view text);
 
 /// {"schema":1,"id":"..."}: what index records hold.
 std::string encode_index(std::string_view id);
