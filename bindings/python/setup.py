@@ -1,0 +1,61 @@
+"""Puts the shared library and its header into the package.
+
+MCPGW_C_LIBRARY names a library that is built; without it CMake builds one from the source tree that this directory is part of.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+from setuptools.dist import Distribution
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70 leaves it to the package wheel
+    from wheel.bdist_wheel import bdist_wheel
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+def built_library() -> Path:
+    named = os.environ.get("MCPGW_C_LIBRARY")
+    if named:
+        return Path(named)
+    build = ROOT / "build" / "python"
+    options = ["-DCMAKE_BUILD_TYPE=Release"]
+    options += [f"-DMCPGW_BUILD_{part}=OFF" for part in ("APPS", "EXAMPLES", "TESTS", "TESTING_LIB")]
+    subprocess.run(["cmake", "-S", str(ROOT), "-B", str(build), "-DMCPGW_WITH_DOCS=OFF", *options], check=True)
+    subprocess.run(["cmake", "--build", str(build), "--target", "mcpgw_c", "-j", str(os.cpu_count() or 1)], check=True)
+    return build / "bindings" / "c" / "libmcpgw_c.so"
+
+
+class BuildWithLibrary(build_py):
+    def run(self) -> None:
+        super().run()
+        package = Path(self.build_lib) / "mcpgw"
+        package.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "bindings" / "c" / "include" / "mcpgw" / "mcpgw.h", package / "mcpgw.h")
+        shutil.copyfile(built_library(), package / "libmcpgw_c.so")
+
+
+class PlatformWheel(bdist_wheel):
+    """One wheel for every Python 3 of a platform: the library knows nothing of Python."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.root_is_pure = False
+
+    def get_tag(self) -> tuple:
+        return ("py3", "none", super().get_tag()[2])
+
+
+class WithLibrary(Distribution):
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+setup(cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": PlatformWheel}, distclass=WithLibrary)
