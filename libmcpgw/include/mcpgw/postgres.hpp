@@ -8,6 +8,7 @@
 #include "mcpgw/audit.hpp"
 #include "mcpgw/result.hpp"
 #include "mcpgw/storage.hpp"
+#include "mcpgw/transfer.hpp"
 
 namespace mcpgw {
 
@@ -37,5 +38,9 @@ struct PostgresStorage {
 /// - unsupported "schema_too_new", "encoding" (it must be UTF8), "server_too_old" (below 12).
 /// Later failures of the connection are not final: calls fail with "storage_unavailable" until it is back.
 Result<PostgresStorage> open_postgres_storage(const PostgresOptions& options);
+
+/// What the database holds now. One connection is kept for as long as the snapshot lives. Errors as above;
+/// not_found/"not_found" when there is nothing of mcpgw.
+Result<std::unique_ptr<StorageSnapshot>> snapshot_postgres(const PostgresOptions& options);
 
 }  // namespace mcpgw

@@ -7,6 +7,7 @@
 #include "mcpgw/audit.hpp"
 #include "mcpgw/result.hpp"
 #include "mcpgw/storage.hpp"
+#include "mcpgw/transfer.hpp"
 
 namespace mcpgw {
 
@@ -31,5 +32,8 @@ Result<SqliteStorage> open_sqlite(const SqliteOptions& options);
 /// appears whole or not at all, with mode 0600, and is checked. conflict/"already_exists"; not_found;
 /// invalid_argument/"cannot_open"; unavailable; data_loss.
 Status backup_sqlite(const std::string& path, const std::string& to);
+
+/// What the database at `path` holds now. not_found; unsupported/"schema_too_new"; unavailable.
+Result<std::unique_ptr<StorageSnapshot>> snapshot_sqlite(const std::string& path);
 
 }  // namespace mcpgw

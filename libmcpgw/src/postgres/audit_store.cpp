@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "base/text.hpp"
+#include "postgres/audit_row.hpp"
 #include "postgres/schema.hpp"
 #include "storage/audit_rules.hpp"
 #include "storage/record_rules.hpp"
@@ -16,52 +16,6 @@ namespace mcpgw::detail::postgres {
 namespace {
 
 constexpr std::int64_t kPurgeRows = 500;  // that one transaction removes
-
-// PostgreSQL's texts hold no zero byte: it is written as the noncharacter U+FFFF and "0", that one itself as
-// U+FFFF and "1". The noncharacter begins every escape and nothing else, so substrings are found as they are.
-constexpr std::string_view kEscape = "\xef\xbf\xbf";
-constexpr std::string_view kZero("\0", 1);
-constexpr std::string_view kReplacement = "\xef\xbf\xbd";
-
-std::string to_stored(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\0') {
-      out.append(kEscape).append("0");
-    } else if (text.compare(i, kEscape.size(), kEscape) == 0) {
-      out.append(kEscape).append("1");
-      i += kEscape.size() - 1;
-    } else {
-      out += text[i];
-    }
-  }
-  if (is_utf8(out)) return out;
-  // A text against the rules must not keep the whole batch out for ever.
-  std::string mended;
-  for (std::size_t i = 0; i < out.size();) {
-    std::size_t size = 1;
-    while (size <= 4 && i + size <= out.size() && !is_utf8(std::string_view(out).substr(i, size))) ++size;
-    if (size <= 4 && i + size <= out.size()) {
-      mended.append(out, i, size);
-      i += size;
-    } else {
-      mended += kReplacement;
-      ++i;
-    }
-  }
-  return mended;
-}
-
-std::string from_stored(std::string text) {
-  for (auto at = text.find(kEscape); at != std::string::npos; at = text.find(kEscape, at)) {
-    const bool zero = text.compare(at + kEscape.size(), 1, "0") == 0;
-    const auto plain = zero ? kZero : kEscape;
-    text.replace(at, kEscape.size() + 1, plain);
-    at += plain.size();
-  }
-  return text;
-}
 
 // The WHERE clause of a filter and its parameters. Only texts of this file become SQL.
 class Where {
@@ -156,32 +110,6 @@ Parameters parameters_of(const AuditRecord& record) {
   return out;
 }
 
-AuditRecord read_record(const Answer& rows, int row) {
-  AuditRecord record;
-  int column = 0;
-  const auto text = [&](std::string& member) { member = from_stored(rows.bytes(row, ++column)); };
-  const auto number = [&](auto& member) {
-    member = static_cast<std::remove_reference_t<decltype(member)>>(rows.integer(row, ++column));
-  };
-  text(record.id);
-  text(record.kind);
-  std::int64_t created_at = 0;
-  number(created_at);
-  record.created_at = Time(Duration(created_at));
-  for (auto* member :
-       {&record.session_id, &record.user_id, &record.user_email, &record.method, &record.target_name,
-        &record.tool, &record.decision, &record.policy_id, &record.policy_name})
-    text(*member);
-  number(record.response_status);
-  text(record.error_code);
-  number(record.duration_ms);
-  number(record.bytes_in);
-  number(record.bytes_out);
-  for (auto* member : {&record.client_ip, &record.client_name, &record.trace_id, &record.request_body})
-    text(*member);
-  return record;
-}
-
 class AuditStore final : public AuditSink {
  public:
   explicit AuditStore(std::shared_ptr<Pool> pool) : pool_(std::move(pool)) {}
@@ -210,15 +138,11 @@ class AuditStore final : public AuditSink {
       // whether there is a next page.
       const auto page_limit = where.number(static_cast<std::int64_t>(limit) + 1);
       const auto offset = where.number(static_cast<std::int64_t>(query.offset));
-      connection.send_text(
-          "SELECT position, id, kind, created_at, session_id, user_id, user_email, method, target_name, tool,"
-          " decision, policy_id, policy_name, response_status, error_code, duration_ms, bytes_in, bytes_out,"
-          " client_ip, client_name, trace_id, request_body FROM mcpgw_audit WHERE position IN (SELECT "
-          "position"
-          " FROM mcpgw_audit" +
-              where.sql() + " ORDER BY position DESC LIMIT " + page_limit + " OFFSET " + offset +
-              ") ORDER BY position DESC",
-          where.parameters());
+      connection.send_text("SELECT " MCPGW_AUDIT_COLUMNS
+                           " FROM mcpgw_audit WHERE position IN (SELECT position FROM mcpgw_audit" +
+                               where.sql() + " ORDER BY position DESC LIMIT " + page_limit + " OFFSET " +
+                               offset + ") ORDER BY position DESC",
+                           where.parameters());
     });
     if (!answers) return answers.error();
     AuditPage page;
@@ -230,7 +154,7 @@ class AuditStore final : public AuditSink {
         page.next = rows.integer(row - 1, 0);
         break;
       }
-      page.records.push_back(read_record(rows, row));
+      page.records.push_back(read_audit_row(rows, row));
     }
     return page;
   }

@@ -10,9 +10,13 @@
 #include <utility>
 #include <vector>
 
+#include "mcpgw/postgres.hpp"
 #include "postgres/connection.hpp"
 
 namespace mcpgw::detail::postgres {
+
+/// The options, checked and brought within bounds.
+Result<ConnectionInfo> connection_info(const PostgresOptions& options);
 
 class Pool {
  public:

@@ -103,6 +103,17 @@ Status migrate_locked(Connection& connection, Deadline deadline) {
 
 }  // namespace
 
+Status check_schema(Connection& connection, Deadline deadline) {
+  auto found = look(connection, deadline);
+  if (!found) return found.error();
+  if (auto ok = check(*found); !ok) return ok;
+  if (found->version < static_cast<std::int64_t>(migrations().size()))
+    return Error{
+        ErrorCode::not_found, "not_found",
+        "The database holds nothing of mcpgw, or what an older version left: start mcpgw on it first."};
+  return {};
+}
+
 Status migrate(Connection& connection, Deadline deadline) {
   auto found = look(connection, deadline);
   if (!found) return found.error();

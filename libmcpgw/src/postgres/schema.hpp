@@ -11,6 +11,9 @@ namespace mcpgw::detail::postgres {
 /// with.
 Status migrate(Connection& connection, Deadline deadline);
 
+/// unsupported/"schema_too_new"; not_found/"not_found" when there are no tables or older ones.
+Status check_schema(Connection& connection, Deadline deadline);
+
 /// The channel on which commits are announced.
 inline constexpr const char* kChannel = "mcpgw_changes";
 /// Keys of advisory locks: of migrations, and of appends to the audit log.

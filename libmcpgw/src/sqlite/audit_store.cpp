@@ -4,12 +4,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "base/text.hpp"
+#include "sqlite/audit_row.hpp"
 #include "storage/audit_rules.hpp"
 #include "storage/record_rules.hpp"
 
@@ -121,39 +121,6 @@ class Where {
   bool indexed_ = false;
 };
 
-AuditRecord read_record(Statement& row) {
-  AuditRecord record;
-  int column = 0;
-  const auto text = [&](std::string& member) { member = row.bytes(++column); };
-  const auto number = [&](auto& member) {
-    member = static_cast<std::remove_reference_t<decltype(member)>>(row.integer(++column));
-  };
-  text(record.id);
-  text(record.kind);
-  std::int64_t created_at = 0;
-  number(created_at);
-  record.created_at = Time(Duration(created_at));
-  text(record.session_id);
-  text(record.user_id);
-  text(record.user_email);
-  text(record.method);
-  text(record.target_name);
-  text(record.tool);
-  text(record.decision);
-  text(record.policy_id);
-  text(record.policy_name);
-  number(record.response_status);
-  text(record.error_code);
-  number(record.duration_ms);
-  number(record.bytes_in);
-  number(record.bytes_out);
-  text(record.client_ip);
-  text(record.client_name);
-  text(record.trace_id);
-  text(record.request_body);
-  return record;
-}
-
 // Several rows a statement: opening the table and its indexes costs as much as a row.
 constexpr std::size_t kRowsAtOnce = 16;
 
@@ -242,10 +209,7 @@ class AuditStore final : public AuditSink {
     // Positions first: sorting and skipping whole rows would drag their bodies along. One more tells whether
     // there is a next page.
     auto rows = connection->prepare(
-        "SELECT position, id, kind, created_at, session_id, user_id, user_email, method, target_name, tool,"
-        " decision, policy_id, policy_name, response_status, error_code, duration_ms, bytes_in, bytes_out,"
-        " client_ip, client_name, trace_id, request_body FROM audit WHERE position IN (SELECT position FROM "
-        "audit" +
+        "SELECT " MCPGW_AUDIT_COLUMNS " FROM audit WHERE position IN (SELECT position FROM audit" +
         where.sql() + " ORDER BY position DESC LIMIT ? OFFSET ?) ORDER BY position DESC");
     where.bind(rows);
     rows.bind(static_cast<std::int64_t>(limit) + 1).bind(static_cast<std::int64_t>(query.offset));
@@ -259,7 +223,7 @@ class AuditStore final : public AuditSink {
         return page;
       }
       last = rows.integer(0);
-      page.records.push_back(read_record(rows));
+      page.records.push_back(read_audit_row(rows));
     }
   }
 
