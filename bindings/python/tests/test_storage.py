@@ -1,6 +1,7 @@
 """Storage in Python: a gateway keeps everything in it, and a fault of it is never an allow."""
 
 import threading
+import time
 
 import mcpgw
 import pytest
@@ -128,4 +129,7 @@ def test_others_write_too():
             second.admin("POST", "/api/users", {"email": "a@example.org", "password": "a long password"})
         assert gateway.admin("GET", "/api/users") == []
         storage.changed()
+        until = time.monotonic() + 30
+        while not gateway.admin("GET", "/api/users"):
+            assert time.monotonic() < until, "what others wrote never shows"
         assert [u["email"] for u in gateway.admin("GET", "/api/users")] == ["a@example.org"]
