@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, http, e2e, conformance, observability, api, web, fuzz, asan, tsan.
+# Tiers: unit inprocess contract (and every other label of ctest), package, bindings, http, e2e, conformance, observability, api, web, fuzz, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -196,20 +196,47 @@ run_api() {
   build dev || { fail api $logs/build-dev.log "does not build"; return; }
   python_environment build/venv-api tests/api/requirements.txt >$logs/api.log 2>&1 ||
     { fail api $logs/api.log "PyPI packages cannot be installed"; return; }
-  local report=$PWD/$logs/api.xml numbers
-  rm -f "$report"
   MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
-    PYTHONDONTWRITEBYTECODE=1 build/venv-api/bin/python -m pytest -q -c tests/api/pytest.ini --junit-xml "$report" tests/api \
-    >>$logs/api.log 2>&1
+    pytest_tests api build/venv-api/bin/python -c tests/api/pytest.ini tests/api
+}
+
+# pytest_tests TIER PYTHON ARGUMENT...: runs and counts tests of pytest.
+pytest_tests() {
+  local tier=$1 python=$2 report=$PWD/$logs/$1.xml numbers
+  shift 2
+  rm -f "$report"
+  PYTHONDONTWRITEBYTECODE=1 timeout 1500 "$python" -m pytest -q --junit-xml "$report" "$@" >>"$logs/$tier.log" 2>&1
   local result=$? tests bad
   numbers=$(grep -o '<testsuite [^>]*>' "$report" 2>/dev/null | head -1)
   number() { sed -n "s/.* $1=\"\([0-9]*\)\".*/\1/p" <<<"$numbers"; }
   tests=$(number tests)
-  if [ -z "$tests" ] || [ "$tests" -eq 0 ]; then fail api $logs/api.log "ran no test"; return; fi
+  if [ -z "$tests" ] || [ "$tests" -eq 0 ]; then fail "$tier" "$logs/$tier.log" "ran no test"; return; fi
   bad=$(($(number errors) + $(number failures) + $(number skipped)))
   if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
-  if [ "$bad" -ne 0 ]; then tail -n 200 $logs/api.log; fi
-  count api $((tests - bad)) "$bad"
+  if [ "$bad" -ne 0 ]; then tail -n 200 "$logs/$tier.log"; fi
+  count "$tier" $((tests - bad)) "$bad"
+}
+
+# The packages of other languages over the C interface, as their users install them; the C interface itself is the tier capi.
+run_bindings() {
+  say bindings
+  build dev || { fail bindings $logs/build-dev.log "does not build"; return; }
+  local library=$PWD/build/dev/bindings/c/libmcpgw_c.so
+  local python=build/venv-bindings/bin/python wheels=build/wheels log=$logs/bindings.log
+  rm -rf $wheels bindings/python/build
+  { python_environment build/venv-bindings bindings/python/tests/requirements.txt &&
+    MCPGW_C_LIBRARY=$library $python -m pip wheel --disable-pip-version-check --quiet --no-build-isolation --no-deps -w $wheels bindings/python &&
+    $python -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall $wheels/mcpgw-*-py3-none-*.whl; } >$log 2>&1 ||
+    { fail bindings $log "the Python package cannot be built and installed"; return; }
+  if $python -m mypy --cache-dir build/mypy --config-file bindings/python/pyproject.toml bindings/python/src/mcpgw >>$log 2>&1; then
+    count bindings 1 0
+  else
+    fail bindings $log "types of the Python package"
+  fi
+  # The library is the one inside the wheel.
+  pytest_tests bindings $python -c bindings/python/pyproject.toml bindings/python/tests
+  { ensure_node && ensure_npm_packages bindings/node; } >>$log 2>&1 || { fail bindings $log "npm packages cannot be installed"; return; }
+  MCPGW_C_LIBRARY=$library node_tests bindings bindings/node/test/*.test.mjs
 }
 
 # Each fuzzer for a few seconds, from the corpus in the tree. What it finds belongs into tests/fuzz/regressions.
@@ -253,12 +280,13 @@ else
   build dev >/dev/null || true
   mapfile -t labels < <(ctest --test-dir build/dev --print-labels 2>/dev/null | sed -n 's/^  \([a-z0-9_]*\)$/\1/p')
   ((${#labels[@]})) || labels=(unit)
-  tiers=("${labels[@]}" package e2e conformance observability api web fuzz asan tsan)
+  tiers=("${labels[@]}" package bindings e2e conformance observability api web fuzz asan tsan)
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
   case $tier in
     package) run_package ;;
+    bindings) run_bindings ;;
     e2e) run_e2e ;;
     conformance) run_conformance ;;
     observability) run_observability ;;

@@ -154,7 +154,7 @@ describe('gateway', () => {
 
   test('types hold', () => {
     const at = (path) => fileURLToPath(new URL(path, import.meta.url));
-    execFileSync(process.execPath, [at('../node_modules/typescript/bin/tsc'), '--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022', '--types', 'node', at('types.ts')], { encoding: 'utf8' });
+    execFileSync(process.execPath, [at('../node_modules/typescript/bin/tsc'), '--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022', '--types', 'node', at('types.ts')], { cwd: at('..'), encoding: 'utf8' });
   });
 });
 
