@@ -17,12 +17,14 @@ const PLAN = [
     ['sse', 'legacy', ['server-sse-polling']],
     ['stdio', 'legacy', ['server-sse-polling']],
     ['http', 'modern', ['server-sse-polling']],
+    ['stdio', 'modern', ['server-sse-polling']],
   ] },
   { revision: '2026-07-28', era: 'modern', targets: [
     ['http', 'legacy', IN_BAND],
     ['sse', 'legacy', IN_BAND],
     ['stdio', 'legacy', IN_BAND],
     ['http', 'modern', []],
+    ['stdio', 'modern', []],
   ] },
 ];
 

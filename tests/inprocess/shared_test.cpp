@@ -300,3 +300,28 @@ TEST_CASE("R60: an older process is replaced, an idle one makes room, and a user
     return reply.text() != bobs;
   }));
 }
+
+TEST_CASE("clients share a process when they can do the same, and it is told of just that") {
+  InProcessGateway gw(options());
+  auto git = echo_upstream("git");
+  gw.add_upstream("git", git);
+  const std::pair<const char*, const char*> users[] = {
+      {"ann", R"({"sampling":{},"elicitation":{},"tasks":{"list":{}}})"},
+      {"ben", R"({"elicitation":{"form":{}}, "sampling":{}})"},
+      {"cem", R"({"elicitation":{"form":{},"url":{}},"sampling":{}})"},
+      {"dee", R"({"roots":{"listChanged":true}})"},
+      {"eva", R"({"roots":{}})"},
+      {"fay", "{}"},
+  };
+  for (const auto& [user, can] : users) {
+    gw.allow(user, "git");
+    REQUIRE(gw.as(user).initialize("2025-11-25", can).ok());
+    REQUIRE(gw.as(user).call_tool("echo").ok());
+  }
+  Strings told;
+  for (const std::string& message : git->received("initialize"))
+    told.emplace_back(detail::raw::find(detail::raw::find(message, "params"), "capabilities"));
+  CHECK(told == Strings{R"({"elicitation":{},"sampling":{}})",
+                        R"({"elicitation":{"form":{},"url":{}},"sampling":{}})", R"({"roots":{}})", "{}"});
+  CHECK(git->connections() == 4);
+}

@@ -352,6 +352,26 @@ TEST_CASE("params between the eras") {
   CHECK(legacy_capabilities("7") == "{}");
 }
 
+TEST_CASE("capabilities of clients that share a server") {
+  const std::pair<const char*, const char*> rows[] = {
+      {"{}", "{}"},
+      {"7", "{}"},
+      {R"({"sampling":{},"elicitation":{}})", R"({"elicitation":{},"sampling":{}})"},
+      {R"({"elicitation":{"form":{}},"sampling":{}})", R"({"elicitation":{},"sampling":{}})"},
+      {R"({"elicitation":{"url":{},"form":{}}})", R"({"elicitation":{"form":{},"url":{}}})"},
+      {R"({"elicitation":{"url":{}}})", R"({"elicitation":{"url":{}}})"},
+      {R"({"roots":{"listChanged":true}})", R"({"roots":{}})"},
+      {R"({"sampling":{"tools":{}},"tasks":{}})", R"({"sampling":{"tools":{}}})"},
+      {R"({"experimental":{},"extensions":{"io.modelcontextprotocol/tasks":{}}})", "{}"},
+      {R"({"extensions":{"a/b":{"n":1}}})", R"({"extensions":{"a/b":{"n":1}}})"},
+  };
+  for (const auto& [given, shared] : rows) {
+    CAPTURE(given);
+    CHECK(shared_capabilities(given) == shared);
+    CHECK(shared_capabilities(shared) == shared);
+  }
+}
+
 TEST_CASE("results between the eras") {
   struct Row {
     const char *method, *legacy, *modern;
@@ -391,24 +411,88 @@ TEST_CASE("results between the eras") {
 }
 
 TEST_CASE("errors between the eras") {
-  CHECK(modern_error(R"({"code":-32002,"message":"no"})", "a:b") ==
-        R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})");
-  CHECK(modern_error(R"({"code":-32602,"message":"no","data":{"x":1.0}})", "a:b") ==
-        R"({"code":-32602,"message":"no","data":{"x":1.0,"uri":"a:b"}})");
-  CHECK(modern_error(R"({"code":-32602,"message":"no"})", "") == R"({"code":-32602,"message":"no"})");
-  CHECK(modern_error(R"({"code":-32021,"message":"x"})", "") == R"({"code":-32603,"message":"x"})");
-  CHECK(modern_error(R"({"code":-32042,"message":"x"})", "") == R"({"code":-32603,"message":"x"})");
-  CHECK(modern_error(R"({"code":7,"message":"x"})", "") == R"({"code":7,"message":"x"})");
-  CHECK(modern_error(R"({"message":"x"})", "") ==
-        R"({"code":-32603,"message":"The server's error has no code"})");
+  struct Row {
+    const char *what, *asked, *error, *expected;
+  };
+  // Of a legacy server, or of the gateway, for a modern client.
+  const Row up[] = {
+      {"no such resource", "a:b", R"({"code":-32002,"message":"no"})",
+       R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})"},
+      {"of another request", "", R"({"code":-32002,"message":"no"})", R"({"code":-32602,"message":"no"})"},
+      {"data is kept", "a:b", R"({"code":-32602,"message":"no","data":{"x":1.0}})",
+       R"({"code":-32602,"message":"no","data":{"x":1.0,"uri":"a:b"}})"},
+      {"data that is no object", "a:b", R"({"code":-32002,"message":"no","data":[1]})",
+       R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})"},
+      {"invalid params", "", R"({"code":-32602,"message":"no"})", R"({"code":-32602,"message":"no"})"},
+      {"method not found", "", R"({"code":-32601,"message":"x"})", R"({"code":-32601,"message":"x"})"},
+      {"internal", "", R"({"code":-32603,"message":"x","data":1.0})",
+       R"({"code":-32603,"message":"x","data":1.0})"},
+      // Codes that have a meaning of their own in this era, or none any more.
+      {"header mismatch", "", R"({"code":-32020,"message":"x"})", R"({"code":-32603,"message":"x"})"},
+      {"missing capability", "", R"({"code":-32021,"message":"x"})", R"({"code":-32603,"message":"x"})"},
+      {"unsupported version", "", R"({"code":-32022,"message":"x"})", R"({"code":-32603,"message":"x"})"},
+      {"a URL to visit", "", R"({"code":-32042,"message":"x"})", R"({"code":-32603,"message":"x"})"},
+      {"the end of the range", "", R"({"code":-32099,"message":"x"})", R"({"code":-32603,"message":"x"})"},
+      {"a server's own", "", R"({"code":7,"message":"x"})", R"({"code":7,"message":"x"})"},
+      {"below the range", "", R"({"code":-32019,"message":"x"})", R"({"code":-32019,"message":"x"})"},
+      {"none", "", R"({"message":"x"})", R"({"code":-32603,"message":"The server's error has no code"})"},
+  };
+  for (const Row& row : up) {
+    CAPTURE(row.what);
+    CHECK(modern_error(row.error, row.asked) == row.expected);
+  }
+  // Of a modern server, for a legacy client; `asked` is the method here.
+  const Row down[] = {
+      {"no such resource", "resources/read", R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})",
+       R"({"code":-32002,"message":"no","data":{"uri":"a:b"}})"},
+      {"invalid params of a read", "resources/read", R"({"code":-32602,"message":"no"})",
+       R"({"code":-32602,"message":"no"})"},
+      {"of another request", "tools/call", R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})",
+       R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})"},
+      {"header mismatch", "tools/call", R"({"code":-32020,"message":"x"})",
+       R"({"code":-32603,"message":"x"})"},
+      {"missing capability", "tools/call", R"({"code":-32021,"message":"x"})",
+       R"({"code":-32602,"message":"x"})"},
+      {"unsupported version", "tools/call", R"({"code":-32022,"message":"x"})",
+       R"({"code":-32603,"message":"x"})"},
+      {"method not found", "prompts/get", R"({"code":-32601,"message":"x"})",
+       R"({"code":-32601,"message":"x"})"},
+      {"internal", "tools/call", R"({"code":-32603,"message":"x"})", R"({"code":-32603,"message":"x"})"},
+      {"a server's own", "tools/call", R"({"code":-1,"message":"x","data":[1.0]})",
+       R"({"code":-1,"message":"x","data":[1.0]})"},
+      {"none", "tools/call", R"({"message":"x"})",
+       R"({"code":-32603,"message":"The server's error has no code"})"},
+  };
+  for (const Row& row : down) {
+    CAPTURE(row.what);
+    CHECK(legacy_error(row.asked, row.error) == row.expected);
+  }
+}
 
-  CHECK(legacy_error("resources/read", R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})") ==
-        R"({"code":-32002,"message":"no","data":{"uri":"a:b"}})");
-  CHECK(legacy_error("tools/call", R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})") ==
-        R"({"code":-32602,"message":"no","data":{"uri":"a:b"}})");
-  CHECK(legacy_error("tools/call", R"({"code":-32021,"message":"x"})") == R"({"code":-32602,"message":"x"})");
-  CHECK(legacy_error("tools/call", R"({"code":-32020,"message":"x"})") == R"({"code":-32603,"message":"x"})");
-  CHECK(legacy_error("tools/call", R"({"code":-32603,"message":"x"})") == R"({"code":-32603,"message":"x"})");
+TEST_CASE("pages that an error of before wants visited") {
+  const auto error = [](const std::string& data, int code = -32042) {
+    return R"({"code":)" + std::to_string(code) + R"(,"message":"m","data":)" + data + "}";
+  };
+  const std::string one = R"({"mode":"url","elicitationId":"i","url":"https://a","message":"m"})";
+  const auto found = url_elicitations(error(R"({"elicitations":[)" + one + "," + one + "]}"));
+  REQUIRE(found);
+  REQUIRE(found->size() == 2);
+  CHECK((*found)[0].key == "visit_1");
+  CHECK((*found)[1].key == "visit_2");
+  CHECK((*found)[0].method == "elicitation/create");
+  CHECK((*found)[0].params == one);
+  std::string many;
+  for (int i = 0; i < 17; ++i) many += (i ? "," : "") + one;
+  for (const std::string& bad :
+       {error(R"({"elicitations":[)" + one + "]}", -32603), error("{}"), error(R"({"elicitations":[]})"),
+        error(R"({"elicitations":7})"), error(R"({"elicitations":["x"]})"),
+        error(R"({"elicitations":[{"mode":"form","message":"m"}]})"),
+        error(R"({"elicitations":[{"mode":"url","message":"m"}]})"),
+        error(R"({"elicitations":[{"mode":"url","url":7,"message":"m"}]})"),
+        error(R"({"elicitations":[)" + many + "]}"), std::string(R"({"code":-32042,"message":"m"})")}) {
+    CAPTURE(bad);
+    CHECK_FALSE(url_elicitations(bad));
+  }
 }
 
 TEST_CASE("which requests of a server a client takes") {

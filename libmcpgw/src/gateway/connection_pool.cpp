@@ -6,10 +6,9 @@
 #include "base/text.hpp"
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
+#include "protocol/bridge.hpp"
 #include "protocol/modern.hpp"
 #include "upstream/modern_upstream.hpp"
-
-extern char** environ;
 
 namespace mcpgw::detail {
 namespace {
@@ -46,25 +45,6 @@ void add(std::string& out, std::string_view part) {
   out += std::to_string(part.size());
   out += ':';
   out += part;
-}
-
-std::vector<std::string> process_environment(const GatewayCore& core, const Binding& binding) {
-  std::map<std::string, std::string> env;
-  const auto inherit = [&](const std::string& name) {
-    if (const char* value = std::getenv(name.c_str())) env[name] = value;
-  };
-  for (const char* name : {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER"}) inherit(name);
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
-    const std::string_view text(*entry);
-    if (text.starts_with("LC_")) inherit(std::string(text.substr(0, text.find('='))));
-  }
-  for (const std::string& name : core.options.stdio.inherit_env) inherit(name);
-  for (const auto& [key, value] : binding.env) env[key] = value;
-  if (!binding.credential.empty()) env["AUTH_TOKEN"] = binding.credential;
-  std::vector<std::string> out;
-  out.reserve(env.size());
-  for (const auto& [key, value] : env) out.push_back(key + "=" + value);
-  return out;
 }
 
 Error superseded() { return {ErrorCode::unavailable, kSuperseded, "The target was changed in the meantime"}; }
@@ -139,7 +119,10 @@ Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& pri
       add(identity, value);
     }
     add(identity, out->credential);
-    if (client.exact) add(identity, client.capabilities);
+    // Each set of client capabilities has a process of its own, which is told of exactly these.
+    out->client.capabilities = shared_capabilities(client.capabilities);
+    add(identity, out->client.capabilities);
+    if (client.exact) add(identity, "exact");
   } else {
     auto access = http_target_access(*target, out->env, *credential);
     if (!access) return access.error();
@@ -284,6 +267,13 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
       co_return Error(ErrorCode::unavailable, "overloaded", "Too many connections are being opened");
     if (!*channel) co_return channel->error();
     if (**channel) {
+      // What a host keeps in its own process is not asked what it speaks: the target says so.
+      if (target.protocol_era == EraSetting::modern) {
+        EraFinding finding;
+        auto upstream = co_await open_modern_channel_upstream(home, **channel, binding->client,
+                                                              connection->events(), deadline, finding);
+        co_return finish(std::move(upstream));
+      }
       auto upstream =
           co_await open_channel_upstream(**channel, binding->client, connection->events(), deadline);
       co_return finish(std::move(upstream));
@@ -298,29 +288,7 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
       co_return finish(std::move(upstream));
     }
     case TransportType::stdio: {
-      const StdioOptions& stdio = core->options.stdio;
-      if (!stdio.enabled)
-        co_return disabled("transport_disabled", "Targets that run a process are switched off");
-      if (!stdio.allowed_commands.empty() &&
-          std::find(stdio.allowed_commands.begin(), stdio.allowed_commands.end(), target.command) ==
-              stdio.allowed_commands.end())
-        co_return disabled("transport_disabled", "The command is not among the permitted ones");
-      if (auto room = reserve_process(*core, *binding); !room) co_return room.error();
-      StdioChannelOptions options;
-      options.command = target.command;
-      options.args = target.args;
-      options.env = process_environment(*core, *binding);
-      options.working_dir = stdio.working_dir;
-      options.max_message = core->options.limits.upstream_bytes;
-      const auto events = connection->events();
-      options.on_log = events.on_log;
-      options.farewells = core->farewells;
-      auto start = [&home, options]() { return open_stdio_channel(home, options); };
-      auto channel = co_await run_blocking(workers, start);
-      if (!channel)
-        co_return Error(ErrorCode::unavailable, "overloaded", "Too many processes are being started");
-      if (!*channel) co_return channel->error();
-      auto upstream = co_await open_channel_upstream(**channel, binding->client, events, deadline);
+      auto upstream = co_await connect_process(core, binding, connection->events(), deadline);
       co_return finish(std::move(upstream));
     }
     case TransportType::kubernetes:

@@ -257,6 +257,9 @@ class ConnectionPool {
   Task<Result<std::shared_ptr<Upstream>>> connect_http(std::shared_ptr<GatewayCore> core,
                                                        std::shared_ptr<const Binding> binding,
                                                        UpstreamEvents events, SteadyTime deadline);
+  Task<Result<std::shared_ptr<Upstream>>> connect_process(std::shared_ptr<GatewayCore> core,
+                                                          std::shared_ptr<const Binding> binding,
+                                                          UpstreamEvents events, SteadyTime deadline);
   Task<void> open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                   std::shared_ptr<AsyncEvent> opened);
   Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<GatewayCore> core,

@@ -10,6 +10,7 @@ namespace mcpgw::detail {
 namespace {
 
 constexpr std::size_t kDepth = 256;
+constexpr std::size_t kMaxElicitations = 16;  // that one error asks for
 
 bool is_object(std::string_view value) { return !value.empty() && raw::type_of(value) == raw::Type::object; }
 
@@ -81,6 +82,22 @@ std::string legacy_capabilities(std::string_view capabilities) {
   return dump_json(*parsed);
 }
 
+std::string shared_capabilities(std::string_view capabilities) {
+  auto parsed = parse_json(capabilities, kDepth);
+  if (!parsed || !parsed->is_object()) return "{}";
+  if (const auto roots = parsed->find("roots"); roots != parsed->end() && roots->is_object())
+    roots->erase("listChanged");
+  // Forms alone are what an empty object has always meant.
+  if (const auto asks = parsed->find("elicitation");
+      asks != parsed->end() && asks->is_object() && !asks->contains("url"))
+    asks->erase("form");
+  for (const char* name : {"experimental", "extensions"})
+    if (const auto member = parsed->find(name);
+        member != parsed->end() && member->is_object() && member->empty())
+      parsed->erase(member);
+  return legacy_capabilities(dump_json(*parsed));
+}
+
 std::string modern_result(std::string_view method, std::string_view result, std::string_view server_info) {
   if (!is_object(result)) return std::string(result);
   std::string out = raw::with_member(result, "resultType", R"("complete")");
@@ -150,6 +167,22 @@ std::string legacy_error(std::string_view method, std::string_view error) {
   if (*code == rpc::kMissingCapability) return with_code(rpc::kInvalidParams);
   if (*code <= -32020 && *code >= -32099) return with_code(rpc::kInternalError);
   return std::string(error);
+}
+
+std::optional<std::vector<InputRequest>> url_elicitations(std::string_view error) {
+  if (raw::int_value(raw::find(error, "code")) != rpc::kUrlElicitation) return std::nullopt;
+  const std::string_view asked = raw::find(raw::find(error, "data"), "elicitations");
+  if (asked.empty() || raw::type_of(asked) != raw::Type::array) return std::nullopt;
+  std::vector<InputRequest> out;
+  for (const std::string_view one : raw::elements(asked)) {
+    const auto text = [&one](std::string_view name) { return raw::string_value(raw::find(one, name)); };
+    if (!is_object(one) || text("mode") != "url" || !text("url") || !text("message") ||
+        out.size() == kMaxElicitations)
+      return std::nullopt;
+    out.push_back({"visit_" + std::to_string(out.size() + 1), "elicitation/create", std::string(one)});
+  }
+  if (out.empty()) return std::nullopt;
+  return out;
 }
 
 std::string input_required(const std::vector<InputRequest>& requests, std::string_view state,

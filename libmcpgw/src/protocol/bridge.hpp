@@ -31,6 +31,10 @@ std::string modern_params(std::string_view params, const ModernMeta& about);
 /// sets have equal texts. What is not carried (tasks) is left out.
 std::string legacy_capabilities(std::string_view capabilities);
 
+/// The same for a server that serves several clients, which must all be able to do what it is told of: what
+/// comes to the same is written the same. No client's list of roots is announced to have changed.
+std::string shared_capabilities(std::string_view capabilities);
+
 // --- results -----------------------------------------------------------------------------------------
 
 /// A result for a modern client: resultType, and the caching hints where the method needs them. The scope is
@@ -58,6 +62,9 @@ struct InputRequest {
   std::string method;
   std::string params;  ///< raw, may be empty
 };
+/// The visits that an error of a legacy server asks for before the call is made again (-32042 of 2025-11-25,
+/// "URL Elicitation Required"); nullopt for any other error, and one that does not say where to go.
+std::optional<std::vector<InputRequest>> url_elicitations(std::string_view error);
 /// A result that asks for input. `state` may be empty.
 std::string input_required(const std::vector<InputRequest>& requests, std::string_view state,
                            std::string_view server_info);

@@ -177,23 +177,10 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     receive_one(text);
   }
 
-  /// An answer was too large to be read. Its id stands at one of its ends, in the two orders that servers
-  /// write; when it cannot be told, nobody may wait in vain: all running calls fail. The connection goes on.
+  /// An answer was too large to be read. When it cannot be told whose it was, nobody may wait in vain: all
+  /// running calls fail. The connection goes on.
   void dropped(const std::string& head, const std::string& tail) {
-    const auto number_after = [](std::string_view text) -> std::optional<std::int64_t> {
-      const auto end = text.find_first_not_of("0123456789");
-      return raw::int_value(text.substr(0, end));
-    };
-    constexpr std::string_view kFirst = R"({"jsonrpc":"2.0","id":)", kLast = R"("id":)";
-    std::optional<std::int64_t> number;
-    if (head.starts_with(kFirst)) number = number_after(std::string_view(head).substr(kFirst.size()));
-    if (const auto at = tail.rfind(kLast); !number && at != std::string::npos) {
-      const std::string_view rest = std::string_view(tail).substr(at + kLast.size());
-      const auto close = rest.find_first_not_of("0123456789");
-      if (close != std::string_view::npos &&
-          rest.substr(close).find_first_not_of("} \r") == std::string_view::npos)
-        number = number_after(rest);
-    }
+    const auto number = dropped_answer_id(head, tail);
     const Error error(ErrorCode::resource_exhausted, "response_too_large",
                       "An answer exceeds the size limit");
     std::vector<std::shared_ptr<Pending>> concerned;

@@ -11,6 +11,7 @@
 #include "protocol/bridge.hpp"
 #include "protocol/tool_headers.hpp"
 #include "runtime/waiter.hpp"
+#include "upstream/modern_wire.hpp"
 #include "upstream/rpc_support.hpp"
 
 namespace mcpgw::detail {
@@ -23,7 +24,6 @@ constexpr std::size_t kJsonDepth = 256;
 constexpr int kMaxTries = 32;  ///< of one call that is asked for input again and again
 constexpr std::size_t kMaxTools = 100000;
 constexpr auto kInputWait = std::chrono::minutes(5);
-constexpr milliseconds kProbeTimeout{5000};
 constexpr milliseconds kFirstBackoff{1000};
 constexpr milliseconds kMaxBackoff{30000};
 
@@ -43,8 +43,8 @@ Error cancelled_error() { return {ErrorCode::cancelled, "cancelled", "The call w
 
 class ModernUpstream final : public Upstream, public std::enable_shared_from_this<ModernUpstream> {
  public:
-  ModernUpstream(Loop& home, HttpUpstreamOptions options, ClientFacts client, UpstreamEvents events)
-      : home_(home), options_(std::move(options)), client_(std::move(client)), events_(std::move(events)) {
+  ModernUpstream(Loop& home, ClientFacts client, UpstreamEvents events)
+      : home_(home), client_(std::move(client)), events_(std::move(events)) {
     meta_.capabilities = client_.capabilities.empty() ? "{}" : client_.capabilities;
     meta_.client_info = client_.client_info.empty()
                             ? R"({"name":"mcpgw","version":)" + raw::quote(version()) + "}"
@@ -53,21 +53,31 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
 
   const ServerFacts& facts() const override { return facts_; }
   bool alive() const override { return !closed_.load(std::memory_order_acquire); }
-  std::string_view transport() const override { return "streamable-http"; }
+  std::string_view transport() const override { return wire_->transport(); }
 
-  Task<Status> discover(SteadyTime deadline, EraFinding& finding) {
+  void use_http(HttpUpstreamOptions options) { wire_ = make_http_wire(std::move(options), events_.on_log); }
+  void use_channel(std::shared_ptr<MessageChannel> channel) {
+    const auto on_lost = [weak = weak_from_this()](const Error& error) {
+      if (const auto self = weak.lock()) self->lose(error);
+    };
+    wire_ = start_channel_wire(std::move(channel), on_lost, events_.on_log);
+  }
+  /// `id` is that of the first request; raw JSON.
+  Task<Status> discover(std::string id, SteadyTime deadline, EraFinding& finding) {
     // A server may refuse the first request only to say what it speaks.
     for (int attempt = 0; attempt < 2; ++attempt) {
-      UpstreamCall call;
-      call.method = "server/discover";
-      Running running;
-      running.id = next_id();
-      running.deadline = running.hard = deadline;
-      running.cancel = std::make_shared<CancelSource>();
-      auto answer = co_await exchange(call, modern_params({}, meta_), running);
-      if (says_nothing(running.status)) co_return answer ? http_status_error(running.status) : answer.error();
+      WireRequest request;
+      request.id = attempt == 0 ? id : next_id();
+      request.method = "server/discover";
+      request.params = modern_params({}, meta_);
+      request.deadline = deadline;
+      request.handle = std::make_shared<CallHandle>();
+      int status = 0;
+      auto answer = co_await wire_->exchange(std::move(request), &status);
+      if (status == 0 ? !answer : says_nothing(status))
+        co_return answer ? http_status_error(status) : answer.error();
       if (!answer) {
-        if (running.status >= 400) finding.verdict = Verdict::legacy;
+        if (status >= 400) finding.verdict = Verdict::legacy;
         co_return answer.error();
       }
       if (!answer->is_error) {
@@ -99,7 +109,7 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
   }
 
   Task<Result<UpstreamAnswer>> request(UpstreamCall call) override {
-    if (!alive()) co_return closed_error("The connection is closed");
+    if (!alive()) co_return session_lost_error();  // nothing of it was sent
     if (auto local = answered_here(call)) co_return std::move(*local);
     auto running = std::make_shared<Running>();
     running->hard = steady_clock::now() + call.max_timeout;
@@ -112,23 +122,22 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
       running_.emplace(running->number, running);
     }
     if (call.handle)
-      call.handle->on_cancel(
-          [self = shared_from_this(), running](const std::string&) { self->abort(*running); });
-    auto result = co_await perform(call, *running);
+      call.handle->on_cancel([self = shared_from_this(), running](std::string reason) {
+        self->abort(*running, std::move(reason));
+      });
+    auto result = co_await perform(call, running);
     if (call.handle) call.handle->on_cancel(nullptr);
     {
       const std::lock_guard lock(mutex_);
       running_.erase(running->number);
     }
-    if (running->aborted.load() && !result) {
-      if (call.handle && call.handle->cancelled()) co_return cancelled_error();
-      co_return closed_error("The connection was closed");
-    }
-    co_return result;
+    if (result || result.error().reason != "cancelled" || (call.handle && call.handle->cancelled()))
+      co_return result;
+    co_return closed_error("The connection was closed");
   }
 
   void notify(std::string, std::string) override {
-    // Clients of this era have nothing to notify over HTTP.
+    // Clients of this era notify of nothing but cancelled requests, which the wire does.
   }
 
   void respond(std::string id, std::string_view member, std::string payload) override {
@@ -149,7 +158,7 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
   void close() override {
     if (closed_.exchange(true)) return;
     std::vector<std::shared_ptr<Running>> running;
-    std::shared_ptr<CancelSource> listening;
+    std::shared_ptr<CallHandle> listening;
     std::shared_ptr<AsyncEvent> changed;
     {
       const std::lock_guard lock(mutex_);
@@ -157,9 +166,10 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
       listening = listening_;
       changed = changed_;
     }
-    for (const auto& one : running) abort(*one);
-    if (listening) listening->cancel();
+    for (const auto& one : running) abort(*one, "the connection is closed");
+    if (listening) listening->cancel("the connection is closed");
     if (changed) changed->set();
+    wire_->close();
   }
 
  private:
@@ -204,16 +214,15 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
     std::shared_ptr<CallObserver> observer;
     milliseconds timeout{0};
     SteadyTime hard, deadline;
-    int status = 0;
     std::atomic<bool> aborted{false};
     std::shared_ptr<Input> input;
-    std::shared_ptr<CancelSource> cancel;  ///< guarded by the upstream's mutex
+    std::shared_ptr<CallHandle> cancel;  ///< of the try that is under way; guarded by the upstream's mutex
   };
 
-  /// Statuses that any server may give whatever it speaks; 0: there was no answer.
+  /// Statuses that any server may give whatever it speaks.
   static bool says_nothing(int status) {
-    return status == 0 || (status >= 300 && status < 400) || status == 401 || status == 403 ||
-           status == 407 || status == 408 || status == 429 || status >= 500;
+    return (status >= 300 && status < 400) || status == 401 || status == 403 || status == 407 ||
+           status == 408 || status == 429 || status >= 500;
   }
 
   std::string next_id() { return std::to_string(next_id_.fetch_add(1, std::memory_order_relaxed)); }
@@ -241,14 +250,14 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
     facts_.instructions = raw::string_value(raw::find(result, "instructions")).value_or("");
   }
 
-  void abort(Running& running) {
+  void abort(Running& running, std::string reason) {
     running.aborted.store(true);
-    std::shared_ptr<CancelSource> cancel;
+    std::shared_ptr<CallHandle> cancel;
     {
       const std::lock_guard lock(mutex_);
       cancel = running.cancel;
     }
-    if (cancel) cancel->cancel();
+    if (cancel) cancel->cancel(std::move(reason));
     std::shared_ptr<AsyncEvent> waiting;
     {
       const std::lock_guard lock(running.input->mutex);
@@ -275,7 +284,7 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
       out.payload = R"({"code":-32601,"message":"The server has no subscriptions"})";
       return out;
     }
-    std::shared_ptr<CancelSource> listening;
+    std::shared_ptr<CallHandle> listening;
     std::shared_ptr<AsyncEvent> changed;
     {
       const std::lock_guard lock(mutex_);
@@ -286,11 +295,12 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
       }
     }
     if (changed) changed->set();
-    if (listening) listening->cancel();  // it is opened again with what is wanted now
+    if (listening) listening->cancel({});  // it is opened again with what is wanted now
     return out;
   }
 
-  Task<Result<UpstreamAnswer>> perform(UpstreamCall& call, Running& running) {
+  Task<Result<UpstreamAnswer>> perform(UpstreamCall& call, std::shared_ptr<Running> kept) {
+    Running& running = *kept;
     std::string responses, state;
     bool has_state = false, listed = false;
     for (int attempt = 0; attempt < kMaxTries; ++attempt) {
@@ -300,21 +310,21 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
       running.id = next_id();
       {
         const std::lock_guard lock(mutex_);
-        running.cancel = std::make_shared<CancelSource>();
+        running.cancel = std::make_shared<CallHandle>();
         params = modern_params(params, meta_);
       }
       if (running.aborted.load()) co_return cancelled_error();
       params = with_progress_token(params,
                                    call.wants_progress ? std::string_view(running.id) : std::string_view());
       running.deadline = std::min(running.hard, steady_clock::now() + running.timeout);
-      auto answer = co_await exchange(call, std::move(params), running);
+      auto answer = co_await exchange(call, std::move(params), kept);
       if (!answer) co_return answer;
       if (answer->is_error) {
         const auto code = raw::int_value(raw::find(answer->payload, "code")).value_or(0);
         if (code == rpc::kHeaderMismatch && call.method == "tools/call" && !listed) {
           // The tool's headers may be others by now: look once, and try again.
           listed = true;
-          if (co_await list_tools(running)) continue;
+          if (co_await list_tools(kept)) continue;
         }
         if (code == rpc::kUnsupportedVersion)
           lose(protocol_error("The server no longer speaks revision 2026-07-28"));
@@ -421,104 +431,60 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
     return out;
   }
 
-  ClientRequest post_request(const std::string& id, const std::string& method,
-                             const std::string& params) const {
-    ClientRequest out;
-    out.method = "POST";
-    out.url = options_.url;
-    out.headers = options_.headers;
-    out.headers.emplace_back("Content-Type", "application/json");
-    out.headers.emplace_back("Accept", "application/json, text/event-stream");
-    out.headers.emplace_back("MCP-Protocol-Version", std::string(kModernVersion));
-    for (auto& header : standard_headers(method, params)) out.headers.push_back(std::move(header));
-    out.body = make_request(id, method, params);
-    return out;
+  /// The trace that the request is part of, as this era writes it (MCP 2026-07-28, basic, "_meta"), whatever
+  /// carries the message. A client that speaks of another trace than the gateway takes part in keeps its own.
+  static std::string with_trace(std::string params, const HttpHeaders& headers) {
+    const std::string* parent = find_header(headers, "traceparent");
+    const auto given = raw::string_value(raw::find(raw::find(params, "_meta"), "traceparent"));
+    if (parent != nullptr && given && !trace_id_of(*given).empty() &&
+        trace_id_of(*given) != trace_id_of(*parent))
+      return params;
+    for (const char* name : {"traceparent", "tracestate", "baggage"}) {
+      const std::string_view about = raw::find(params, "_meta");
+      if (const std::string* value = find_header(headers, name))
+        params = raw::with_member(params, "_meta", raw::with_member(about, name, raw::quote(*value)));
+      else if (parent != nullptr && std::string_view(name) == "tracestate" && !raw::find(about, name).empty())
+        params = raw::with_member(params, "_meta", raw::without_member(about, name));
+    }
+    return params;
   }
 
   /// One request and its answer, with what precedes that.
-  Task<Result<UpstreamAnswer>> exchange(const UpstreamCall& call, std::string params, Running& running) {
-    ClientRequest message = post_request(running.id, call.method, params);
-    if (call.method == "tools/call")
-      for (auto& header : tool_headers_of(params)) message.headers.push_back(std::move(header));
-    for (const auto& header : call.headers)
-      if (find_header(message.headers, header.first) == nullptr) message.headers.push_back(header);
-    message.deadline = running.deadline;
-    std::string detail;
-    auto sent = co_await options_.client->send(std::move(message), running.cancel.get(), &detail);
-    if (!sent) {
-      if (!detail.empty()) log(LogLevel::warn, detail);
-      co_return sent.error();
+  Task<Result<UpstreamAnswer>> exchange(const UpstreamCall& call, std::string params,
+                                        std::shared_ptr<Running> running) {
+    WireRequest request;
+    request.id = running->id;
+    request.method = call.method;
+    if (call.method == "tools/call") request.headers = tool_headers_of(params);
+    for (const auto& header : call.headers) request.headers.push_back(header);
+    request.params = with_trace(std::move(params), call.headers);
+    request.deadline = running->deadline;
+    request.client = running->observer ? running->observer->client() : nullptr;
+    request.on_notification = [running, id = running->id](const Envelope& message) {
+      return preceding(*running, id, message);
+    };
+    {
+      const std::lock_guard lock(mutex_);
+      request.handle = running->cancel;
     }
-    std::unique_ptr<HttpExchange> exchange = std::move(*sent);
-    running.status = exchange->status;
-    if (exchange->status >= 300 && exchange->status < 400)
-      co_return Error(ErrorCode::unavailable, "upstream_redirect", "The server answered with a redirect");
-    if (exchange->status == 200 && is_media_type(exchange->headers, "text/event-stream"))
-      co_return co_await read_stream(running, std::move(exchange));
-    auto body = co_await exchange->read_all(options_.max_message);
-    if (!body) co_return body.error();
-    if (is_media_type(exchange->headers, "application/json") &&
-        raw::check(*body, kJsonDepth) == raw::Fault::none) {
-      if (auto answer = answer_of(*body, running.id); answer && (answer->is_error || exchange->status == 200))
-        co_return std::move(*answer);
-    }
-    if (exchange->status != 200) co_return http_status_error(exchange->status);
-    co_return protocol_error("The server's answer is no answer to the request");
+    co_return co_await wire_->exchange(std::move(request));
   }
 
-  /// nullopt for anything but the answer to `id`. An error may lack the id.
-  static std::optional<UpstreamAnswer> answer_of(std::string_view text, std::string_view id) {
-    auto read = read_envelope(trim(text));
-    const auto* message = std::get_if<Envelope>(&read);
-    if (message == nullptr || message->kind != Envelope::Kind::response) return std::nullopt;
-    if (message->id != id && !(message->id.empty() && !message->error.empty())) return std::nullopt;
-    UpstreamAnswer out;
-    out.is_error = !message->error.empty();
-    out.payload = out.is_error ? message->error : message->result;
-    return out;
-  }
-
-  Task<Result<UpstreamAnswer>> read_stream(Running& running, std::unique_ptr<HttpExchange> exchange) {
-    SseDecoder decoder(options_.max_message);
-    std::vector<SseDecoder::Event> events;
-    for (;;) {
-      auto piece = co_await exchange->read_some();
-      if (!piece) co_return piece.error();
-      if (piece->empty()) co_return closed_error("The server ended the answer early");
-      events.clear();
-      if (!decoder.feed(*piece, events))
-        co_return Error(ErrorCode::resource_exhausted, "response_too_large",
-                        "An event exceeds the size limit");
-      for (const SseDecoder::Event& event : events) {
-        if (event.data.empty() || event.event != "message") continue;
-        if (raw::check(event.data, kJsonDepth) != raw::Fault::none) {
-          log(LogLevel::warn, "an event that is not JSON was skipped");
-          continue;
-        }
-        if (auto answer = answer_of(event.data, running.id)) co_return std::move(*answer);
-        preceding(running, event.data, *exchange);
-      }
+  static std::optional<SteadyTime> preceding(Running& running, const std::string& id,
+                                             const Envelope& message) {
+    std::optional<SteadyTime> deadline;
+    if (message.method == "notifications/progress") {
+      if (raw::find(message.params, "progressToken") != id) return std::nullopt;
+      deadline = std::min(running.hard, steady_clock::now() + running.timeout);
+    } else if (message.method != "notifications/message") {
+      return std::nullopt;
     }
-  }
-
-  void preceding(Running& running, const std::string& data, HttpExchange& exchange) {
-    auto read = read_envelope(data);
-    auto* message = std::get_if<Envelope>(&read);
-    if (message == nullptr || message->kind != Envelope::Kind::notification) {
-      log(LogLevel::warn, "an event that is no notification was skipped");
-      return;
-    }
-    if (message->method == "notifications/progress") {
-      if (raw::find(message->params, "progressToken") != running.id) return;
-      exchange.set_deadline(std::min(running.hard, steady_clock::now() + running.timeout));
-    } else if (message->method != "notifications/message") {
-      return;
-    }
-    if (!running.observer) return;
+    if (!running.observer) return deadline;
     ServerMessage out;
-    out.method = std::move(message->method);
-    out.params = message->params;
+    out.method = message.method;
+    out.params = message.params;
     running.observer->on_server_message(std::move(out));
+    return deadline;
   }
 
   // --- headers of tools --------------------------------------------------------------------------
@@ -557,7 +523,7 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
     result = without_invalid_tools(result);
   }
 
-  Task<bool> list_tools(Running& running) {
+  Task<bool> list_tools(std::shared_ptr<Running> running) {
     std::string cursor;
     std::set<std::string> seen;
     for (int page = 0; page < 100; ++page) {
@@ -565,12 +531,13 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
       call.method = "tools/list";
       if (page > 0) call.params = R"({"cursor":)" + raw::quote(cursor) + "}";
       std::string params;
-      running.id = next_id();
+      running->id = next_id();
       {
         const std::lock_guard lock(mutex_);
-        running.cancel = std::make_shared<CancelSource>();
+        running->cancel = std::make_shared<CallHandle>();
         params = modern_params(call.params, meta_);
       }
+      if (running->aborted.load()) co_return false;
       auto answer = co_await exchange(call, std::move(params), running);
       if (!answer || answer->is_error) co_return false;
       learn_tools(call.params, answer->payload);
@@ -607,13 +574,13 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
     milliseconds backoff = kFirstBackoff;
     while (self->alive()) {
       auto changed = std::make_shared<AsyncEvent>();
-      auto cancel = std::make_shared<CancelSource>();
+      auto handle = std::make_shared<CallHandle>();
       std::string params;
       {
         const std::lock_guard lock(self->mutex_);
         params = self->filter_locked();
         if (!params.empty()) params = modern_params(params, self->meta_);
-        self->listening_ = cancel;
+        self->listening_ = handle;
         self->changed_ = changed;
       }
       if (!self->alive()) co_return;
@@ -621,9 +588,9 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
         (void)co_await changed->wait(steady_clock::now() + std::chrono::hours(1));
         continue;
       }
-      const bool heard = co_await self->listen_once(params, *cancel);
+      const bool heard = co_await self->listen_once(params, handle);
       if (!self->alive()) co_return;
-      if (cancel->cancelled()) {
+      if (handle->cancelled()) {
         backoff = kFirstBackoff;
         continue;
       }
@@ -633,34 +600,25 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
   }
 
   /// Until the stream ends. Whether it was one.
-  Task<bool> listen_once(std::string params, CancelSource& cancel) {
-    const std::string id = next_id();
-    ClientRequest message = post_request(id, "subscriptions/listen", params);
-    auto sent = co_await options_.client->send(std::move(message), &cancel);
-    if (!sent || (*sent)->status != 200 || !is_media_type((*sent)->headers, "text/event-stream"))
-      co_return false;
-    SseDecoder decoder(options_.max_message);
-    std::vector<SseDecoder::Event> events;
-    bool heard = false;
-    for (;;) {
-      auto piece = co_await (*sent)->read_some();
-      if (!piece || piece->empty()) co_return heard;
-      events.clear();
-      if (!decoder.feed(*piece, events)) co_return heard;
-      for (const SseDecoder::Event& event : events) {
-        if (event.data.empty() || raw::check(event.data, kJsonDepth) != raw::Fault::none) continue;
-        if (answer_of(event.data, id)) co_return heard;
-        auto read = read_envelope(event.data);
-        auto* notification = std::get_if<Envelope>(&read);
-        if (notification == nullptr || notification->kind != Envelope::Kind::notification) continue;
-        heard = true;
-        if (notification->method == "notifications/subscriptions/acknowledged") continue;
+  Task<bool> listen_once(std::string params, std::shared_ptr<CallHandle> handle) {
+    const auto heard = std::make_shared<std::atomic<bool>>(false);
+    WireRequest request;
+    request.id = next_id();
+    request.method = "subscriptions/listen";
+    request.params = std::move(params);
+    request.handle = std::move(handle);
+    request.on_notification = [heard, events = events_](const Envelope& message) {
+      heard->store(true);
+      if (message.method != "notifications/subscriptions/acknowledged" && events.on_message) {
         ServerMessage out;
-        out.method = notification->method;
-        out.params = legacy_params(notification->params);
-        if (events_.on_message) events_.on_message(std::move(out));
+        out.method = message.method;
+        out.params = legacy_params(message.params);
+        events.on_message(std::move(out));
       }
-    }
+      return std::optional<SteadyTime>();
+    };
+    (void)co_await wire_->exchange(std::move(request));
+    co_return heard->load();
   }
 
   void lose(const Error& error) {
@@ -675,19 +633,19 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
 
   // Set once, before the connection is shared.
   Loop& home_;
-  const HttpUpstreamOptions options_;
   const ClientFacts client_;
   const UpstreamEvents events_;
+  std::shared_ptr<ModernWire> wire_;
   ServerFacts facts_;
 
   std::atomic<bool> closed_{false};
-  std::atomic<std::int64_t> next_id_{1};
+  std::atomic<std::int64_t> next_id_{2};
   std::atomic<std::int64_t> number_{1};
 
   std::mutex mutex_;  // guards what follows
   ModernMeta meta_;
   std::map<std::int64_t, std::shared_ptr<Running>> running_;
-  std::shared_ptr<CancelSource> listening_;
+  std::shared_ptr<CallHandle> listening_;
   std::shared_ptr<AsyncEvent> changed_;  ///< set when what is listened to has changed
   std::set<std::string> uris_;
   std::map<std::string, std::vector<ToolHeader>> tools_;
@@ -698,9 +656,30 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
 Task<Result<std::shared_ptr<Upstream>>> open_modern_upstream(Loop& home, HttpUpstreamOptions options,
                                                              ClientFacts client, UpstreamEvents events,
                                                              SteadyTime deadline, EraFinding& finding) {
-  auto upstream =
-      std::make_shared<ModernUpstream>(home, std::move(options), std::move(client), std::move(events));
-  auto status = co_await upstream->discover(std::min(deadline, steady_clock::now() + kProbeTimeout), finding);
+  auto upstream = std::make_shared<ModernUpstream>(home, std::move(client), std::move(events));
+  upstream->use_http(std::move(options));
+  auto status =
+      co_await upstream->discover("1", std::min(deadline, steady_clock::now() + kEraPatience), finding);
+  if (!status) {
+    upstream->close();
+    co_return status.error();
+  }
+  co_return std::static_pointer_cast<Upstream>(upstream);
+}
+
+Task<Result<std::shared_ptr<Upstream>>> open_modern_channel_upstream(
+    Loop& home, std::shared_ptr<MessageChannel> channel, ClientFacts client, UpstreamEvents events,
+    SteadyTime deadline, EraFinding& finding) {
+  // Nobody has it yet who could lose it.
+  const auto opened = std::make_shared<std::atomic<bool>>(false);
+  events.on_lost = [opened, tell = std::move(events.on_lost)](Error error) {
+    if (opened->load() && tell) tell(std::move(error));
+  };
+  auto upstream = std::make_shared<ModernUpstream>(home, std::move(client), std::move(events));
+  upstream->use_channel(std::move(channel));
+  auto status = co_await upstream->discover(std::string(kProbeId), deadline, finding);
+  opened->store(true);
+  if (status && !upstream->alive()) status = closed_error("The server has gone");
   if (!status) {
     upstream->close();
     co_return status.error();

@@ -63,6 +63,34 @@ std::string cancelled_params(std::string_view request_id, std::string_view reaso
   return out;
 }
 
+std::optional<UpstreamAnswer> answer_to(std::string_view text, std::string_view id) {
+  auto read = read_envelope(trim(text));
+  const auto* message = std::get_if<Envelope>(&read);
+  if (message == nullptr || message->kind != Envelope::Kind::response) return std::nullopt;
+  if (message->id != id && !(message->id.empty() && !message->error.empty())) return std::nullopt;
+  UpstreamAnswer out;
+  out.is_error = !message->error.empty();
+  out.payload = out.is_error ? message->error : message->result;
+  return out;
+}
+
+std::optional<std::int64_t> dropped_answer_id(std::string_view head, std::string_view tail) {
+  const auto number_after = [](std::string_view text) -> std::optional<std::int64_t> {
+    return raw::int_value(text.substr(0, text.find_first_not_of("0123456789")));
+  };
+  constexpr std::string_view kFirst = R"({"jsonrpc":"2.0","id":)", kLast = R"("id":)";
+  if (head.starts_with(kFirst))
+    if (const auto number = number_after(head.substr(kFirst.size()))) return number;
+  const auto at = tail.rfind(kLast);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view rest = tail.substr(at + kLast.size());
+  const auto close = rest.find_first_not_of("0123456789");
+  if (close == std::string_view::npos ||
+      rest.substr(close).find_first_not_of("} \r") != std::string_view::npos)
+    return std::nullopt;
+  return number_after(rest);
+}
+
 Error protocol_error(std::string message) {
   return {ErrorCode::invalid_argument, "upstream_protocol_error", std::move(message)};
 }

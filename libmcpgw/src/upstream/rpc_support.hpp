@@ -2,6 +2,8 @@
 // the answer to `initialize`.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -21,6 +23,13 @@ Result<ServerFacts> read_initialize_result(const UpstreamAnswer& answer);
 
 /// `params` of notifications/cancelled.
 std::string cancelled_params(std::string_view request_id, std::string_view reason);
+
+/// The answer to request `id` (raw JSON) that `text` is; nullopt for anything else. An error may lack the id.
+std::optional<UpstreamAnswer> answer_to(std::string_view text, std::string_view id);
+
+/// Whose answer was too large to be read, by its first and last bytes: the id stands at one of its ends, in
+/// the two orders that servers write. nullopt when it cannot be told.
+std::optional<std::int64_t> dropped_answer_id(std::string_view head, std::string_view tail);
 
 Error protocol_error(std::string message);
 Error closed_error(std::string message);

@@ -1,0 +1,100 @@
+// Servers that are processes of the gateway's own (docs/credentials.md, "Isolation"): what they are started
+// with, and which era they turn out to be of.
+#include <algorithm>
+#include <cstdlib>
+
+#include "gateway/connection_pool.hpp"
+#include "upstream/modern_upstream.hpp"
+
+extern char** environ;
+
+namespace mcpgw::detail {
+namespace {
+
+std::vector<std::string> process_environment(const GatewayCore& core, const Binding& binding) {
+  std::map<std::string, std::string> env;
+  const auto inherit = [&](const std::string& name) {
+    if (const char* value = std::getenv(name.c_str())) env[name] = value;
+  };
+  for (const char* name : {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER"}) inherit(name);
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    if (text.starts_with("LC_")) inherit(std::string(text.substr(0, text.find('='))));
+  }
+  for (const std::string& name : core.options.stdio.inherit_env) inherit(name);
+  for (const auto& [key, value] : binding.env) env[key] = value;
+  if (!binding.credential.empty()) env["AUTH_TOKEN"] = binding.credential;
+  std::vector<std::string> out;
+  out.reserve(env.size());
+  for (const auto& [key, value] : env) out.push_back(key + "=" + value);
+  return out;
+}
+
+Error disabled(std::string message) {
+  return {ErrorCode::unsupported, "transport_disabled", std::move(message)};
+}
+
+}  // namespace
+
+/// What a process speaks is found out by asking it, and remembered until the target changes or fails.
+Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_process(
+    std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding, UpstreamEvents events,
+    SteadyTime deadline) {
+  const Target& target = *binding->target;
+  const StdioOptions& stdio = core->options.stdio;
+  if (!stdio.enabled) co_return disabled("Targets that run a process are switched off");
+  if (!stdio.allowed_commands.empty() &&
+      std::find(stdio.allowed_commands.begin(), stdio.allowed_commands.end(), target.command) ==
+          stdio.allowed_commands.end())
+    co_return disabled("The command is not among the permitted ones");
+  if (auto room = reserve_process(*core, *binding); !room) co_return room.error();
+  Loop& home = *Loop::current();
+  StdioChannelOptions options;
+  options.command = target.command;
+  options.args = target.args;
+  options.env = process_environment(*core, *binding);
+  options.working_dir = stdio.working_dir;
+  options.max_message = core->options.limits.upstream_bytes;
+  options.on_log = events.on_log;
+  options.farewells = core->farewells;
+  const auto start = [&home, options] { return open_stdio_channel(home, options); };
+  const auto place = std::make_pair(target.version, std::string());
+  bool ask = target.protocol_era == EraSetting::automatic;
+  if (ask) {
+    const std::lock_guard lock(mutex_);
+    const auto known = legacy_.find(target.id);
+    ask = known == legacy_.end() || known->second != place;
+  }
+  for (;;) {
+    auto channel = co_await run_blocking(core->runtime->impl().workers(), start);
+    if (!channel)
+      co_return Error(ErrorCode::unavailable, "overloaded", "Too many processes are being started");
+    if (!*channel) co_return channel->error();
+    EraFinding finding;
+    if (target.protocol_era == EraSetting::modern)
+      co_return co_await open_modern_channel_upstream(home, **channel, binding->client, events, deadline,
+                                                      finding);
+    if (ask) {
+      auto upstream =
+          co_await open_any_channel_upstream(home, **channel, binding->client, events, deadline, finding);
+      if (finding.ended) {  // maybe of the question: it is not asked again
+        ask = false;
+        continue;
+      }
+      if (upstream && finding.verdict == EraFinding::Verdict::legacy) {
+        const std::lock_guard lock(mutex_);
+        legacy_[target.id] = place;
+      }
+      co_return upstream;
+    }
+    auto upstream = co_await open_channel_upstream(**channel, binding->client, events, deadline);
+    const std::lock_guard lock(mutex_);
+    if (upstream)
+      legacy_[target.id] = place;
+    else
+      legacy_.erase(target.id);  // it may have become another kind of server: next time it is asked again
+    co_return upstream;
+  }
+}
+
+}  // namespace mcpgw::detail
