@@ -2,6 +2,7 @@
 // 2026-07-28 that are told so in a result and come back with the answer.
 #include <atomic>
 
+#include "../support/scripted_mcp.hpp"
 #include "modern_support.hpp"
 
 using namespace mcpgw;
@@ -345,4 +346,178 @@ TEST_CASE("a server asks a bounded number of things at once") {
     answers += (answers.empty() ? "{" : ",") + quote(key) + R"(:{"action":"decline"})";
   const std::string told = again(world.alice(), "ask", state_of(asked), answers + "}").text();
   CHECK(told.find("Not available now") != std::string::npos);
+}
+
+TEST_CASE("the time limit of a call stands still while its client is asked, and goes on then") {
+  InProcessGateway gw(options());
+  auto git = std::make_shared<FakeUpstream>();
+  std::atomic<bool> release{false};
+  add_asking_tool(*git, "ask", {{"elicitation/create", kForm}});
+  git->add_tool("slow", [&, server = git.get()](const FakeUpstream::Call&) {
+    server->ask("before", "elicitation/create", kForm);
+    (void)eventually([&] { return release.load(); });
+    return FakeUpstream::text("late");
+  });
+  Target target = http_target("git");
+  target.timeout_ms = 1000;
+  gw.add_upstream(std::move(target), git);
+  gw.allow("alice", "git");
+  McpClient& alice = gw.as("alice");
+
+  const McpReply asked = first(alice, "ask");
+  REQUIRE(asks(asked));
+  std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+  CHECK(git->received("notifications/cancelled").empty());
+  const std::string decline = "{" + quote(keys_of(asked)[0]) + R"(:{"action":"decline"}})";
+  CHECK(again(alice, "ask", state_of(asked), decline).text() == R"({"action":"decline"})");
+
+  const McpReply second = first(alice, "slow");
+  REQUIRE(asks(second));
+  const McpReply late =
+      again(alice, "slow", state_of(second), "{" + quote(keys_of(second)[0]) + R"(:{"action":"decline"}})");
+  CHECK(late.error_code() == -32603);
+  CHECK(find(find(find(late.body, "error"), "data"), "code") == "\"upstream_timeout\"");
+  CHECK(eventually([&] { return git->received("notifications/cancelled").size() == 1; }));
+  const auto rows = gw.audit_rows();
+  CHECK(std::count_if(rows.begin(), rows.end(), [](const AuditRecord& r) {
+          return r.error_code == "upstream_timeout" && r.response_status == 504;
+        }) == 1);
+  release = true;
+}
+
+TEST_CASE("a call that nobody asks about still has its time limit") {
+  InProcessGateway gw(options());
+  auto git = std::make_shared<FakeUpstream>();
+  git->hang("tools/call");
+  git->add_tool("never", [](const FakeUpstream::Call&) { return FakeUpstream::text("x"); });
+  Target target = http_target("git");
+  target.timeout_ms = 1000;
+  gw.add_upstream(std::move(target), git);
+  gw.allow("alice", "git");
+  const McpReply late = modern_call(gw.as("alice"), "never");
+  CHECK(late.http_status == 200);
+  CHECK(find(find(find(late.body, "error"), "data"), "code") == "\"upstream_timeout\"");
+  CHECK(eventually([&] { return git->received("notifications/cancelled").size() == 1; }));
+  git->heal();
+}
+
+TEST_CASE("the newest progress that came while the client was asked is told with its next request") {
+  World world;
+  std::atomic<bool> parked{false}, told{false};
+  world.git->add_tool("ask", [&, git = world.git.get()](const FakeUpstream::Call& call) {
+    git->ask("question", "elicitation/create", kForm);
+    (void)eventually([&] { return parked.load(); });
+    call.progress(1, 9);
+    call.progress(2, 9);
+    told = true;
+    (void)eventually([&] {
+      for (const std::string& message : git->received())
+        if (find(message, "id") == "\"question\"" && find(message, "method").empty()) return true;
+      return false;
+    });
+    return FakeUpstream::text("done");
+  });
+  const McpReply asked = modern_call(world.alice(), "ask", "{}",
+                                     {.capabilities = kAll, .more_meta = R"(,"progressToken":"one")"});
+  REQUIRE(asks(asked));
+  parked = true;
+  REQUIRE(eventually([&] { return told.load(); }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // on its way to the gateway
+  const McpReply done = modern_call(
+      world.alice(), "ask", "{}", {.capabilities = kAll, .more_meta = R"(,"progressToken":"two")", .id = "2"},
+      with(state_of(asked), "{" + quote(keys_of(asked)[0]) + R"(:{"action":"decline"}})"));
+  CHECK(done.text() == "done");
+  REQUIRE_FALSE(done.notifications.empty());
+  for (const std::string& one : done.notifications)
+    CHECK(find(find(one, "params"), "progressToken") == "\"two\"");
+  CHECK(find(find(done.notifications.back(), "params"), "progress").starts_with("2"));
+}
+
+namespace {
+
+/// A server of 2025-11-25 that wants its client to visit a page before it works.
+struct Visited {
+  std::atomic<int> calls{0};
+  std::atomic<int> wants{1};  // refusals
+  ScriptedMcp server;
+  Visited()
+      : server([this](McpExchange& e) {
+          if (e.method != "tools/call") return false;
+          if (calls++ >= wants) return false;
+          e.status(
+              200,
+              R"({"jsonrpc":"2.0","id":)" + e.id +
+                  R"(,"error":{"code":-32042,"message":"visit","data":{"elicitations":[{"mode":"url",)"
+                  R"("elicitationId":"e-1","url":"https://example.com/go","message":"Sign in","x":1.0}]}}})");
+          return true;
+        }) {}
+};
+
+constexpr const char* kVisits = R"({"elicitation":{"url":{}}})";
+
+}  // namespace
+
+TEST_CASE("a page that a server of before wants visited is asked for in a result, and the call made again") {
+  InProcessOptions near = options();
+  near.gateway.upstream.allow_private = true;
+  Visited visited;
+  InProcessGateway gw(std::move(near));
+  Target target;
+  target.name = "old";
+  target.transport_type = TransportType::streamable_http;
+  target.url = visited.server.url();
+  REQUIRE(gw.gateway().repository()->create_target(std::move(target)));
+  gw.allow("alice", "old");
+  McpClient& alice = gw.as("alice");
+
+  const McpReply asked = first(alice, "echo", kVisits);
+  REQUIRE(asks(asked));
+  REQUIRE(keys_of(asked) == Strings{"visit_1"});
+  const std::string request(find(find(asked.result(), "inputRequests"), "visit_1"));
+  CHECK(find(request, "method") == "\"elicitation/create\"");
+  CHECK(find(request, "params") ==
+        R"({"mode":"url","url":"https://example.com/go","message":"Sign in","x":1.0})");
+  CHECK(visited.calls == 1);
+
+  // Another request, another user's hand, a malformed answer.
+  CHECK(modern_call(alice, "echo", R"({"other":1})", {.capabilities = kVisits}, with(state_of(asked)))
+            .error_code() == -32602);
+  gw.allow("bob", "old");
+  CHECK(again(gw.as("bob"), "echo", state_of(asked), "{}", kVisits).error_code() == -32602);
+  CHECK(again(alice, "echo", state_of(asked), R"({"visit_1":{"action":"maybe"}})", kVisits).error_code() ==
+        -32602);
+  CHECK(visited.calls == 1);
+
+  // Who does not go there has a tool that failed.
+  const McpReply refused =
+      again(alice, "echo", state_of(asked), R"({"visit_1":{"action":"decline"}})", kVisits);
+  CHECK(refused.http_status == 200);
+  CHECK(find(refused.result(), "isError") == "true");
+  CHECK(visited.calls == 1);
+
+  const McpReply done = again(alice, "echo", state_of(asked), R"({"visit_1":{"action":"accept"}})", kVisits);
+  CHECK(done.ok());
+  CHECK_FALSE(asks(done));
+  CHECK(visited.calls == 2);
+
+  // Not there yet: it is asked again, with another state.
+  visited.calls = 0;
+  visited.wants = 2;
+  const McpReply once = first(alice, "echo", kVisits);
+  const McpReply twice = again(alice, "echo", state_of(once), R"({"visit_1":{"action":"accept"}})", kVisits);
+  REQUIRE(asks(twice));
+  CHECK(state_of(twice) != state_of(once));
+  CHECK(again(alice, "echo", state_of(twice), R"({"visit_1":{"action":"accept"}})", kVisits).ok());
+
+  // A client that cannot is told what it lacks; one with a session gets the server's own error.
+  visited.calls = 0;
+  const McpReply lacking = first(alice, "echo", R"({"elicitation":{}})");
+  CHECK(lacking.http_status == 400);
+  CHECK(lacking.error_code() == -32021);
+  CHECK(find(find(find(lacking.body, "error"), "data"), "requiredCapabilities") ==
+        R"({"elicitation":{"url":{}}})");
+  visited.calls = 0;
+  const McpReply older = alice.call_tool("echo");
+  CHECK(older.error_code() == -32042);
+  CHECK(older.body.find("e-1") != std::string::npos);
 }

@@ -45,6 +45,13 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
 
   /// Sends the answer. The first one counts.
   void answer(const std::string& text);
+  /// How long the server has, where the call does not see to that itself. Before a try upstream begins.
+  virtual std::chrono::milliseconds begin_limit(std::chrono::milliseconds timeout,
+                                                std::chrono::milliseconds /*in_all*/) {
+    return timeout;
+  }
+  /// The try has ended: whether that was for want of time.
+  virtual bool end_limit() { return false; }
   /// Ends the work and answers the client at once, wherever the call waits. From any thread.
   void give_up(std::string reason);
   /// The answer to a call that the gateway ends of its own accord.

@@ -475,10 +475,13 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     request.timeout = (*connection)->binding().timeout;
     request.max_timeout = std::max(request.timeout, core_->options.upstream.max_timeout);
     if (call->method == "tasks/result") request.timeout = request.max_timeout;  // it waits for the task's end
+    request.timeout = call->begin_limit(request.timeout, request.max_timeout);
     request.observer = call;
     request.handle = call->handle;
     auto answer = co_await (*connection)->request(std::move(request), call->session.get());
     record.answered(answer && !answer->is_error);
+    if (call->end_limit() && !answer)
+      answer = Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not answer in time");
     if (!answer) {
       if (answer.error().reason == "session_lost" && !sent_again && !call->handle->cancelled()) {
         sent_again = true;

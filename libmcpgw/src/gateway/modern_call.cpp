@@ -117,12 +117,13 @@ ModernCall::ModernCall(std::shared_ptr<GatewayCore> c, std::shared_ptr<Session> 
   params = upstream_params_;
 }
 
-void ModernCall::begin(std::shared_ptr<ModernRound> round) {
+void ModernCall::begin(std::shared_ptr<ModernRound> round, std::int64_t number) {
   progress_token = round->progress_token;  // whether progress is asked for upstream
   audit = round->row;
   base_ = round->row;
   const std::lock_guard lock(mutex_);
   capabilities_ = round->capabilities;
+  number_ = number;
   round_ = std::move(round);
 }
 
@@ -146,7 +147,7 @@ ModernOutcome ModernCall::translated(const std::string& message) const {
     out.payload = relayed ? std::string(error)
                           : modern_error(error, unknown && uri ? std::string_view(*uri) : std::string_view());
   }
-  if (handle->cancelled()) {
+  if (handle->cancelled() && out.error_code != "upstream_timeout") {
     out.status = 499;
     out.error_code = "cancelled";
   }
@@ -163,6 +164,8 @@ void ModernCall::describe(AuditRecord& row) const {
 
 void ModernCall::complete(const std::string& message) {
   ModernOutcome outcome = translated(message);
+  if (outcome.is_error && !handle->cancelled())
+    if (auto question = ask_to_visit(raw::find(message, "error"))) outcome = std::move(*question);
   std::shared_ptr<ModernRound> round;
   std::vector<Push> unanswered;
   {
@@ -195,6 +198,7 @@ std::optional<ModernOutcome> ModernCall::resume(const std::shared_ptr<ModernRoun
   std::vector<Answer> answers;
   std::optional<ModernOutcome> now;
   std::shared_ptr<UpstreamConnection> from;
+  std::string progress;
   {
     const std::lock_guard lock(mutex_);
     if (number != number_ || round_ || handle->cancelled())
@@ -223,8 +227,13 @@ std::optional<ModernOutcome> ModernCall::resume(const std::shared_ptr<ModernRoun
     } else {
       round_ = round;
       expires_ = 0;
+      release_limit_locked();
     }
+    if (!round->progress_token.empty()) progress.swap(late_progress_);
   }
+  if (!progress.empty())
+    round->reply->emit(make_notification(
+        "notifications/progress", raw::with_member(progress, "progressToken", round->progress_token)));
   for (Answer& answer : answers)
     answer.push.from->upstream().respond(answer.push.upstream_id, "result", std::move(answer.payload));
   if (now && !from) core->modern->unpark(*this);
@@ -235,11 +244,7 @@ std::optional<ModernOutcome> ModernCall::resume(const std::shared_ptr<ModernRoun
 ModernOutcome ModernCall::ask_locked() {
   ++number_;
   expires_ = core->modern->states().now() + kWait.count();
-  RequestState state;
-  state.user_id = principal.user_id;
-  state.target_id = pushes_.front().from->target().id;
-  state.method = method;
-  state.digest = request_digest(method, upstream_params_);
+  RequestState state = state_of(pushes_.front().from->target().id);
   state.parked = parked_id_;
   state.replica = core->modern->replica();
   state.round = number_;
@@ -247,6 +252,92 @@ ModernOutcome ModernCall::ask_locked() {
   std::vector<InputRequest> requests;
   for (const Push& push : pushes_) requests.push_back(push.request);
   return {false, input_required(requests, core->modern->states().seal(state), gateway_info()), 200, {}};
+}
+
+RequestState ModernCall::state_of(std::string target_id) const {
+  RequestState out;
+  out.user_id = principal.user_id;
+  out.target_id = std::move(target_id);
+  out.method = method;
+  out.digest = request_digest(method, upstream_params_);
+  return out;
+}
+
+std::optional<ModernOutcome> ModernCall::ask_to_visit(std::string_view error) const {
+  const auto visits = url_elicitations(error);
+  if (!visits || !may_ask_ || !connection) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  if (number_ >= kMaxRounds) return std::nullopt;
+  const InputRequest& first = visits->front();
+  if (!declares(capabilities_, first.method, first.params))
+    return ModernOutcome{true,
+                         error_object(rpc::kMissingCapability, "The client lacks a capability that the server needs",
+                                      R"({"code":"missing_capability","requiredCapabilities":)" +
+                                          required_capabilities(first.method, first.params) + "}"),
+                         400, "missing_capability"};
+  // Nothing waits: the server has ended the call, and wants it again.
+  RequestState state = state_of(connection->target().id);
+  state.round = number_ + 1;
+  state.expires = core->modern->states().now() + kWait.count();
+  return ModernOutcome{false, input_required(*visits, core->modern->states().seal(state), gateway_info()), 200,
+                       {}};
+}
+
+// --- the time limit ----------------------------------------------------------------------------------
+
+std::chrono::milliseconds ModernCall::begin_limit(std::chrono::milliseconds timeout,
+                                                  std::chrono::milliseconds in_all) {
+  std::int64_t watched;
+  {
+    const std::lock_guard lock(mutex_);
+    limit_ = Limit();
+    watched = limit_.watched = ++tries_;
+    limit_.timeout = timeout;
+    limit_.at = std::chrono::steady_clock::now() + timeout;
+  }
+  watch_limit(watched);
+  return in_all;
+}
+
+bool ModernCall::end_limit() {
+  if (const auto timer = std::exchange(limit_timer_, nullptr)) timer->cancel();
+  const std::lock_guard lock(mutex_);
+  limit_.watched = 0;
+  return limit_.reached;
+}
+
+void ModernCall::hold_limit_locked() {
+  if (std::exchange(limit_.held, true)) return;
+  limit_.left = std::max(limit_.at - std::chrono::steady_clock::now(), SteadyTime::duration::zero());
+}
+
+void ModernCall::release_limit_locked() {
+  if (!std::exchange(limit_.held, false) || limit_.watched == 0) return;
+  limit_.at = std::chrono::steady_clock::now() + limit_.left;
+  home_.post([weak = weak_from_this(), watched = limit_.watched] {
+    if (const auto alive = weak.lock()) std::static_pointer_cast<ModernCall>(alive)->watch_limit(watched);
+  });
+}
+
+void ModernCall::watch_limit(std::int64_t watched) {
+  auto timer = std::make_shared<SteadyTimer>(home_.io());
+  {
+    const std::lock_guard lock(mutex_);
+    if (limit_.watched != watched || limit_.held || limit_.reached) return;
+    if (std::chrono::steady_clock::now() < limit_.at) {
+      timer->expires_at(limit_.at);
+    } else {
+      limit_.reached = true;
+      timer = nullptr;
+    }
+  }
+  if (limit_timer_) limit_timer_->cancel();
+  limit_timer_ = timer;
+  if (!timer) return handle->cancel("the time limit was reached");
+  timer->async_wait([weak = weak_from_this(), timer, watched](const boost::system::error_code& failed) {
+    const auto alive = weak.lock();
+    if (!failed && alive) std::static_pointer_cast<ModernCall>(alive)->watch_limit(watched);
+  });
 }
 
 void ModernCall::park() {
@@ -267,6 +358,7 @@ void ModernCall::park() {
     } else {
       from = pushes_.front().from;
       outcome = ask_locked();
+      hold_limit_locked();
       round = std::move(round_);
       round_ = nullptr;
     }
@@ -349,6 +441,11 @@ void ModernCall::on_server_message(ServerMessage message) {
     {
       const std::lock_guard lock(mutex_);
       round = round_;
+      if (progress && limit_.watched != 0) {
+        limit_.left = limit_.timeout;
+        limit_.at = std::chrono::steady_clock::now() + limit_.timeout;
+      }
+      if (progress && !round) late_progress_ = message.params;
     }
     if (!round) return;
     if (progress) {

@@ -86,8 +86,8 @@ class ModernCall final : public ClientCall {
   ModernCall(std::shared_ptr<GatewayCore> c, std::shared_ptr<Session> s, Principal p, std::string method_name,
              std::string upstream_params, bool may_ask, Deliver deliver);
 
-  /// The first round. Before it runs.
-  void begin(std::shared_ptr<ModernRound> round);
+  /// The first round. Before it runs. `number` is that of the last one when the call begins anew.
+  void begin(std::shared_ptr<ModernRound> round, std::int64_t number = 0);
   /// dispatch() has ended with this message: whoever waits is answered, else it is kept for the next round.
   void complete(const std::string& message);
   /// A further round. Answers it at once when there is something to say, else when the server has.
@@ -109,6 +109,10 @@ class ModernCall final : public ClientCall {
   std::optional<Principal> waiting() const;
   const std::string& parked_id() const noexcept { return parked_id_; }
   void on_server_message(ServerMessage message) override;
+  /// The time limit is kept here: it stands still while the client is asked.
+  std::chrono::milliseconds begin_limit(std::chrono::milliseconds timeout,
+                                        std::chrono::milliseconds in_all) override;
+  bool end_limit() override;
   /// A server's request that can only be this call's doing.
   void push(ServerMessage message, const std::shared_ptr<UpstreamConnection>& from);
 
@@ -132,13 +136,23 @@ class ModernCall final : public ClientCall {
   /// What the call's audit row says of the item, for the row of a round. On the call's loop.
   void describe(AuditRecord& row) const;
   void refuse(const Push& push, const char* why) const;
+  /// The outcome when a server wants its client to visit URLs first and have the call begin anew then: that
+  /// question, or what the client lacks for it.
+  std::optional<ModernOutcome> ask_to_visit(std::string_view error) const;
+  RequestState state_of(std::string target_id) const;
+  /// The limit stands still, or goes on.
+  void hold_limit_locked();
+  void release_limit_locked();
+  /// Wakes up when the limit is reached. On the call's loop.
+  void watch_limit(std::int64_t watched);
 
   Loop& home_;
   const std::string upstream_params_;
   const bool may_ask_;
   const Deliver deliver_;
   const std::string parked_id_;
-  AuditRecord base_;  // set before it runs
+  AuditRecord base_;                          // set before it runs
+  std::shared_ptr<SteadyTimer> limit_timer_;  // of the call's loop
 
   mutable std::mutex mutex_;  // guards what follows
   std::shared_ptr<ModernRound> round_;
@@ -152,6 +166,16 @@ class ModernCall final : public ClientCall {
   std::int64_t number_ = 0;
   std::int64_t next_key_ = 1;
   std::int64_t expires_ = 0;
+  std::string late_progress_;  ///< params of the newest progress that came while nobody waited
+  struct Limit {
+    std::int64_t watched = 0;  ///< the try upstream it is of; 0: none runs
+    std::chrono::milliseconds timeout{0};
+    SteadyTime at{};
+    SteadyTime::duration left{};  ///< while it stands still
+    bool held = false;
+    bool reached = false;
+  } limit_;
+  std::int64_t tries_ = 0;
 };
 
 }  // namespace mcpgw::detail

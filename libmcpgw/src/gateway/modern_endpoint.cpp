@@ -10,6 +10,9 @@ namespace {
 
 using std::chrono::steady_clock;
 
+/// One text for everything that is wrong with a request state: whoever tries learns nothing.
+constexpr std::string_view kInvalidState = "The request state is not valid for this request";
+
 bool is_list(std::string_view method) {
   return method == "tools/list" || method == "prompts/list" || method == "resources/list" ||
          method == "resources/templates/list";
@@ -119,9 +122,9 @@ ModernEndpoint::Call ModernEndpoint::make_call(const Round& round, std::shared_p
   return call;
 }
 
-Task<void> ModernEndpoint::run(Call call, Round round) {
+Task<void> ModernEndpoint::run(Call call, Round round, std::int64_t number) {
   call->started = round->started;
-  call->begin(round);
+  call->begin(round, number);
   if (!core_->modern->begin(call)) {
     finish(round,
            refusal(rpc::kInternalError, "Too many requests are running", R"({"code":"rate_limited"})",
@@ -196,13 +199,20 @@ Task<std::optional<ModernOutcome>> ModernEndpoint::examine(Call call, const Mode
 }
 
 Task<void> ModernEndpoint::item(Round round, HttpHeaders headers, std::string params) {
+  std::int64_t number = 0;
   if (const std::string_view state = raw::find(params, "requestState"); !state.empty()) {
     auto sealed = raw::string_value(state);
     if (!sealed) {
       finish(round, invalid_params("params.requestState must be a string"), nullptr);
       co_return;
     }
-    co_return co_await resume(round, std::move(params), std::move(*sealed));
+    const auto known = core_->modern->states().open(*sealed);
+    if (!known || !known->parked.empty()) co_return co_await resume(round, std::move(params), known);
+    if (auto refused = visited(round, params, *known)) {
+      finish(round, std::move(*refused), nullptr);
+      co_return;
+    }
+    number = known->round;
   }
   auto client = client_of(round);
   if (!client) co_return;
@@ -224,26 +234,46 @@ Task<void> ModernEndpoint::item(Round round, HttpHeaders headers, std::string pa
     call = make_call(round, client, std::move(headers), params, true);
     call->set_item(item);
   }
-  co_await run(std::move(call), std::move(round));
+  co_await run(std::move(call), std::move(round), number);
 }
 
-Task<void> ModernEndpoint::resume(Round round, std::string params, std::string sealed) {
+std::optional<ModernOutcome> ModernEndpoint::visited(const Round& round, std::string_view params,
+                                                     const RequestState& state) const {
+  if (state.user_id != round->principal.user_id || state.method != round->method ||
+      state.digest != request_digest(round->method, legacy_params(params)))
+    return invalid_params(kInvalidState);
+  const std::string_view responses = raw::find(params, "inputResponses");
+  if (!responses.empty() && raw::type_of(responses) != raw::Type::object)
+    return invalid_params("params.inputResponses must be an object");
+  for (const raw::Member& response : raw::members(responses)) {
+    if (!is_input_response("elicitation/create", response.value))
+      return invalid_params("params.inputResponses[\"" + std::string(response.key) +
+                            "\"] is no answer to what was asked");
+    if (raw::string_value(raw::find(response.value, "action")) == "accept") continue;
+    constexpr std::string_view kWhy = "The server was not given what it asked for: the client did not go there";
+    if (round->method != "tools/call")
+      return refusal(rpc::kInternalError, kWhy, R"({"code":"upstream_error"})", "upstream_error", 502);
+    const std::string result =
+        R"({"content":[{"type":"text","text":)" + raw::quote(kWhy) + R"(}],"isError":true})";
+    return ModernOutcome{false, modern_result(round->method, result, gateway_info()), 200, "tool_error"};
+  }
+  return std::nullopt;
+}
+
+Task<void> ModernEndpoint::resume(Round round, std::string params, const std::optional<RequestState>& state) {
   const auto refuse = [&](std::string_view why) { finish(round, invalid_params(why), nullptr); };
   const std::string_view responses = raw::find(params, "inputResponses");
   if (!responses.empty() && raw::type_of(responses) != raw::Type::object)
     co_return refuse("params.inputResponses must be an object");
-  const auto state = core_->modern->states().open(sealed);
-  // One text for everything that is wrong with it: whoever tries learns nothing.
-  constexpr std::string_view kInvalid = "The request state is not valid for this request";
   const std::string plain_params = legacy_params(params);
   if (!state || state->user_id != round->principal.user_id || state->method != round->method ||
       state->digest != request_digest(round->method, plain_params) ||
       state->replica != core_->modern->replica())
-    co_return refuse(kInvalid);
+    co_return refuse(kInvalidState);
   const Call call = core_->modern->parked(state->parked);
   if (!call || call->principal.user_id != round->principal.user_id ||
       call->item().target_id != state->target_id)
-    co_return refuse(kInvalid);
+    co_return refuse(kInvalidState);
 
   // Policies are asked anew: what was permitted when the call began may not be any more.
   const CallItem item = call->item();

@@ -29,7 +29,10 @@ class ModernEndpoint : public std::enable_shared_from_this<ModernEndpoint> {
   /// Calls in whose middle a server may ask for input.
   Task<void> item(Round round, HttpHeaders headers, std::string params);
   /// A call that comes back with input.
-  Task<void> resume(Round round, std::string params, std::string sealed);
+  Task<void> resume(Round round, std::string params, const std::optional<RequestState>& state);
+  /// Whether a call of which nothing waits may begin anew: its client has been where the server sent it.
+  std::optional<ModernOutcome> visited(const Round& round, std::string_view params,
+                                       const RequestState& state) const;
   Task<void> discover(Round round);
   Task<void> listen(Round round, std::string params, std::shared_ptr<Responder> responder, RequestMeta meta,
                     HttpHeaders headers, Accepts accepts);
@@ -39,7 +42,7 @@ class ModernEndpoint : public std::enable_shared_from_this<ModernEndpoint> {
   Call make_call(const Round& round, std::shared_ptr<Session> session, HttpHeaders headers,
                  const std::string& params, bool may_ask);
   /// Runs a call to its end, which may be rounds later. `round` waits for it.
-  Task<void> run(Call call, Round round);
+  Task<void> run(Call call, Round round, std::int64_t number = 0);
   /// What has to be known of an item before it is used: which target it is of, and that headers that repeat
   /// arguments are right. A refusal, when it is one.
   Task<std::optional<ModernOutcome>> examine(Call call, const ModernRound& round,
