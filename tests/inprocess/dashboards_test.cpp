@@ -286,7 +286,7 @@ TEST_CASE("R66: a dashboard that does not read is closed, and what it sends is b
   reader.join();
 }
 
-TEST_CASE("a user's dashboards and streams are bounded together") {
+TEST_CASE("R34: a user's dashboards and streams are bounded together") {
   InProcessOptions options;
   options.gateway.session.max_streams_per_user = 2;
   InProcessGateway gw(std::move(options));
@@ -296,6 +296,22 @@ TEST_CASE("a user's dashboards and streams are bounded together") {
   DashboardClient second(served, admin);
   CHECK(status_of(served, "", DashboardClient::bearer(admin.token())) == 429);
   CHECK(status_of(served, "", DashboardClient::bearer(alice.token())) == 101);
+  // Streams of MCP clients, too: of a session, of HTTP+SSE, and of revision 2026-07-28.
+  REQUIRE(admin.initialize().ok());
+  for (const std::string& session : {admin.session_id(), std::string()}) {
+    HttpRequest request;
+    request.method = "GET";
+    request.target = "/mcp";
+    request.headers = {{"Authorization", "Bearer " + admin.token()}, {"Accept", "text/event-stream"}};
+    if (!session.empty()) request.headers.emplace_back("Mcp-Session-Id", session);
+    CHECK(gw.send(std::move(request)).status == 429);
+  }
+  const McpReply listen = admin.raw(
+      R"({"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},)"
+      R"("_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",)"
+      R"("io.modelcontextprotocol/clientCapabilities":{}}}})",
+      {{"MCP-Protocol-Version", "2026-07-28"}, {"Mcp-Method", "subscriptions/listen"}});
+  CHECK(listen.http_status == 429);
   first.reset();
   CHECK(becomes([&] { return status_of(served, "", DashboardClient::bearer(admin.token())) == 101; }));
 }

@@ -1,5 +1,8 @@
 // /metrics: what is counted, under which names, in how much memory.
-#include "effects_support.hpp"
+#include <fstream>
+#include <random>
+
+#include "stream_support.hpp"
 
 using namespace mcpgw;
 using namespace mcpgw::testing;
@@ -196,6 +199,147 @@ TEST_CASE("R35, R64: names that clients choose make no series") {
   // What is no longer configured has no series.
   change(gw.as("admin"), "DELETE", "/api/targets/" + target);
   CHECK(scrape(gw).body.find(R"(target="git")") == std::string::npos);
+}
+
+#ifndef MCPGW_TEST_OVER_SOCKET
+TEST_CASE("R35, R64: a hundred thousand names of methods and tools leave memory as it was") {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  constexpr int kNames = 10000;
+#else
+  constexpr int kNames = 100000;
+#endif
+  constexpr int kBatch = 100;
+  class Forgetful final : public AuditSink {
+    Status append(const std::vector<AuditRecord>&) override { return {}; }
+    Result<AuditPage> query(const AuditQuery&) override { return AuditPage(); }
+    Result<std::uint64_t> purge(Time) override { return std::uint64_t{0}; }
+  };
+  InProcessOptions given = options();
+  given.gateway.audit_sink = std::make_shared<Forgetful>();
+  InProcessGateway gw(std::move(given));
+  gw.add_upstream("git", echo_upstream("git"));
+  gw.allow("alice", "git");
+  McpClient& alice = gw.as("alice");
+  REQUIRE(alice.initialize("2025-03-26").ok());
+  std::minstd_rand random(42);
+  const auto pages = [] {
+    std::ifstream file("/proc/self/statm");
+    long size = 0, resident = 0;
+    file >> size >> resident;
+    return resident;
+  };
+  int next = 0;
+  const auto send = [&](int names) {
+    for (int done = 0; done < names; done += kBatch) {
+      std::string batch;
+      for (int i = 0; i < kBatch; ++i, ++next) {
+        // Of many lengths, up to what a row would cut.
+        std::string name = "n" + std::to_string(random()) + std::string(random() % 300, 'x');
+        batch += (i == 0 ? '[' : ',');
+        batch += R"({"jsonrpc":"2.0","id":)" + std::to_string(next);
+        batch += i % 2 == 0 ? R"(,"method":")" + name + "\"}"
+                            : R"(,"method":"tools/call","params":{"name":")" + name + R"("}})";
+      }
+      REQUIRE(alice.raw(batch + "]", {{"Mcp-Session-Id", alice.session_id()}}).http_status == 200);
+    }
+  };
+  send(5000);
+  scrape(gw);
+  const auto known = series(scrape(gw).body);
+  const long before = pages();
+  send(kNames);
+  const long grown = pages() - before;
+  CHECK_MESSAGE(grown < 32 * 1024 * 1024 / 4096, grown, " pages more");
+  const std::string text = scrape(gw).body;
+  for (const std::string& one : series(text))
+    CHECK_MESSAGE((known.count(one) == 1 || one.rfind("mcpgw_storage_", 0) == 0), one);
+  CHECK(
+      value(
+          text,
+          R"(mcpgw_requests_total{method="other",target="_gateway",status="error",code="unknown_method"})") ==
+      std::to_string((kNames + 5000) / 2));
+}
+#endif
+
+TEST_CASE("R64: instances that die and instances that are restarted are counted") {
+  InProcessGateway gw(options());
+  auto git = echo_upstream("git");
+  const std::string target = gw.add_upstream("git", git);
+  gw.allow("alice", "git");
+  McpClient& alice = gw.as("alice");
+  const auto restarts = [&] {
+    return value(scrape(gw).body, R"(mcpgw_instance_restarts_total{target="git"})");
+  };
+  REQUIRE(alice.call_tool("echo").ok());
+  CHECK(restarts() == "(none)");
+  git->close_on("tools/call");
+  CHECK_FALSE(alice.call_tool("echo").ok());
+  git->heal();
+  CHECK(becomes([&] { return restarts() == "1"; }));
+  REQUIRE(alice.call_tool("echo").ok());
+  const HttpResponse marked = gw.as("admin").api("POST", "/api/targets/" + target + "/restart-instances");
+  CHECK(marked.status == 200);
+  CHECK(restarts() == "2");
+  REQUIRE(alice.call_tool("echo").ok());
+  CHECK(restarts() == "2");
+}
+
+TEST_CASE("R64: streams of every kind are counted, and what runs, for everybody and for each") {
+  InProcessGateway gw(options());
+  auto git = std::make_shared<FakeUpstream>();
+  Gate gate;
+  git->add_tool("slow", gate.handler());
+  gw.add_upstream("git", git);
+  gw.allow("alice", "git");
+  McpClient &alice = gw.as("alice"), &bob = gw.as("bob");
+  REQUIRE(alice.initialize().ok());
+  const auto streams = [&](const char* kind) {
+    return value(scrape(gw).body, std::string(R"(mcpgw_streams_active{kind=")") + kind + "\"}");
+  };
+  CHECK(streams("sse") == "0");
+  CHECK(streams("listen") == "0");
+  CHECK(streams("websocket") == "0");
+  HttpRequest get;
+  get.method = "GET";
+  get.target = "/mcp";
+  get.headers = {{"Authorization", "Bearer " + alice.token()},
+                 {"Accept", "text/event-stream"},
+                 {"Mcp-Session-Id", alice.session_id()}};
+  LiveRequest stream(gw, get);
+  REQUIRE(stream.status() == 200);
+  const std::string params =
+      R"({"notifications":{"toolsListChanged":true},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",)"
+      R"("io.modelcontextprotocol/clientCapabilities":{}}})";
+  LiveRequest listen(
+      gw, post_request(alice, rpc_request("1", "subscriptions/listen", params),
+                       {{"MCP-Protocol-Version", "2026-07-28"}, {"Mcp-Method", "subscriptions/listen"}}));
+  REQUIRE(listen.sees("acknowledged"));
+  CHECK(streams("sse") == "1");
+  CHECK(streams("listen") == "1");
+  const auto snapshot = [&](McpClient& who) { return who.api("GET", "/api/observability/snapshot").body; };
+  CHECK(raw::find(snapshot(alice), "streams") == "2");
+  CHECK(raw::find(snapshot(bob), "streams") == "0");
+  CHECK(raw::find(snapshot(gw.as("admin")), "streams") == "2");
+
+  LiveRequest call(gw, post_request(alice, rpc_request("2", "tools/call", R"({"name":"slow"})")));
+  REQUIRE(gate.entered(1));
+  const auto of_git = [&](McpClient& who) {
+    for (const std::string_view target : raw::elements(raw::find(snapshot(who), "targets")))
+      if (raw::find(target, "name") == "\"git\"") return std::string(raw::find(target, "in_flight"));
+    return std::string("(none)");
+  };
+  CHECK(raw::find(snapshot(alice), "in_flight") == "1");
+  CHECK(of_git(alice) == "1");
+  CHECK(raw::find(snapshot(bob), "in_flight") == "0");
+  CHECK(of_git(bob) == "(none)");
+  CHECK(of_git(gw.as("admin")) == "1");
+  gate.open();
+  REQUIRE(call.ends());
+  CHECK(becomes([&] { return raw::find(snapshot(alice), "in_flight") == "0"; }));
+  CHECK(of_git(alice) == "0");
+  stream.cut();
+  listen.cut();
+  CHECK(becomes([&] { return streams("sse") == "0" && streams("listen") == "0"; }));
 }
 
 TEST_CASE("the series of Reflow Gateway's dashboards are there when they are asked for") {

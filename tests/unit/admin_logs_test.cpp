@@ -34,6 +34,29 @@ std::string next_of(const HttpResponse& response) {
 
 }  // namespace
 
+TEST_CASE(
+    "R39: what changes something is refused while the audit log is full, and told when its row was lost") {
+  Api api;
+  api.live.audit_full = true;
+  const auto write = [&] {
+    return api.call(api.admin, "PUT", "/api/users/" + api.user_id, R"({"groups":["g"]})");
+  };
+  const HttpResponse refused = write();
+  CHECK(refused.status == 503);
+  CHECK(Api::json(refused)["code"] == "overloaded");
+  CHECK(refused.header("Retry-After") != nullptr);
+  CHECK(api.live.rows.empty());
+  CHECK(api.repository->user(api.user_id)->groups.empty());
+  CHECK(api.call(api.admin, "GET", "/api/users").status == 200);
+  api.live.audit_full = false;
+  api.live.audit_broken = true;
+  const HttpResponse unrecorded = write();
+  CHECK(unrecorded.status == 503);
+  CHECK(Api::json(unrecorded)["code"] == "storage_unavailable");
+  api.live.audit_broken = false;
+  CHECK(write().status == 200);
+}
+
 TEST_CASE("logs: filters, members, own rows only, totals") {
   Api api;
   const std::string target = api.make_target("crm");

@@ -55,9 +55,11 @@ class FakeLive final : public LiveState {
     if (broken) return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many tickets");
     return SocketTicket{"ticket-of-" + principal.user_id, Time(std::chrono::hours(24 * 365 * 60))};
   }
-  void audit(AuditRecord record) override {
+  bool can_audit() override { return !audit_full; }
+  bool audit(AuditRecord record) override {
     const std::lock_guard lock(mutex);
     rows.push_back(std::move(record));
+    return !audit_broken;
   }
   std::mutex mutex;
   std::vector<AuditRecord> rows;
@@ -66,6 +68,8 @@ class FakeLive final : public LiveState {
   TargetStatus status;
   bool broken = false;
   bool away = false;  ///< of its storage
+  bool audit_full = false;
+  bool audit_broken = false;
 };
 
 struct Settings {
@@ -100,7 +104,7 @@ struct Api {
     o.policy_engine = PolicyEngine::create(repository);
     o.audit_sink = sink;
     o.live = &live;
-    o.on_internal_error = [this](const std::string& id, const std::string& cause) {
+    o.on_internal_error = [this](const std::string& id, const std::string&, const std::string& cause) {
       causes.push_back(id + " " + cause);
     };
     api = std::make_unique<AdminApi>(o);

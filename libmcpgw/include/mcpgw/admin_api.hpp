@@ -74,8 +74,10 @@ class LiveState {
   virtual std::string snapshot(const Principal& principal) = 0;
   /// resource_exhausted/"rate_limited", else the errors of Storage.
   virtual Result<SocketTicket> socket_ticket(const Principal& principal) = 0;
-  /// Queues an audit row.
-  virtual void audit(AuditRecord record) = 0;
+  /// Whether a row could be taken now: without one nothing is changed.
+  virtual bool can_audit() { return true; }
+  /// Queues an audit row. False: it had to be stored first (AuditOptions::sync), and could not be.
+  virtual bool audit(AuditRecord record) = 0;
 };
 
 struct AdminApiOptions {
@@ -90,7 +92,8 @@ struct AdminApiOptions {
   bool audit_bodies = true;  ///< record redacted request bodies
   std::size_t audit_body_max = 64 * 1024;
   /// Told why a request was answered 500. Called from the thread of handle().
-  std::function<void(const std::string& request_id, const std::string& cause)> on_internal_error;
+  std::function<void(const std::string& request_id, const std::string& trace_id, const std::string& cause)>
+      on_internal_error;
 };
 
 class AdminApi {

@@ -36,7 +36,7 @@ enum class LogLevel { trace, debug, info, warn, error, off };
 /// One structured log line. Never holds a secret.
 struct LogEvent {
   LogLevel level = LogLevel::info;
-  std::string module;   ///< "gateway", "upstream", "http", "storage", "audit", "access"
+  std::string module;   ///< "gateway", "upstream", "http", "audit", "telemetry", "access", "server"
   std::string message;
   std::vector<std::pair<std::string, std::string>> fields;
 };
@@ -197,6 +197,8 @@ class Gateway : public RequestHandler, public std::enable_shared_from_this<Gatew
   Gateway& operator=(const Gateway&) = delete;
 
   /// Answers one request. Returns at once; the answer comes through the responder.
+  /// Whether `log` would keep a line of that level and module: what it would not need not be made. Null: all.
+  std::function<bool(LogLevel level, std::string_view module)> log_keeps;
   void handle_async(HttpRequest request, std::shared_ptr<Responder> responder) override;
 
   /// The blocking face. A streamed answer is collected until its end or `deadline`; not from a loop thread.

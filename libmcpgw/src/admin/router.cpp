@@ -230,18 +230,31 @@ class AdminApi::Impl {
       out.headers.emplace_back("Allow", match.path->allow);
       return out;
     }
+    if (route->audited != Audited::no && !options.live->can_audit()) {
+      // Before anybody is asked who they are: it has no row either.
+      return failure(503, "overloaded", "The audit log cannot keep up");
+    }
     const Clock& clock = options.repository->clock();
     const Duration started = clock.monotonic();
     Call call{options, request, {}, std::move(match.values)};
     call.audit.created_at = clock.now();
     HttpResponse out = guarded_answer(*route, call, match.malformed);
     const std::string token_id = call.principal.token_id;
-    if (!call.cause.empty() && options.on_internal_error) options.on_internal_error(request_id, call.cause);
-    if (auto row = audit_row(*route, call, out, clock.monotonic() - started))
-      options.live->audit(std::move(*row));
+    if (!call.cause.empty()) report(request, request_id, call.cause);
+    if (auto row = audit_row(*route, call, out, clock.monotonic() - started);
+        row && !options.live->audit(std::move(*row)) && out.status < 400)
+      out = failure(503, "storage_unavailable",
+                    "It was done, but the audit log cannot be written: look before you try again");
     // Last, so that a write that fails or takes long changes nothing of the answer.
     if (!token_id.empty()) options.repository->touch_token(token_id);
     return out;
+  }
+
+  void report(const HttpRequest& request, const std::string& request_id, const std::string& cause) const {
+    if (!options.on_internal_error) return;
+    const std::string* traceparent = request.header("traceparent");
+    options.on_internal_error(request_id, traceparent == nullptr ? std::string() : trace_id_of(*traceparent),
+                              cause);
   }
 
   const AdminApiOptions options;
@@ -255,7 +268,7 @@ HttpResponse AdminApi::handle(const HttpRequest& request, const std::string& req
   try {
     out = impl_->handle(request, request_id);
   } catch (const std::exception& e) {  // the audit or the log of the host; handlers are guarded themselves
-    if (impl_->options.on_internal_error) impl_->options.on_internal_error(request_id, e.what());
+    impl_->report(request, request_id, e.what());
     out = failure(500, "internal", "Something went wrong inside the gateway");
   }
   if (out.status >= 400 && !out.body.empty())

@@ -6,9 +6,12 @@ CallRecord::CallRecord(ClientCall& call, const Target& target, ResourceType type
     : call_(call),
       target_(target.name),
       type_(type),
-      series_(call.core->metrics->target(target.name)),
-      tool_(type == ResourceType::tool ? call.core->metrics->tool(*series_, item) : nullptr),
+      series_(kObserved ? call.core->metrics->target(target.name) : nullptr),
+      tool_(kObserved && type == ResourceType::tool ? call.core->metrics->tool(*series_, item) : nullptr),
+      running_(kObserved ? call.core->statistics->begin(call.principal.user_id, target.name)
+                         : Statistics::InFlight()),
       started_(call.core->clock->monotonic()) {
+  if (!kObserved) return;
   series_->in_flight.fetch_add(1, std::memory_order_relaxed);
   if (traced()) {
     call_.trace->attribute("mcpgw.target", target_);
@@ -18,6 +21,7 @@ CallRecord::CallRecord(ClientCall& call, const Target& target, ResourceType type
 }
 
 CallRecord::~CallRecord() {
+  if (!kObserved) return;
   const AuditRecord& row = call_.audit;
   if (sending_) answered(false);
   end(row.response_status < 400 || row.response_status == 499);
@@ -48,6 +52,7 @@ void CallRecord::end(bool ok) {
 }
 
 void CallRecord::judged(bool allowed) {
+  if (!kObserved) return;
   call_.core->metrics->decision(allowed, type_);
   if (!step_.span_id.empty())
     step_.attributes.push_back({"mcpgw.decision", allowed ? "allow" : "deny", std::nullopt});
@@ -65,6 +70,7 @@ void CallRecord::sending(UpstreamCall& request) {
 
 void CallRecord::answered(bool ok) {
   sending_ = false;
+  if (!kObserved) return;
   series_->sent(call_.method, ok, call_.core->clock->monotonic() - sent_);
   end(ok);
 }

@@ -7,6 +7,7 @@
 
 #include "gateway/client_call.hpp"
 #include "gateway/metrics.hpp"
+#include "gateway/statistics.hpp"
 #include "observability/trace.hpp"
 
 namespace mcpgw::detail {
@@ -36,6 +37,7 @@ class CallRecord {
   const ResourceType type_;
   const std::shared_ptr<TargetSeries> series_;
   const std::shared_ptr<ToolSeries> tool_;
+  const Statistics::InFlight running_;
   const Duration started_;
   Duration sent_{};
   bool sending_ = false;

@@ -1,5 +1,6 @@
 #include "gateway/client_call.hpp"
 
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 
 namespace mcpgw::detail {
@@ -14,6 +15,14 @@ void ClientCall::give_up(std::string reason) {
 
 std::string ClientCall::ended() const {
   return make_error(id, rpc::kInternalError, "The call was ended by the gateway", R"({"code":"cancelled"})");
+}
+
+bool ClientCall::on_log(LogLevel level, const std::string& text) {
+  if (!connection) return false;
+  std::string masked = mask_secrets(text, connection->binding());
+  if (level >= LogLevel::warn) core->pool->note(connection->target(), masked);
+  core->log(level, "upstream", std::move(masked), {{"target", connection->target().name}}, ids());
+  return true;
 }
 
 void ClientCall::on_server_message(ServerMessage message) {
@@ -43,25 +52,20 @@ void ClientCall::on_server_message(ServerMessage message) {
     if (connection) connection->upstream().respond(message.id, "result", "{}");
     return;
   }
-  if (!session->client_offers(message.method) || !connection) return refuse("The client does not offer this");
+  if (!connection) return;
+  if (!session->client_offers(message.method)) {
+    core->observer->server_request(audit, connection->target(), message, true);
+    return refuse("The client does not offer this");
+  }
   connection->remember_elicitation(message.params, session);
   const std::string asked = session->ask(connection->upstream_ptr(), message.id, message.method);
-  AuditRecord row = audit;
-  row.method = message.method;
-  row.decision = "allow";
-  row.response_status = 200;
-  row.request_body.clear();
-  row.created_at = core->clock->now();
-  row.target_name = connection->target().name;
   const std::string exported =
       core->pool->export_related_task(*connection, session->user_id(), message.params);
-  if (!reply->emit(make_request(asked, message.method, exported))) {
+  const bool taken = reply->emit(make_request(asked, message.method, exported));
+  core->observer->server_request(audit, connection->target(), message, !taken);
+  if (!taken)
     session->answer(asked, "error",
                     R"({"code":-32601,"message":"The client takes no requests on this call"})");
-    row.response_status = 502;
-    row.error_code = "unknown_method";
-  }
-  core->audit->add(std::move(row));
 }
 
 }  // namespace mcpgw::detail

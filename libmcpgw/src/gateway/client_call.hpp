@@ -38,6 +38,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   std::string request_id;
   std::shared_ptr<RequestTrace> trace;  ///< null: there is none
   AuditRecord audit;
+  RequestIds ids() const { return {request_id, audit.trace_id}; }
   Duration started{};
   TaskRef task;  ///< that it asks about, or made
   /// Target of the running upstream request, for messages that come with it.
@@ -60,6 +61,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   /// What a server sends while it works on this call goes to this client.
   void on_server_message(ServerMessage message) override;
   const void* client() const override { return session.get(); }
+  bool on_log(LogLevel level, const std::string& text) override;
 
  private:
   std::atomic<bool> answered_{false};

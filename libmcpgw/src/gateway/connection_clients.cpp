@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "gateway/connection_pool.hpp"
+#include "gateway/metrics.hpp"
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "protocol/message.hpp"
 
@@ -297,6 +299,8 @@ void UpstreamConnection::on_lost(const Error& error) {
       // A process is started when it is called; who has subscribed to something of it waits for its return.
       if (!process || std::any_of(subscriptions_.begin(), subscriptions_.end(), [&](const auto& one) {
             return one.second.holders.contains(listener.get());
+      // Nobody knows whom it is for.
+      core_->observer->server_request({}, target(), message, true);
           }))
         waiting.push_back(listener);
       listeners.push_back(std::move(listener));
@@ -309,3 +313,6 @@ void UpstreamConnection::on_lost(const Error& error) {
 }
 
 }  // namespace mcpgw::detail
+  // One that had been told to go is no loss.
+  if (target().is_process() && !retired_.load(std::memory_order_acquire))
+    core_->metrics->target(target().name)->restarts.add();

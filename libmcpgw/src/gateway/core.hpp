@@ -23,6 +23,19 @@ class Tracer;
 struct GatewayCore {
   /// `shared` is only pointed to: what runs on its loops must not keep them from ending. The Gateway owns it.
   GatewayCore(GatewayOptions o, const std::shared_ptr<Runtime>& shared)
+#ifdef MCPGW_BENCH_UNOBSERVED
+inline constexpr bool kObserved = false;  ///< tests/bench measures what observing costs
+#else
+inline constexpr bool kObserved = true;
+#endif
+
+/// Which request a log line belongs to. Handed on from coroutine to coroutine: a thread serves many at a
+/// time.
+struct RequestIds {
+  std::string request_id;  ///< empty: of none
+  std::string trace_id;    ///< empty: there is no trace
+};
+
       : options(std::move(o)), runtime(std::shared_ptr<void>(), shared.get()) {}
 
   // Set once by Gateway::create, in this order.
@@ -60,4 +73,16 @@ struct GatewayCore {
   }
 };
 
+  /// Whether a line would be kept: ask before a costly one is made.
+  bool logs(LogLevel level, std::string_view module) const {
+    return options.log && (!options.log_keeps || options.log_keeps(level, module));
+  }
 }  // namespace mcpgw::detail
+  /// A line that belongs to a request.
+  void log(LogLevel level, std::string module, std::string message,
+           std::vector<std::pair<std::string, std::string>> fields, const RequestIds& request) const {
+    if (!options.log) return;
+    if (!request.request_id.empty()) fields.emplace_back("request_id", request.request_id);
+    if (!request.trace_id.empty()) fields.emplace_back("trace_id", request.trace_id);
+    options.log({level, std::move(module), std::move(message), std::move(fields)});
+  }

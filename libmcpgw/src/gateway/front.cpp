@@ -4,6 +4,7 @@
 
 #include "base/text.hpp"
 #include "gateway/metrics.hpp"
+#include "gateway/statistics.hpp"
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
 #include "observability/tracer.hpp"
@@ -84,6 +85,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
   HttpHeaders extra;
   bool no_store = false;
   std::atomic<bool> counted{false};
+  Statistics::InFlight of_user;  ///< while it is counted, and its user known
   Duration started{};
   std::size_t bytes_in = 0;
 
@@ -159,7 +161,9 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
   };
 
   void uncount() {
-    if (counted.exchange(false)) core_->in_flight.fetch_sub(1, std::memory_order_relaxed);
+    if (!counted.exchange(false)) return;
+    core_->in_flight.fetch_sub(1, std::memory_order_relaxed);
+    of_user.end();
   }
 
   void decorate(HttpResponse& response) const {
@@ -183,6 +187,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
 
   /// The head of the answer is on its way.
   void note(int status, std::size_t bytes, std::string_view code) const {
+    if (!kObserved) return;
     const Duration took = core_->clock->monotonic() - started;
     core_->metrics->http(route, method, status, code, took);
     if (trace && trace->recording()) {
@@ -193,7 +198,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
       trace->attribute("enduser.id", user_id);
       trace->attribute("mcpgw.request_id", request_id);
     }
-    if (!core_->options.log) return;
+    if (!core_->logs(LogLevel::info, "access")) return;
     std::vector<std::pair<std::string, std::string>> fields{{"method", method},
                                                             {"route", route},
                                                             {"status", std::to_string(status)},
@@ -235,6 +240,7 @@ void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
 }
 
 void Front::begin_trace(HttpRequest& request, Reply& reply) const {
+  if (!kObserved) return;
   TraceContext incoming = read_trace_context(request.headers);
   const std::string_view path = request.path();
   // Who asks whether we live, or for figures, does so all the time.
@@ -412,6 +418,7 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (!principal->token_id.empty() && core_->repository->token_touch_due(principal->token_id))
     (void)core_->runtime->post_blocking(
         [core = core_, id = principal->token_id] { core->repository->touch_token(id); });
+  if (kObserved && reply->counted) reply->of_user = core_->statistics->begin(principal->user_id);
   RequestMeta meta{reply->request_id, reply->trace_id, std::move(*principal),
                    [weak = std::weak_ptr(reply)] {
                      if (const auto alive = weak.lock()) alive->leave_flight();

@@ -294,8 +294,8 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   admin.on_internal_error = [weak = std::weak_ptr(core)](const std::string& request_id,
                                                          const std::string& cause) {
     if (const auto alive = weak.lock())
-      alive->log(LogLevel::error, "gateway", "a request failed inside",
-                 {{"request_id", request_id}, {"cause", cause}});
+      alive->log(LogLevel::error, "gateway", "a request failed inside", {{"cause", cause}},
+                 {request_id, trace_id});
   };
   impl->front = std::make_shared<Front>(core, std::make_unique<AdminApi>(std::move(admin)));
   impl->listener =
@@ -339,6 +339,7 @@ HttpResponse Gateway::handle(HttpRequest request, milliseconds deadline) {
 void Gateway::set_listen_address(int port, bool loopback_only) {
   impl_->core->listen_port = port;
   impl_->core->loopback_only = loopback_only;
+                                                         const std::string& trace_id,
 }
 
 void Gateway::close(milliseconds grace) {

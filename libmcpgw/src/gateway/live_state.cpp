@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "gateway/metrics.hpp"
+#include "gateway/modern_client.hpp"
 #include "gateway/session.hpp"
 #include "gateway/socket_tickets.hpp"
 #include "gateway/statistics.hpp"
@@ -110,7 +111,10 @@ Result<int> GatewayLiveState::recycle(const std::string& user_id) {
 Result<int> GatewayLiveState::restart_instances(const std::string& target_id) {
   const auto core = core_.lock();
   if (!core) return 0;
-  return core->pool->restart(target_id);
+  const int count = core->pool->restart(target_id);
+  if (const auto target = core->repository->target(target_id); target && count > 0)
+    core->metrics->target(target->name)->restarts.add(static_cast<std::uint64_t>(count));
+  return count;
 }
 
 TargetStatus GatewayLiveState::target_status(const std::string& target_id) {
@@ -157,9 +161,10 @@ std::string snapshot_json(const GatewayCore& core, const Principal& principal) {
   for (const auto& target : core.repository->targets()) {
     if (!target->enabled) continue;
     if (only != nullptr && !core.policy->reaches(principal, target->id)) continue;
-    append(target_json(raw::quote(target->id), target->name, core.pool->status(*target).state,
-                       statistics.target(target->name, only),
-                       only == nullptr ? core.metrics->in_flight(target->name) : 0));
+    append(target_json(
+        raw::quote(target->id), target->name, core.pool->status(*target).state,
+        statistics.target(target->name, only),
+        only == nullptr ? core.metrics->in_flight(target->name) : statistics.in_flight(*only, target->name)));
   }
   if (const auto own = statistics.target("_gateway", only); own.count > 0)
     append(target_json("null", "_gateway", "up", own, 0));
@@ -167,9 +172,11 @@ std::string snapshot_json(const GatewayCore& core, const Principal& principal) {
   return R"({"timestamp":)" + raw::quote(format_time(core.clock->now())) + R"(,"total_requests":)" +
          std::to_string(total.count) + R"(,"total_errors":)" + std::to_string(total.errors) + "," +
          summary_members(total) + R"(,"in_flight":)" +
-         std::to_string(only == nullptr ? core.in_flight.load() : 0) + R"(,"active_sessions":)" +
-         std::to_string(core.sessions->count(only)) + R"(,"streams":)" +
-         std::to_string(only == nullptr ? core.sessions->streams() : core.sessions->streams_of(*only)) +
+         std::to_string(only == nullptr ? static_cast<std::int64_t>(core.in_flight.load())
+                                        : statistics.in_flight(*only)) +
+         R"(,"active_sessions":)" + std::to_string(core.sessions->count(only)) + R"(,"streams":)" +
+         std::to_string(only == nullptr ? core.sessions->streams() + core.modern->streams()
+                                        : core.sessions->streams_of(*only) + core.modern->streams_of(*only)) +
          R"(,"uptime_s":)" + std::to_string(uptime) + R"(,"version":)" + raw::quote(version()) +
          R"(,"targets":[)" + targets + "]}";
 }
@@ -185,8 +192,14 @@ Result<SocketTicket> GatewayLiveState::socket_ticket(const Principal& principal)
   return core->tickets->issue(principal);
 }
 
-void GatewayLiveState::audit(AuditRecord record) {
-  if (const auto core = core_.lock()) core->audit->add(std::move(record));
+bool GatewayLiveState::can_audit() {
+  const auto core = core_.lock();
+  return core && core->audit->admits();
+}
+
+bool GatewayLiveState::audit(AuditRecord record) {
+  const auto core = core_.lock();
+  return core && core->audit->store(std::move(record));
 }
 
 }  // namespace mcpgw::detail

@@ -16,7 +16,8 @@ class GatewayLiveState final : public LiveState {
   Result<TargetTest> test_target(const Principal& principal, const std::string& target_id) override;
   std::string snapshot(const Principal& principal) override;
   Result<SocketTicket> socket_ticket(const Principal& principal) override;
-  void audit(AuditRecord record) override;
+  bool can_audit() override;
+  bool audit(AuditRecord record) override;
 
  private:
   const std::weak_ptr<GatewayCore> core_;

@@ -4,11 +4,12 @@
 #include <variant>
 
 #include "base/text.hpp"
-#include "gateway/observer.hpp"
 #include "gateway/modern_endpoint.hpp"
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "json/redact.hpp"
 #include "mcpgw/version.hpp"
+#include "observability/audit_bounds.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -30,6 +31,16 @@ const char* begun_text(Session::Begun begun) {
 }
 
 std::string code_data(std::string_view code) { return R"({"code":)" + raw::quote(code) + "}"; }
+
+/// In the row of a message whose method could not be read.
+constexpr std::string_view kUnreadMethod = "invalid";
+
+/// With audit.sync nothing is answered that has no row.
+constexpr std::string_view kUnrecorded = "The audit log cannot be written: nothing is answered";
+
+HttpResponse unrecorded(std::string_view request_id) {
+  return http_error(503, "storage_unavailable", kUnrecorded, request_id);
+}
 
 }  // namespace
 
@@ -56,6 +67,7 @@ HttpResponse http_error(int status, std::string_view code, std::string_view mess
 AuditRecord McpEndpoint::audit_row(const RequestMeta& meta, const HttpRequest& request,
                                    const Session* session) const {
   AuditRecord row;
+  if (!kObserved) return row;
   row.kind = "mcp";
   row.created_at = core_->clock->now();
   row.user_id = meta.principal.user_id;
@@ -70,10 +82,23 @@ AuditRecord McpEndpoint::audit_row(const RequestMeta& meta, const HttpRequest& r
   return row;
 }
 
+void McpEndpoint::record(AuditRecord row, std::function<void(bool)> then) {
+  if (!core_->audit->sync()) {
+    core_->audit->add(std::move(row));
+    return then(true);
+  }
+  Loop& loop = core_->runtime->impl().any_loop();
+  loop.post([&loop, core = core_, row = std::move(row), then = std::move(then)]() mutable {
+    loop.spawn([](std::shared_ptr<GatewayCore> held, AuditRecord one, auto done) -> Task<void> {
+      done(co_await held->audit->write(std::move(one)));
+    }(std::move(core), std::move(row), std::move(then)));
+  });
+}
+
 void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
                          const HttpRequest& request, const Session* session, int status, int code,
                          std::string_view message, std::string_view id, const char* error_code,
-                         std::string_view data) {
+                         std::string_view data, std::string_view method) {
   HttpResponse response;
   response.status = status;
   response.headers.emplace_back("Content-Type", "application/json");
@@ -82,19 +107,36 @@ void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const Requ
   response.body = make_error(id.empty() && !may_omit ? std::string_view("null") : id, code, message,
                              data.empty() ? code_data(error_code) : std::string(data));
   AuditRecord row = audit_row(meta, request, session);
-  row.method = "invalid";
+  row.method = method.empty() ? kUnreadMethod : method;
   row.response_status = status;
   row.error_code = error_code;
   row.bytes_out = static_cast<std::int64_t>(response.body.size());
+  // What could be read is JSON: only then can anybody tell what of it is a secret.
+  if (!method.empty()) row.request_body = audited_body(request.body, row.method, nullptr);
   core_->observer->finished(row, Duration(0), meta.trace.get());
-  core_->audit->add(std::move(row));
-  responder->send(std::move(response));
+  record(std::move(row),
+         [responder, response = std::move(response), id = meta.request_id](bool stored) mutable {
+           responder->send(stored ? std::move(response) : unrecorded(id));
+         });
+}
+
+void McpEndpoint::unavailable(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
+                              const HttpRequest& request, std::string_view method, std::string_view message) {
+  HttpResponse response = http_error(503, "storage_unavailable", message, meta.request_id);
+  AuditRecord row = audit_row(meta, request, nullptr);
+  row.method = method.empty() ? kUnreadMethod : method;
+  row.response_status = response.status;
+  row.error_code = "storage_unavailable";
+  row.bytes_out = static_cast<std::int64_t>(response.body.size());
+  core_->observer->finished(row, Duration(0), meta.trace.get());
+  record(std::move(row),
+         [responder, response = std::move(response)](bool) mutable { responder->send(std::move(response)); });
 }
 
 std::string McpEndpoint::audited_body(const std::string& body, const std::string& method,
                                       const UpstreamConnection* connection) const {
   const AuditOptions& audit = core_->options.audit;
-  if (audit.body == AuditBody::none) return {};
+  if (!kObserved || audit.body == AuditBody::none) return {};
   RedactRules rules;
   rules.by_name = audit.body == AuditBody::redacted;
   rules.max_bytes = audit.body_max;
@@ -134,8 +176,9 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   if (!accepts.json && !accepts.sse && !sse_id)
     co_return respond(406, "not_acceptable", "Accept must admit application/json or text/event-stream");
 
+  std::string_view method;  // as far as it is known
   const auto invalid = [&](const Session* session, int code, std::string_view message, std::string_view id) {
-    refuse(responder, meta, request, session, 400, code, message, id, "invalid_request");
+    refuse(responder, meta, request, session, 400, code, message, id, "invalid_request", {}, method);
   };
   const raw::Fault fault = raw::check(request.body, core_->options.limits.json_depth);
   if (fault != raw::Fault::none)
@@ -152,6 +195,11 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
       co_return co_await modern->post(std::move(request), std::move(responder), std::move(meta), accepts);
     }
   }
+  std::string name;
+  if (const auto* message = std::get_if<Envelope>(&read);
+      message != nullptr && text.front() != '[' && message->kind != Envelope::Kind::response)
+    name = message->method;
+  method = name;
 
   // A session that is named is looked up first: its revision decides what a body may be.
   std::shared_ptr<Session> session;
@@ -159,7 +207,8 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   if (session_id != nullptr) {
     auto found = co_await core_->sessions->find(
         meta.principal, *session_id, sse_id ? ClientTransport::http_sse : ClientTransport::streamable_http);
-    if (!found) co_return respond(503, "storage_unavailable", "The session cannot be looked up now");
+    if (!found)
+      co_return unavailable(responder, meta, request, method, "The session cannot be looked up now");
     session = *found;
   }
   if (text.front() == '[') {
@@ -185,7 +234,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
                       "Header Mcp-Session-Id is missing: send initialize first", envelope.id);
   if (!session)
     co_return refuse(responder, meta, request, nullptr, 404, rpc::kSessionNotFound, "Session not found",
-                     envelope.id, "session_not_found");
+                     envelope.id, "session_not_found", {}, method);
   session->touch();
   if (handshake)
     co_return co_await initialize(std::move(request), std::move(envelope), std::move(responder),
@@ -225,7 +274,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     request.body = std::move(call->body);
     if (begun == Session::Begun::closed)
       co_return refuse(responder, meta, request, nullptr, 404, rpc::kSessionNotFound, "Session not found",
-                       call->id, "session_not_found");
+                       call->id, "session_not_found", {}, method);
     co_return invalid(session.get(), rpc::kInvalidRequest, begun_text(begun), call->id);
   }
   call->reply->begin();
@@ -256,6 +305,7 @@ Task<void> McpEndpoint::answer(Call call) {
   const auto kept = shared_from_this();  // a batch's calls run by themselves
   call->started = core_->clock->monotonic();
   call->audit.method = call->method;
+  bound_text(call->audit.method, kMaxAuditMethod);
   call->progress_token = raw::find(raw::find(call->params, "_meta"), "progressToken");
   call->reply->watch();
   std::string text = co_await dispatch(call);
@@ -271,12 +321,10 @@ Task<void> McpEndpoint::answer(Call call) {
   row.bytes_out = static_cast<std::int64_t>(text.size());
   core_->observer->finished(row, took, call->trace.get());
   if (call->method != "ping" || core_->options.audit.include_ping) {
-    row.request_body = audited_body(call->body, call->method, call->connection.get());
+    row.request_body = audited_body(call->body, row.method, call->connection.get());
     if (core_->audit->sync()) {
       if (!co_await core_->audit->write(std::move(row)))
-        text =
-            make_error(call->id, rpc::kInternalError, "The audit log cannot be written: nothing is answered",
-                       code_data("storage_unavailable"));
+        text = make_error(call->id, rpc::kInternalError, kUnrecorded, code_data("storage_unavailable"));
     } else {
       core_->audit->add(std::move(row));
     }
@@ -321,9 +369,10 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
 
   // All at once.
   struct Refused {
-    std::string id, message;
+    std::string id, message, method;
     int code;
     std::size_t place;
+    std::string_view part;  ///< of the batch
   };
   std::vector<Call> calls;
   std::vector<Refused> refused;
@@ -333,13 +382,13 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
     const auto* message = std::get_if<Envelope>(&messages[i]);
     if (message == nullptr) {
       const auto& bad = std::get<EnvelopeFault>(messages[i]);
-      refused.push_back({bad.id, bad.message, bad.code, place});
+      refused.push_back({bad.id, bad.message, {}, bad.code, place, parts[i]});
       continue;
     }
     if (message->kind != Envelope::Kind::request) continue;
     if (message->method == "initialize") {
-      refused.push_back(
-          {std::string(message->id), "initialize must not be part of a batch", rpc::kInvalidRequest, place});
+      refused.push_back({std::string(message->id), "initialize must not be part of a batch", message->method,
+                         rpc::kInvalidRequest, place, parts[i]});
       continue;
     }
     auto call = std::make_shared<ClientCall>(core_, session, meta.principal);
@@ -360,20 +409,27 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
   reply->begin();
   const auto fail = [&](const Refused& one) {
     AuditRecord row = audit_row(meta, request, session.get());
-    row.method = "invalid";
+    row.method = one.method.empty() ? kUnreadMethod : one.method;
     row.response_status = 400;
     row.error_code = "invalid_request";
+    row.bytes_in = static_cast<std::int64_t>(one.part.size());
+    std::string text = make_error(one.id.empty() ? std::string_view("null") : one.id, one.code, one.message,
+                                  code_data("invalid_request"));
+    row.bytes_out = static_cast<std::int64_t>(text.size());
+    row.request_body = audited_body(std::string(one.part), row.method, nullptr);
     core_->observer->finished(row, Duration(0));
-    core_->audit->add(std::move(row));
-    reply->answer(make_error(one.id.empty() ? std::string_view("null") : one.id, one.code, one.message,
-                             code_data("invalid_request")),
-                  one.place);
+    record(std::move(row), [reply, id = one.id, place = one.place, text = std::move(text)](bool stored) {
+      reply->answer(stored ? text
+                           : make_error(id.empty() ? std::string_view("null") : id, rpc::kInternalError,
+                                        kUnrecorded, code_data("storage_unavailable")),
+                    place);
+    });
   };
   for (const Refused& one : refused) fail(one);
   for (const Call& call : calls) {
     call->reply = reply;
     if (const auto begun = session->begin(call); begun != Session::Begun::yes)
-      fail({call->id, begun_text(begun), rpc::kInvalidRequest, call->place});
+      fail({call->id, begun_text(begun), call->method, rpc::kInvalidRequest, call->place, call->body});
     else
       Loop::current()->spawn(answer(call));
   }
@@ -397,12 +453,17 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
     row.bytes_out = static_cast<std::int64_t>(text.size());
     row.request_body = audited_body(request.body, "initialize", nullptr);
     core_->observer->finished(row, took, meta.trace.get());
-    core_->audit->add(std::move(row));
-    if (sse_reply) return sse_reply->answer(text);
-    PostReply::Options options;
-    options.accepts = accepts;
-    options.headers = std::move(headers);
-    std::make_shared<PostReply>(*Loop::current(), responder, std::move(options))->answer(text);
+    auto reply = sse_reply;
+    if (!reply) {
+      PostReply::Options options;
+      options.accepts = accepts;
+      options.headers = std::move(headers);
+      reply = std::make_shared<PostReply>(*Loop::current(), responder, std::move(options));
+    }
+    record(std::move(row), [reply = std::move(reply), id, text = std::move(text)](bool stored) {
+      reply->answer(
+          stored ? text : make_error(id, rpc::kInternalError, kUnrecorded, code_data("storage_unavailable")));
+    });
   };
   const auto version = raw::string_value(raw::find(envelope.params, "protocolVersion"));
   const std::string_view capabilities = raw::find(envelope.params, "capabilities");
@@ -444,8 +505,9 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
       row.response_status = response.status;
       row.error_code = busy ? "rate_limited" : "storage_unavailable";
       core_->observer->finished(row, core_->clock->monotonic() - started);
-      core_->audit->add(std::move(row));
-      co_return responder->send(std::move(response));
+      co_return record(std::move(row), [responder, response = std::move(response)](bool) mutable {
+        responder->send(std::move(response));
+      });
     }
     session = *made;
   }
@@ -453,7 +515,8 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
   row.client_name = session->client_name();
 
   const auto view = session->view(meta.principal);
-  const auto reached = co_await gather(session, meta.principal, view, std::nullopt, false);
+  const RequestIds ids{meta.request_id, meta.trace_id};
+  const auto reached = co_await gather(session, meta.principal, view, std::nullopt, false, ids);
   Offer offered = offer(*view, reached);
   if (const std::string tasks = task_capabilities(*session, reached); !tasks.empty())
     offered.capabilities = raw::with_member(offered.capabilities, "tasks", tasks);

@@ -84,7 +84,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   };
   Task<std::vector<Gathered>> gather(std::shared_ptr<Session> session, Principal principal,
                                      std::shared_ptr<const Session::View> view, std::optional<ListKind> kind,
-                                     bool fresh);
+                                     bool fresh, RequestIds request);
   /// What the gateway offers for these targets.
   struct Offer {
     std::string capabilities;  ///< raw object
@@ -107,10 +107,16 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   /// What the audit log keeps of a message, by the configured rule.
   std::string audited_body(const std::string& body, const std::string& method,
                            const UpstreamConnection* connection) const;
+  /// The answer to a message that goes no further, and its row. `method`: as far as it could be read.
   void refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
               const HttpRequest& request, const Session* session, int status, int code,
               std::string_view message, std::string_view id, const char* error_code,
-              std::string_view data = {});
+              std::string_view data = {}, std::string_view method = {});
+  /// For a message that is JSON-RPC, but cannot be dealt with now.
+  void unavailable(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
+                   const HttpRequest& request, std::string_view method, std::string_view message);
+  /// Records a row; in sync mode `then` is called when it is stored, with whether it could be.
+  void record(AuditRecord row, std::function<void(bool)> then);
 
   const std::shared_ptr<GatewayCore> core_;
 };

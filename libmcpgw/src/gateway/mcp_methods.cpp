@@ -124,9 +124,8 @@ std::string McpEndpoint::upstream_failure(ClientCall& call, const Target& target
                {{"target", target.name},
                 {"method", call.method},
                 {"reason", error.reason},
-                {"cause", error.message},
-                {"request_id", call.request_id},
-                {"trace_id", call.audit.trace_id}});
+                {"cause", error.message}},
+               call.ids());
   const std::string message = "Target '" + target.name + "' " + std::string(text);
   if (status != 499)
     core_->observer->call_failed(target, call.principal.user_id, reason, message, error.message);
@@ -137,7 +136,8 @@ std::string McpEndpoint::upstream_failure(ClientCall& call, const Target& target
 Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Session> session,
                                                              Principal principal,
                                                              std::shared_ptr<const Session::View> view,
-                                                             std::optional<ListKind> kind, bool fresh) {
+                                                             std::optional<ListKind> kind, bool fresh,
+                                                             RequestIds request) {
   // One coroutine a target; who is late is left out, and what it brings later serves the next request.
   struct Join {
     std::vector<Gathered> results;
@@ -149,7 +149,7 @@ Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Ses
   const SteadyTime deadline = steady_clock::now() + core_->options.upstream.list_timeout;
   const auto fetch = [](std::shared_ptr<McpEndpoint> self, std::shared_ptr<Session> s, Principal p,
                         std::shared_ptr<const Target> target, std::optional<ListKind> what, bool again,
-                        SteadyTime until) -> Task<Gathered> {
+                        SteadyTime until, RequestIds ids) -> Task<Gathered> {
     Gathered out{target, nullptr, nullptr};
     if (!what) {
       auto connection = co_await s->connection(p, target, until);
@@ -157,7 +157,7 @@ Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Ses
         out.connection = *connection;
       else
         self->core_->log(LogLevel::warn, "gateway", "a target is left out",
-                         {{"target", target->name}, {"reason", connection.error().reason}});
+                         {{"target", target->name}, {"reason", connection.error().reason}}, ids);
       co_return out;
     }
     auto listing = co_await s->listing(p, target, *what, until, again);
@@ -165,15 +165,15 @@ Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Ses
       out.listing = *listing;
     } else {
       self->core_->log(LogLevel::warn, "gateway", "a target's list is left out",
-                       {{"target", target->name}, {"reason", listing.error().reason}});
+                       {{"target", target->name}, {"reason", listing.error().reason}}, ids);
     }
     co_return out;
   };
   const std::size_t count = view->targets.size();
   if (count == 1) {
     std::vector<Gathered> single;
-    single.push_back(
-        co_await fetch(shared_from_this(), session, principal, view->targets.front(), kind, fresh, deadline));
+    single.push_back(co_await fetch(shared_from_this(), session, principal, view->targets.front(), kind,
+                                    fresh, deadline, request));
     co_return single;
   }
   join->results.resize(count);
@@ -190,7 +190,8 @@ Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Ses
         last = --all->open == 0;
       }
       if (last) all->done.set();
-    }(fetch(shared_from_this(), session, principal, view->targets[i], kind, fresh, deadline), join, i));
+    }(fetch(shared_from_this(), session, principal, view->targets[i], kind, fresh, deadline, request), join,
+                                                                                    i));
   }
   (void)co_await join->done.wait(deadline + std::chrono::milliseconds(100));
   const std::lock_guard lock(join->mutex);
@@ -234,7 +235,8 @@ Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
   }
   const auto view = call->session->view(call->principal);
   // Only the first page asks the targets again: later ones continue the same list.
-  const auto gathered = co_await gather(call->session, call->principal, view, kind, !place);
+  const RequestIds ids = call->ids();
+  const auto gathered = co_await gather(call->session, call->principal, view, kind, !place, ids);
   std::string items, last, next;
   std::size_t written = 0;
   SeenList seen;
@@ -338,7 +340,8 @@ Task<std::optional<ItemRoute>> McpEndpoint::find_resource(Call call, ListKind ki
     co_return std::nullopt;
   }
   // Without a prefix it is served when exactly one target lists it.
-  const auto gathered = co_await gather(call->session, call->principal, view, kind, false);
+  const RequestIds ids = call->ids();
+  const auto gathered = co_await gather(call->session, call->principal, view, kind, false, ids);
   std::optional<ItemRoute> found;
   for (const Gathered& one : gathered) {
     if (!one.listing || !one.listing->by_name.contains(uri)) continue;

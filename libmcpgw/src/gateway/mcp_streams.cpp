@@ -2,6 +2,7 @@
 #include "base/text.hpp"
 #include "gateway/mcp_endpoint.hpp"
 #include "gateway/modern_client.hpp"
+#include "observability/activity_hub.hpp"
 #include "protocol/modern.hpp"
 #include "runtime/url.hpp"
 
@@ -33,7 +34,8 @@ HttpResponse too_many(std::string_view message, std::string_view request_id) {
 }
 
 bool has_too_many_streams(const GatewayCore& core, const std::string& user_id) {
-  return core.sessions->streams_of(user_id) + core.modern->streams_of(user_id) >=
+  return core.sessions->streams_of(user_id) + core.modern->streams_of(user_id) +
+             core.dashboards->count_of(user_id) >=
          core.options.session.max_streams_per_user;
 }
 
@@ -155,6 +157,10 @@ Task<void> McpEndpoint::remove(HttpRequest request, std::shared_ptr<Responder> r
         http_error(503, "storage_unavailable", "The session cannot be looked up now", meta.request_id));
   if (!*found) co_return responder->send(session_not_found());
   core_->sessions->end(*found, "deleted");
+  // With audit.sync its row is stored before anybody is told.
+  if (!co_await core_->audit->settled())
+    co_return responder->send(http_error(
+        503, "storage_unavailable", "It was ended, but the audit log cannot be written", meta.request_id));
   HttpResponse response;
   response.status = 204;
   responder->send(std::move(response));

@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "gateway/metrics.hpp"
+#include "gateway/modern_client.hpp"
 #include "gateway/session.hpp"
 #include "mcpgw/version.hpp"
 #include "observability/activity_hub.hpp"
@@ -212,6 +213,7 @@ std::string Metrics::render(const GatewayCore& core, std::string_view accept, st
   gauge("mcpgw_sessions_active", "Live sessions of clients.", core.sessions->count());
   text.family("mcpgw_streams_active", Type::gauge, "Open streams of clients.");
   text.value({{"kind", "sse"}}, static_cast<std::uint64_t>(core.sessions->streams()));
+  text.value({{"kind", "listen"}}, static_cast<std::uint64_t>(core.modern->streams()));
   text.value({{"kind", "websocket"}}, static_cast<std::uint64_t>(core.dashboards->count()));
   std::vector<TargetStatus> states;
   for (const auto& target : targets) states.push_back(core.pool->status(*target));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "gateway/modern_client.hpp"
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "protocol/tool_headers.hpp"
 
@@ -492,18 +493,9 @@ void ModernCall::push(ServerMessage message, const std::shared_ptr<UpstreamConne
       if (gather) gathering_ = true;
     }
   }
-  AuditRecord row = base_;
-  row.method = message.method;
-  row.target_name = from->target().name;
-  row.decision = "allow";
-  row.response_status = 200;
-  row.created_at = core->clock->now();
-  if (why != nullptr) {
-    row.response_status = 404;
-    row.error_code = "unknown_method";
+  core->observer->server_request(base_, from->target(), message, why != nullptr);
+  if (why != nullptr)
     from->upstream().respond(message.id, "error", R"({"code":-32601,"message":)" + raw::quote(why) + "}");
-  }
-  core->audit->add(std::move(row));
   if (!gather) return;
   home_.post([self = std::static_pointer_cast<ModernCall>(shared_from_this())] {
     self->home_.spawn([](std::shared_ptr<ModernCall> call) -> Task<void> {

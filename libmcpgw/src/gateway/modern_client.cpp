@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
 
@@ -127,6 +128,9 @@ void ModernClient::on_connection_message(const std::shared_ptr<UpstreamConnectio
     // It came without a call: it can only be the doing of the one that runs there.
     const auto call = message.ambiguous ? nullptr : owner_->modern->only_call(*this, target.id);
     if (call) return call->push(message, connection);
+    AuditRecord row;
+    row.user_id = user_id();
+    owner_->observer->server_request(std::move(row), target, message, true);
     connection->upstream().respond(message.id, "error", R"({"code":-32601,"message":"Not available here"})");
     return;
   }

@@ -313,7 +313,8 @@ Task<void> ModernEndpoint::discover(Round round) {
   if (!client) co_return;
   round->reply->watch();
   const auto view = client->view(round->principal);
-  const auto reached = co_await legacy_->gather(client, round->principal, view, std::nullopt, false);
+  const RequestIds ids{round->request_id, round->row.trace_id};
+  const auto reached = co_await legacy_->gather(client, round->principal, view, std::nullopt, false, ids);
   const McpEndpoint::Offer offer = McpEndpoint::offer(*view, reached);
   std::string result =
       R"({"supportedVersions":)" + supported_versions_json() + R"(,"capabilities":)" + offer.capabilities;

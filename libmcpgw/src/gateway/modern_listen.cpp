@@ -4,6 +4,7 @@
 #include "gateway/modern_endpoint.hpp"
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
+#include "observability/activity_hub.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -79,8 +80,9 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
   if (!filter)
     co_return refuse(rpc::kInvalidParams, "params.notifications is not a filter", "invalid_params", 400);
   const auto client = core_->modern->get(round->principal, round->capabilities);
-  const std::size_t open =
-      core_->sessions->streams_of(meta.principal.user_id) + core_->modern->streams_of(meta.principal.user_id);
+  const std::size_t open = core_->sessions->streams_of(meta.principal.user_id) +
+                           core_->modern->streams_of(meta.principal.user_id) +
+                           core_->dashboards->count_of(meta.principal.user_id);
   if (!client || open >= core_->options.session.max_streams_per_user) {
     HttpResponse response = http_error(429, "rate_limited", "Too many streams are open", meta.request_id);
     response.headers.emplace_back("Retry-After", "5");
@@ -108,6 +110,16 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
     for (const ListenItem& item : items) client->unsubscribe(item);
   };
 
+  AuditRecord row = round->row;
+  row.response_status = 200;
+  row.decision = "allow";
+  row.request_body = audited(*round, nullptr);
+  core_->observer->finished(row, core_->clock->monotonic() - round->started, round->trace.get());
+  if (!co_await core_->audit->write(std::move(row))) {
+    undo();
+    co_return responder->send(
+        http_error(503, "storage_unavailable", "The audit log cannot be written", meta.request_id));
+  }
   HttpResponse head;
   head.headers.emplace_back("Content-Type", "text/event-stream");
   head.headers.emplace_back("X-Accel-Buffering", "no");
@@ -129,18 +141,13 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
     if (const auto alive = weak.lock()) alive->remove(listening);
   });
   if (meta.not_in_flight) meta.not_in_flight();
-  AuditRecord row = round->row;
-  row.response_status = 200;
-  row.decision = "allow";
-  row.request_body = audited(*round, nullptr);
-  core_->observer->finished(row, core_->clock->monotonic() - round->started, round->trace.get());
-  core_->audit->add(std::move(row));
   // A gateway that began to close meanwhile has not seen this one.
   if (core_->draining.load(std::memory_order_acquire)) core_->modern->end_listens();
 
   // What servers say is heard on connections to them.
   const auto view = client->view(round->principal);
-  (void)co_await legacy_->gather(client, round->principal, view, std::nullopt, false);
+  const RequestIds ids{meta.request_id, meta.trace_id};
+  (void)co_await legacy_->gather(client, round->principal, view, std::nullopt, false, ids);
   for (const ListKind kind : {ListKind::tools, ListKind::prompts, ListKind::resources})
     (void)subscription->changed(kind, client->fingerprint(round->principal, kind));
 }

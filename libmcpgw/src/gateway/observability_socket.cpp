@@ -3,6 +3,7 @@
 #include "base/text.hpp"
 #include "gateway/live_state.hpp"
 #include "gateway/mcp_endpoint.hpp"
+#include "gateway/modern_client.hpp"
 #include "gateway/socket_tickets.hpp"
 #include "observability/activity_hub.hpp"
 
@@ -44,7 +45,8 @@ void ObservabilitySocket::open(const HttpRequest& request, const std::shared_ptr
   if (const int refusal = websocket_refusal(request); refusal != 0)
     return responder->send(not_an_upgrade(refusal, request_id));
   const std::size_t max = core_->options.session.max_streams_per_user;
-  const std::size_t streams = core_->sessions->streams_of(principal.user_id);
+  const std::size_t streams =
+      core_->sessions->streams_of(principal.user_id) + core_->modern->streams_of(principal.user_id);
   const std::uint64_t id = core_->dashboards->reserve(principal, streams < max ? max - streams : 0);
   if (id == 0) {
     HttpResponse response = http_error(429, "rate_limited", "Too many streams are open", request_id);

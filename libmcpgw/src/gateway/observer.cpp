@@ -5,6 +5,7 @@
 #include "gateway/statistics.hpp"
 #include "json/raw.hpp"
 #include "observability/activity_hub.hpp"
+#include "observability/audit_bounds.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -34,20 +35,39 @@ std::string activity_json(const AuditRecord& row) {
 
 }  // namespace
 
-void Observer::finished(const AuditRecord& row, Duration took, RequestTrace* trace) {
+void Observer::finished(AuditRecord& row, Duration took, RequestTrace* trace) {
+  if (!kObserved) return;
+  bound_row(row);
   core_.metrics->request(row, took);
   if (trace != nullptr && trace->recording()) {
     trace->attribute("mcp.method.name", row.method);
     trace->attribute("error.type", row.error_code);
   }
-  core_.statistics->record(row.target_name.empty() ? "_gateway" : row.target_name, row.user_id,
-                           row.response_status, took);
+  core_.statistics->record(row.target_name.empty() ? std::string_view("_gateway") : row.target_name,
+                           row.user_id, row.response_status, took);
   if (row.method == "ping" || !core_.dashboards->watched()) return;
   ActivityHub::Event event;
   event.type = "activity";
   event.data = activity_json(row);
   event.user_id = row.user_id;
   core_.dashboards->publish(std::move(event));
+}
+
+void Observer::server_request(AuditRecord row, const Target& target, const ServerMessage& message,
+                              bool refused) {
+  if (message.method == "ping") return;
+  row.kind = "mcp";
+  row.created_at = core_.clock->now();
+  row.method = message.method;
+  row.target_name = target.name;
+  row.decision = refused ? "" : "allow";
+  row.response_status = refused ? 404 : 200;
+  row.error_code = refused ? "unknown_method" : "";
+  row.duration_ms = 0;
+  row.bytes_in = static_cast<std::int64_t>(message.params.size());
+  row.bytes_out = 0;
+  row.request_body.clear();
+  core_.audit->add(std::move(row));
 }
 
 void Observer::session(const std::string& session_id, const std::string& user_id, const char* event_name) {

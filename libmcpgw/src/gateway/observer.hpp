@@ -8,6 +8,7 @@
 #include "gateway/core.hpp"
 #include "mcpgw/http.hpp"
 #include "observability/trace.hpp"
+#include "upstream/upstream.hpp"
 
 namespace mcpgw::detail {
 
@@ -17,8 +18,12 @@ class Observer {
   /// `core` owns it.
   explicit Observer(GatewayCore& core) : core_(core) {}
 
-  /// A JSON-RPC request of a client has its answer; `row` is its audit row, complete but for the body.
-  void finished(const AuditRecord& row, Duration took, RequestTrace* trace = nullptr);
+  /// A JSON-RPC request of a client has its answer; `row` is its audit row, complete but for the body. What
+  /// it has from outside is bounded here.
+  void finished(AuditRecord& row, Duration took, RequestTrace* trace = nullptr);
+  /// A server asked something of a client, and was refused or not. It has a row of its own; `row` tells whose
+  /// call or session it belongs to, as far as that is known.
+  void server_request(AuditRecord row, const Target& target, const ServerMessage& message, bool refused);
   /// `event` is "created", "deleted", "expired" or "recycled".
   void session(const std::string& session_id, const std::string& user_id, const char* event);
   /// A call failed on the way to its target. `message` is what the client is told, `cause` is for

@@ -4,6 +4,7 @@
 
 #include "base/text.hpp"
 #include "gateway/client_call.hpp"
+#include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "protocol/modern.hpp"
 
@@ -385,40 +386,28 @@ std::optional<Principal> Session::current_principal() const {
 
 void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
                                     const ServerMessage& message) {
-  const auto refuse = [&](const char* why) {
-    connection->upstream().respond(message.id, "error",
-                                   R"({"code":-32601,"message":)" + raw::quote(why) + "}");
-  };
   const auto principal = current_principal();
   const Target& target = connection->target();
-  if (!principal || !core_->policy->reaches(*principal, target.id)) {
-    if (!message.id.empty()) refuse("The client does not offer this");
-    return;
-  }
+  const bool reached = principal && core_->policy->reaches(*principal, target.id);
   if (!message.id.empty()) {
-    if (message.method == "ping") {
-      connection->upstream().respond(message.id, "result", "{}");
-      return;
-    }
-    if (!client_offers(message.method) || !has_stream()) return refuse("The client does not offer this");
-    connection->remember_elicitation(message.params, shared_from_this());
-    const std::string asked = ask(connection->upstream_ptr(), message.id, message.method);
+    if (reached && message.method == "ping") return connection->upstream().respond(message.id, "result", "{}");
+    const bool refused = !reached || !client_offers(message.method) || !has_stream();
     AuditRecord row;
-    row.kind = "mcp";
-    row.created_at = core_->clock->now();
     row.session_id = id();
     row.user_id = user_id();
-    row.user_email = principal->email;
+    if (principal) row.user_email = principal->email;
     row.client_name = client_name();
-    row.method = message.method;
-    row.target_name = target.name;
-    row.decision = "allow";
-    row.response_status = 200;
-    core_->audit->add(std::move(row));
+    core_->observer->server_request(std::move(row), target, message, refused);
+    if (refused)
+      return connection->upstream().respond(
+          message.id, "error", R"({"code":-32601,"message":"The client does not offer this"})");
+    connection->remember_elicitation(message.params, shared_from_this());
+    const std::string asked = ask(connection->upstream_ptr(), message.id, message.method);
     send(make_request(asked, message.method,
                       core_->pool->export_related_task(*connection, user_id(), message.params)));
     return;
   }
+  if (!reached) return;
   if (message.method == "notifications/progress") {  // of a task of this session, under its client's token
     send(make_notification(message.method, message.params));
     return;

@@ -2,86 +2,200 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace mcpgw::detail {
 namespace {
 
-/// Two buckets an octave, from 16 microseconds up: 40 of them reach beyond 15 s.
-std::size_t bucket_of(std::uint64_t us, std::size_t buckets) {
-  if (us < 16) return 0;
-  const double octaves = std::log2(static_cast<double>(us) / 16.0);
-  return std::min(static_cast<std::size_t>(octaves * 2) + 1, buckets - 1);
-}
+constexpr std::string_view kNoTarget = "_gateway";
 
 double bucket_upper_us(std::size_t bucket) { return 16.0 * std::exp2(static_cast<double>(bucket) / 2); }
 
+/// Two buckets an octave, from 16 microseconds up: 40 of them reach beyond 15 s.
+template <std::size_t N>
+std::size_t bucket_of(std::uint64_t us) {
+  static const auto bounds = [] {
+    std::array<std::uint64_t, N> out{};
+    for (std::size_t i = 0; i < N; ++i) out[i] = static_cast<std::uint64_t>(std::ceil(bucket_upper_us(i)));
+    return out;
+  }();
+  const auto it = std::upper_bound(bounds.begin(), bounds.end(), us);
+  return std::min(static_cast<std::size_t>(it - bounds.begin()), N - 1);
+}
+
 }  // namespace
 
-void Statistics::record(const std::string& target, const std::string& user_id, int status, Duration took) {
-  const std::int64_t epoch =
-      std::chrono::duration_cast<std::chrono::seconds>(clock_->monotonic()).count() / kSlotSeconds;
-  const bool error = status >= 400;
-  const auto us = static_cast<std::uint64_t>(std::max<std::int64_t>(took.count(), 0));
-  const std::lock_guard lock(mutex_);
-  add("", epoch, error, us);
-  add("t" + target, epoch, error, us);
+Statistics::Statistics(std::shared_ptr<Clock> clock)
+    : clock_(std::move(clock)), started_(clock_->monotonic()) {}
+
+std::int64_t Statistics::epoch() const {
+  return std::chrono::duration_cast<std::chrono::seconds>(clock_->monotonic()).count() / kSlotSeconds;
+}
+
+void Statistics::Series::add(const Sample& sample) noexcept {
+  constexpr auto relaxed = std::memory_order_relaxed;
+  last_epoch.store(sample.epoch, relaxed);
+  Slot& slot = slots[static_cast<std::size_t>(sample.epoch % kSlots)];
+  if (slot.epoch.load(std::memory_order_acquire) != sample.epoch) {
+    const std::lock_guard lock(turning);
+    if (slot.epoch.load(relaxed) != sample.epoch) {
+      slot.count.store(0, relaxed);
+      slot.errors.store(0, relaxed);
+      slot.sum_us.store(0, relaxed);
+      for (auto& bucket : slot.buckets) bucket.store(0, relaxed);
+      slot.epoch.store(sample.epoch, std::memory_order_release);
+    }
+  }
+  slot.count.fetch_add(1, relaxed);
+  if (sample.error) slot.errors.fetch_add(1, relaxed);
+  slot.sum_us.fetch_add(sample.us, relaxed);
+  slot.buckets[sample.bucket].fetch_add(1, relaxed);
+}
+
+void Statistics::record(std::string_view target, std::string_view user_id, int status, Duration took) {
+  Sample sample;
+  sample.epoch = epoch();
+  sample.us = static_cast<std::uint64_t>(std::max<std::int64_t>(took.count(), 0));
+  sample.bucket = bucket_of<kBuckets>(sample.us);
+  sample.error = status >= 400;
+  total_.add(sample);
+  const auto add = [&](const Shares& shares) {
+    shares.target->add(sample);
+    if (!shares.user) return;
+    shares.user->add(sample);
+    shares.pair->add(sample);
+  };
+  {
+    const std::shared_lock lock(mutex_);
+    if (const auto it = pairs_.find(PairView{user_id, target}); it != pairs_.end()) return add(it->second);
+  }
+  const std::unique_lock lock(mutex_);
+  add(made_locked(user_id, target));
+}
+
+Statistics::Shares& Statistics::made_locked(std::string_view user_id, std::string_view target) {
+  if (const auto it = pairs_.find(PairView{user_id, target}); it != pairs_.end()) return it->second;
+  if (pairs_.size() >= kMaxPairs) make_room_locked();
+  Shares shares;
+  Target& of_target = targets_[std::string(target)];
+  if (!of_target.series) of_target.series = std::make_shared<Series>();
+  ++of_target.pairs;
+  shares.target = of_target.series;
   if (!user_id.empty()) {
-    add("u" + user_id, epoch, error, us);
-    add("b" + user_id + '\n' + target, epoch, error, us);
+    User& of_user = users_[std::string(user_id)];
+    if (!of_user.series) {
+      of_user.series = std::make_shared<Series>();
+      of_user.running = std::make_shared<std::atomic<std::int64_t>>(0);
+    }
+    ++of_user.pairs;
+    shares.user = of_user.series;
+    shares.user_running = of_user.running;
+    shares.pair = std::make_shared<Series>();
+  }
+  shares.running = std::make_shared<std::atomic<std::int64_t>>(0);
+  return pairs_.emplace(Pair{std::string(user_id), std::string(target)}, std::move(shares)).first->second;
+}
+
+void Statistics::make_room_locked() {
+  // A scan of all is rare and bounded: it makes room for many.
+  std::vector<std::pair<std::int64_t, const Pair*>> idle;
+  for (const auto& [key, shares] : pairs_) {
+    const bool runs = shares.running->load(std::memory_order_relaxed) > 0 ||
+                      (shares.user_running && shares.user_running->load(std::memory_order_relaxed) > 0);
+    const Series& own = shares.pair ? *shares.pair : *shares.target;
+    // What runs is kept as long as anything else can go.
+    idle.emplace_back(runs ? INT64_MAX : own.last_epoch.load(std::memory_order_relaxed), &key);
+  }
+  const std::size_t count = std::min(idle.size(), kMaxPairs / 8);
+  std::nth_element(idle.begin(), idle.begin() + static_cast<std::ptrdiff_t>(count - 1), idle.end());
+  for (std::size_t i = 0; i < count; ++i) {
+    const Pair key = *idle[i].second;
+    pairs_.erase(key);
+    if (const auto it = targets_.find(key.target); it != targets_.end() && --it->second.pairs == 0)
+      targets_.erase(it);
+    if (const auto it = users_.find(key.user); it != users_.end() && --it->second.pairs == 0)
+      users_.erase(it);
   }
 }
 
-void Statistics::add(const std::string& key, std::int64_t epoch, bool error, std::uint64_t us) {
-  auto it = series_.find(key);
-  if (it == series_.end()) {
-    if (series_.size() >= kMaxSeries) {
-      // Room is made by what has been silent longest; a scan of all is rare and bounded.
-      auto oldest = series_.begin();
-      for (auto other = series_.begin(); other != series_.end(); ++other)
-        if (other->second->last_epoch < oldest->second->last_epoch) oldest = other;
-      series_.erase(oldest);
-    }
-    it = series_.emplace(key, std::make_unique<Series>()).first;
+Statistics::InFlight Statistics::begin(std::string_view user_id) {
+  {
+    const std::shared_lock lock(mutex_);
+    if (const auto it = users_.find(user_id); it != users_.end()) return InFlight(it->second.running);
   }
-  Series& series = *it->second;
-  series.last_epoch = epoch;
-  Slot& slot = series.slots[static_cast<std::size_t>(epoch % kSlots)];
-  if (slot.epoch != epoch) slot = Slot{epoch};
-  ++slot.count;
-  slot.errors += error;
-  slot.sum_us += us;
-  ++slot.buckets[bucket_of(us, kBuckets)];
+  const std::unique_lock lock(mutex_);
+  const Shares& shares = made_locked(user_id, kNoTarget);
+  return InFlight(shares.user_running ? shares.user_running : shares.running);
+}
+
+Statistics::InFlight Statistics::begin(std::string_view user_id, std::string_view target) {
+  {
+    const std::shared_lock lock(mutex_);
+    if (const auto it = pairs_.find(PairView{user_id, target}); it != pairs_.end())
+      return InFlight(it->second.running);
+  }
+  const std::unique_lock lock(mutex_);
+  return InFlight(made_locked(user_id, target).running);
+}
+
+std::int64_t Statistics::in_flight(std::string_view user_id) const {
+  const std::shared_lock lock(mutex_);
+  const auto it = users_.find(user_id);
+  return it == users_.end() ? 0 : it->second.running->load(std::memory_order_relaxed);
+}
+
+std::int64_t Statistics::in_flight(std::string_view user_id, std::string_view target) const {
+  const std::shared_lock lock(mutex_);
+  const auto it = pairs_.find(PairView{user_id, target});
+  return it == pairs_.end() ? 0 : it->second.running->load(std::memory_order_relaxed);
+}
+
+std::size_t Statistics::series() const {
+  const std::shared_lock lock(mutex_);
+  return pairs_.size() + users_.size() + targets_.size();
 }
 
 Statistics::Summary Statistics::total(const std::string* user_id) const {
-  return summarize(user_id == nullptr ? std::string() : "u" + *user_id);
+  if (user_id == nullptr) return summarize(total_);
+  std::shared_ptr<const Series> found;
+  {
+    const std::shared_lock lock(mutex_);
+    if (const auto it = users_.find(*user_id); it != users_.end()) found = it->second.series;
+  }
+  return found ? summarize(*found) : Summary();
 }
 
 Statistics::Summary Statistics::target(const std::string& name, const std::string* user_id) const {
-  return summarize(user_id == nullptr ? "t" + name : "b" + *user_id + '\n' + name);
-}
-
-Statistics::Summary Statistics::summarize(const std::string& key) const {
-  Summary out;
-  std::array<std::uint64_t, kBuckets> buckets{};
-  std::uint64_t sum_us = 0;
+  std::shared_ptr<const Series> found;
   {
-    const std::lock_guard lock(mutex_);
-    const auto it = series_.find(key);
-    if (it == series_.end()) return out;
-    const std::int64_t now =
-        std::chrono::duration_cast<std::chrono::seconds>(clock_->monotonic()).count() / kSlotSeconds;
-    for (const Slot& slot : it->second->slots) {
-      if (slot.epoch < 0 || slot.epoch <= now - kSlots) continue;
-      out.count += slot.count;
-      out.errors += slot.errors;
-      sum_us += slot.sum_us;
-      for (std::size_t i = 0; i < kBuckets; ++i) buckets[i] += slot.buckets[i];
+    const std::shared_lock lock(mutex_);
+    if (user_id == nullptr) {
+      if (const auto it = targets_.find(name); it != targets_.end()) found = it->second.series;
+    } else if (const auto it = pairs_.find(PairView{*user_id, name}); it != pairs_.end()) {
+      found = it->second.pair;
     }
   }
+  return found ? summarize(*found) : Summary();
+}
+
+Statistics::Summary Statistics::summarize(const Series& series) const {
+  constexpr auto relaxed = std::memory_order_relaxed;
+  Summary out;
+  std::array<std::uint64_t, kBuckets> buckets{};
+  std::uint64_t sum_us = 0, seen_in_buckets = 0;
+  const std::int64_t now = epoch();
+  for (const Slot& slot : series.slots) {
+    const std::int64_t at = slot.epoch.load(std::memory_order_acquire);
+    if (at < 0 || at <= now - kSlots) continue;
+    out.count += slot.count.load(relaxed);
+    out.errors += slot.errors.load(relaxed);
+    sum_us += slot.sum_us.load(relaxed);
+    for (std::size_t i = 0; i < kBuckets; ++i) buckets[i] += slot.buckets[i].load(relaxed);
+  }
   if (out.count == 0) return out;
+  for (const std::uint64_t count : buckets) seen_in_buckets += count;
   const auto percentile = [&](double part) {
-    const auto rank = static_cast<std::uint64_t>(std::ceil(part * static_cast<double>(out.count)));
+    const auto rank = static_cast<std::uint64_t>(std::ceil(part * static_cast<double>(seen_in_buckets)));
     std::uint64_t seen = 0;
     for (std::size_t i = 0; i < kBuckets; ++i) {
       seen += buckets[i];

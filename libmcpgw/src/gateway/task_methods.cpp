@@ -93,7 +93,8 @@ Task<std::string> McpEndpoint::list_tasks(Call call) {
   if (const std::string_view cursor = raw::find(call->params, "cursor"); !cursor.empty() && cursor != "null")
     co_return invalid_params(*call, "The cursor is not one of this server's");
   const auto view = call->session->view(call->principal);
-  const auto reached = co_await gather(call->session, call->principal, view, std::nullopt, false);
+  const RequestIds ids = call->ids();
+  const auto reached = co_await gather(call->session, call->principal, view, std::nullopt, false, ids);
   const SteadyTime deadline = steady_clock::now() + core_->options.upstream.list_timeout;
   std::string items;
   std::size_t count = 0;
@@ -115,8 +116,8 @@ Task<std::string> McpEndpoint::list_tasks(Call call) {
       const UpstreamConnection::Use use(one.connection);
       auto answer = co_await one.connection->upstream().request(std::move(request));
       if (!answer || answer->is_error) {
-        core_->log(LogLevel::warn, "gateway", "a target's tasks are left out",
-                   {{"target", one.target->name}});
+        core_->log(LogLevel::warn, "gateway", "a target's tasks are left out", {{"target", one.target->name}},
+                   ids);
         break;
       }
       for (const std::string_view item : raw::elements(raw::find(answer->payload, "tasks"))) {

@@ -1,6 +1,7 @@
 #include "observability/audit_writer.hpp"
 
 #include "base/id_random.hpp"
+#include "observability/audit_bounds.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -9,6 +10,8 @@ constexpr auto kFlushWindow = std::chrono::milliseconds(50);
 constexpr auto kRetryFirst = std::chrono::milliseconds(200);
 constexpr auto kRetryMax = std::chrono::milliseconds(5000);
 constexpr auto kPurgeEvery = std::chrono::hours(1);
+/// How long a request waits for its row to be stored.
+constexpr auto kSyncPatience = std::chrono::seconds(10);
 }  // namespace
 
 AuditWriter::AuditWriter(std::shared_ptr<AuditSink> sink, AuditOptions options, std::shared_ptr<Clock> clock,
@@ -23,12 +26,21 @@ AuditWriter::AuditWriter(std::shared_ptr<AuditSink> sink, AuditOptions options, 
 
 AuditWriter::~AuditWriter() { stop(); }
 
+bool AuditWriter::admits_locked() const {
+  return queue_.size() + taken_ < options_.queue_max && !(options_.sync && failing_);
+}
+
+bool AuditWriter::admits() const {
+  const std::lock_guard lock(mutex_);
+  return admits_locked();
+}
+
 Task<bool> AuditWriter::admit(SteadyTime deadline) {
   for (;;) {
     std::shared_ptr<Waiter<bool>> waiter;
     {
       const std::lock_guard lock(mutex_);
-      if (queue_.size() + taken_ < options_.queue_max) co_return true;
+      if (admits_locked()) co_return true;
       if (stopping_) co_return false;
       waiter = std::make_shared<Waiter<bool>>(*Loop::current());
       space_waiters_.push_back(waiter);
@@ -37,51 +49,75 @@ Task<bool> AuditWriter::admit(SteadyTime deadline) {
   }
 }
 
+void AuditWriter::enqueue_locked(AuditRecord record) {
+  queue_.push_back(std::move(record));
+  ++queued_;
+}
+
 void AuditWriter::add(AuditRecord record) {
-  if (record.created_at == Time{}) record.created_at = clock_->now();
-  record.id = make_ordered_uuid(*random_, record.created_at);
+#ifdef MCPGW_BENCH_UNOBSERVED  // tests/bench measures what observing costs
+  return;
+#endif
+  prepare(record);
   bool wake;
   {
     const std::lock_guard lock(mutex_);
     // The writer looks again by itself within the flush window; only a first row or a full batch wakes it.
     wake = queue_.empty() || queue_.size() + 1 == kBatch;
-    queue_.push_back(std::move(record));
-    ++queued_;
+    enqueue_locked(std::move(record));
   }
   if (wake) ready_.notify_one();
 }
 
 Task<bool> AuditWriter::write(AuditRecord record) {
-  if (!options_.sync) {
-    add(std::move(record));
-    co_return true;
-  }
+  add(std::move(record));
+  return settled();
+}
+
+Task<bool> AuditWriter::settled() {
+  if (!options_.sync) co_return true;
   auto waiter = std::make_shared<Waiter<bool>>(*Loop::current());
-  if (record.created_at == Time{}) record.created_at = clock_->now();
-  record.id = make_ordered_uuid(*random_, record.created_at);
   {
     const std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(record));
-    sync_waiters_.emplace_back(++queued_, waiter);
+    if (done_ >= queued_) co_return true;
+    sync_waiters_.emplace_back(queued_, waiter);
   }
-  ready_.notify_one();
-  const auto stored = co_await waiter->wait(std::chrono::steady_clock::now() + std::chrono::seconds(10));
+  const auto stored = co_await waiter->wait(std::chrono::steady_clock::now() + kSyncPatience);
   co_return stored.value_or(false);
+}
+
+bool AuditWriter::store(AuditRecord record) {
+  prepare(record);
+  std::unique_lock lock(mutex_);
+  enqueue_locked(std::move(record));
+  ready_.notify_one();
+  if (!options_.sync) return true;
+  const std::uint64_t number = queued_, failures = failures_;
+  flushed_.wait_for(lock, kSyncPatience,
+                    [&] { return done_ >= number || failures_ != failures || stopping_; });
+  return done_ >= number;
+}
+
+void AuditWriter::prepare(AuditRecord& record) const {
+  if (record.created_at == Time{}) record.created_at = clock_->now();
+  record.id = make_ordered_uuid(*random_, record.created_at);
+  bound_row(record);
 }
 
 void AuditWriter::run() {
   auto retry = kRetryFirst;
-  auto last_purge = std::chrono::steady_clock::now();
+  // At once: a gateway that is restarted often removes old rows, too.
+  auto next_purge = std::chrono::steady_clock::now();
   // Out of the queue, not stored yet: it is neither copied nor destroyed under the lock that requests take.
   std::vector<AuditRecord> batch;
   std::unique_lock lock(mutex_);
   for (;;) {
     if (batch.empty()) {
-      ready_.wait_for(lock, std::chrono::seconds(1), [this] { return stopping_ || !queue_.empty(); });
+      ready_.wait_until(lock, next_purge, [this] { return stopping_ || !queue_.empty(); });
       if (queue_.empty() && stopping_) return;
     }
-    if (std::chrono::steady_clock::now() - last_purge >= kPurgeEvery) {
-      last_purge = std::chrono::steady_clock::now();
+    if (!stopping_ && std::chrono::steady_clock::now() >= next_purge) {
+      next_purge = std::chrono::steady_clock::now() + kPurgeEvery;
       lock.unlock();
       if (auto purged = sink_->purge(clock_->now() - options_.retention); !purged && log_)
         log_({LogLevel::warn,
@@ -111,6 +147,8 @@ void AuditWriter::run() {
               "audit rows cannot be stored; they are kept and tried again",
               {{"reason", stored.error().reason}, {"queued", left}}});
       failing_ = true;
+      ++failures_;
+      flushed_.notify_all();
       for (auto& [number, waiter] : sync_waiters_) waiter->set(false);
       sync_waiters_.clear();
       if (stopping_) {

@@ -22,12 +22,20 @@ class AuditWriter {
               std::shared_ptr<Random> random, LogSink log);
   ~AuditWriter();
 
-  /// Waits while the queue is full. False when it stayed full until the deadline: refuse the request.
+  /// Waits while the queue is full, in sync mode also while rows cannot be stored. False when that lasted
+  /// until the deadline: refuse the request.
   Task<bool> admit(SteadyTime deadline);
+  /// Whether admit() would let a request pass at once.
+  bool admits() const;
   /// Queues a row; its id and, when unset, its time are set here. Never blocks.
   void add(AuditRecord record);
-  /// Queues a row; in sync mode returns when it is stored. False when that failed.
+  /// Queues a row; in sync mode returns when it, and all that were queued before it, are stored. False when
+  /// that failed: it is tried again all the same.
   Task<bool> write(AuditRecord record);
+  /// The same for what has been queued already.
+  Task<bool> settled();
+  /// write() for threads that may block.
+  bool store(AuditRecord record);
   /// Blocks until everything queued so far has been written or failed; false on time-out.
   bool flush(std::chrono::milliseconds timeout);
   /// Writes what is queued and ends the thread.
@@ -41,6 +49,9 @@ class AuditWriter {
 
  private:
   void run();
+  void prepare(AuditRecord& record) const;
+  bool admits_locked() const;
+  void enqueue_locked(AuditRecord record);
 
   const std::shared_ptr<AuditSink> sink_;
   const AuditOptions options_;
@@ -55,6 +66,7 @@ class AuditWriter {
   std::size_t taken_ = 0;  ///< rows that left the queue and are being stored
   std::uint64_t queued_ = 0;
   std::uint64_t done_ = 0;
+  std::uint64_t failures_ = 0;  ///< batches that could not be stored
   std::vector<std::pair<std::uint64_t, std::shared_ptr<Waiter<bool>>>> sync_waiters_;
   std::vector<std::shared_ptr<Waiter<bool>>> space_waiters_;
   bool failing_ = false;

@@ -205,7 +205,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
       if (find_header(message.headers, header.first) == nullptr) message.headers.push_back(std::move(header));
     auto sent = co_await options_.client->send(std::move(message), running.cancel.get(), &detail);
     if (!sent) {
-      if (!detail.empty()) log(LogLevel::warn, detail);
+      if (!detail.empty()) log(LogLevel::warn, detail, running.observer.get());
       co_return sent.error();
     }
     std::unique_ptr<HttpExchange> exchange = std::move(*sent);
@@ -220,10 +220,10 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
       co_return co_await read_streams(running, std::move(exchange));
     auto body = co_await exchange->read_all(options_.max_message);
     if (!body) co_return body.error();
-    co_return read_json_answer(running.id, exchange->status, exchange->headers, *body);
+    co_return read_json_answer(running, exchange->status, exchange->headers, *body);
   }
 
-  Result<UpstreamAnswer> read_json_answer(const std::string& id, int status, const HttpHeaders& headers,
+  Result<UpstreamAnswer> read_json_answer(const Running& running, int status, const HttpHeaders& headers,
                                           const std::string& body) const {
     const bool json =
         is_media_type(headers, "application/json") && raw::check(body, kJsonDepth) == raw::Fault::none;
@@ -234,7 +234,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     }
     const bool answer = envelope && envelope->kind == Envelope::Kind::response;
     if (status == 404 && !session_id_.empty()) return session_lost_error();
-    if (answer && envelope->id == id && (status == 200 || !envelope->error.empty())) {
+    if (answer && envelope->id == running.id && (status == 200 || !envelope->error.empty())) {
       UpstreamAnswer out;
       out.is_error = !envelope->error.empty();
       out.payload = out.is_error ? envelope->error : envelope->result;
@@ -245,7 +245,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
             std::string::npos)
       return session_lost_error();  // servers that answer 400 where the specification says 404
     if (status != 200) {
-      log(LogLevel::warn, "the server answered HTTP " + std::to_string(status));
+      log(LogLevel::warn, "the server answered HTTP " + std::to_string(status), running.observer.get());
       return http_status_error(status);
     }
     return protocol_error("The server's answer is not an MCP message");
@@ -508,7 +508,8 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     if (events_.on_lost) events_.on_lost(error);
   }
 
-  void log(LogLevel level, std::string text) const {
+  void log(LogLevel level, std::string text, CallObserver* call = nullptr) const {
+    if (call != nullptr && call->on_log(level, text)) return;
     if (events_.on_log) events_.on_log(level, std::move(text));
   }
 
