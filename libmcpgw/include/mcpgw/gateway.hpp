@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,6 +90,35 @@ struct StdioOptions {
   std::chrono::seconds gc_interval{60};
   std::size_t max_processes = 100;
   std::size_t max_per_user = 20;
+};
+
+/// How the API of a Kubernetes cluster is reached. Holds secrets; certificates and keys are PEM texts.
+struct KubernetesAccess {
+  std::string server;       ///< "https://10.0.0.1:6443", a path is permitted
+  std::string ca;           ///< empty: the system's authorities
+  bool verify = true;
+  std::string client_cert;
+  std::string client_key;
+  std::string token;
+};
+/// Reads the access as it is now: it is asked again about once a minute and after a 401, since tokens are
+/// replaced while we run. Called on a worker thread; may block. Must be safe from any thread.
+using ReadKubernetesAccess = std::function<Result<KubernetesAccess>()>;
+
+/// Targets that run as pods (docs/kubernetes.md).
+struct KubernetesOptions {
+  bool enabled = false;
+  std::string name_space = "mcpgw";  ///< of one gateway alone: its replicas, and nobody else's instances
+  ReadKubernetesAccess access;       ///< null: what a pod finds in its own file system
+  /// How a Service is reached: {service}, {namespace} and {port} are replaced. The endpoint is /mcp below it.
+  std::string service_url = "http://{service}.{namespace}.svc:{port}";
+  std::map<std::string, std::string> requests;  ///< resources of a pod; both empty: modest ones
+  std::map<std::string, std::string> limits;
+  std::chrono::seconds start_timeout{120};
+  std::chrono::seconds idle_ttl{30 * 60};
+  std::chrono::seconds max_lifetime{24 * 3600};
+  std::chrono::seconds gc_interval{60};
+  std::size_t max_instances = 100;
 };
 
 enum class AuditBody { none, redacted, full };
@@ -172,6 +202,7 @@ struct GatewayOptions {
   LimitOptions limits;
   UpstreamOptions upstream;
   StdioOptions stdio;
+  KubernetesOptions kubernetes;
   AuditOptions audit;
   bool docs_enabled = true;
   /// The Scalar API reference for /docs: dist/browser/standalone.js of the npm package @scalar/api-reference, as
