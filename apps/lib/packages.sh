@@ -14,6 +14,8 @@ test_packages=(curl doctest-dev jq libmicrohttpd-dev mold postgresql procps pyth
 web_packages=(chromium fonts-dejavu-core fonts-inter)
 # What the tests of what the program tells about itself take besides.
 observability_packages=(prometheus)
+# What the tests of the packages take besides: a clean Debian, and systemd's own judgement of the service.
+package_packages=(debootstrap dpkg-dev systemd)
 # What the fuzzers take besides building.
 fuzz_packages=(clang-14 libclang-rt-14-dev)
 # What the benches take besides building.

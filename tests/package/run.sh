@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Two consumers, built as a user would: one finds the installed package, one includes the source tree. Both run.
+# Consumers, built as a user would: one finds the installed package, one includes the source tree, one asks pkg-config, one is in C.
+# Then the Debian packages of a release build: what they hold, and their life on a clean Debian.
 # Usage: run.sh BUILD_DIR (of a configured and built preset)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,6 +30,21 @@ check "add_subdirectory: configure" cmake -G Ninja -S "$here/add_subdirectory" -
   -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_COMPILER_LAUNCHER="$(command -v ccache || true)"
 check "add_subdirectory: build" cmake --build "$work/sub" -j2
 check "add_subdirectory: run" "$work/sub/consumer" "$work/sub.db"
+# pkg-config: the static C++ libraries, and the C interface from a directory that is nowhere known.
+pc() { PKG_CONFIG_PATH=$(dirname "$(find "$work/prefix" -name mcpgw.pc)") pkg-config "$@"; }
+cxx_by_pkg_config() {
+  # shellcheck disable=SC2046
+  "${CXX:-c++}" -std=c++17 "$here/consumer.cpp" -o "$work/by_pc" $(pc --cflags --libs mcpgw) && "$work/by_pc" "$work/by_pc.db"
+}
+c_by_pkg_config() {
+  # shellcheck disable=SC2046
+  "${CC:-cc}" -std=c99 -Wall -Wextra -Wpedantic -Werror "$here/../../examples/c_host/main.c" -o "$work/c_host" $(pc --cflags --libs mcpgw-c) &&
+    LD_LIBRARY_PATH=$(pc --variable=libdir mcpgw-c) "$work/c_host" | grep -q '21 degrees'
+}
+check "pkg-config: a C++ consumer" cxx_by_pkg_config
+check "pkg-config: a C consumer" c_by_pkg_config
+check "mcpgw.h compiles alone in C99" sh -c "echo '#include <mcpgw/mcpgw.h>' | ${CC:-cc} -std=c99 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c -I '$work/prefix/include' -"
+check "mcpgw.h compiles alone in C++" sh -c "echo '#include <mcpgw/mcpgw.h>' | ${CXX:-c++} -std=c++17 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c++ -I '$work/prefix/include' -"
 # Each public header compiles alone in C++17 and names no other library.
 for header in "$work"/prefix/include/mcpgw/*.hpp; do
   echo "#include <mcpgw/${header##*/}>" >"$work/alone.cpp"
@@ -41,5 +57,16 @@ no_foreign_includes() {
 check "no header includes another library" no_foreign_includes
 # What is installed are the public headers and nothing of src/.
 check "no internal header is installed" test -z "$(find "$work/prefix" -name 'raw.hpp' -o -name 'core.hpp')"
+# The packages, of a release build of their own: `cpack` builds nothing but what is installed.
+source "$here/../../apps/lib/packages.sh"
+release=$here/../../build/package
+check "tools for packages" install_packages "${package_packages[@]}"
+check "release: configure" cmake -G Ninja -S "$here/../.." -B "$release" -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr \
+  -DMCPGW_BUILD_TESTS=OFF -DMCPGW_BUILD_EXAMPLES=OFF
+check "release: build" cmake --build "$release"
+check "release: packages" cmake -E chdir "$release" cpack -G DEB -B "$work/debs"
+for step in contents size unit bootstrap install run upgrade purge; do
+  check "Debian packages: $step" "$here/deb.sh" "$step" "$work/debs" "$work/debian" "$build/examples/demo_upstream/demo_upstream"
+done
 echo "$passed passed, $failed failed"
 test "$failed" -eq 0
