@@ -33,6 +33,8 @@ class Pipe final : public MessageChannel {
     const std::lock_guard lock(mutex_);
     REQUIRE_FALSE(std::exchange(started_, true));
     receiver_ = std::move(receiver);
+    ended_ = gone_at_once;
+    if (ended_) receiver_.on_closed(Error(ErrorCode::unavailable, "upstream_closed", "exited with code 3"));
   }
   Status send(std::string message) override {
     {
@@ -68,6 +70,9 @@ class Pipe final : public MessageChannel {
     }
     receiver_.on_closed(Error(ErrorCode::unavailable, "upstream_closed", "exited with code 3"));
   }
+
+  /// Before start(): it has ended by then.
+  bool gone_at_once = false;
 
   bool closed() const {
     const std::lock_guard lock(mutex_);
@@ -267,8 +272,8 @@ TEST_CASE("a server that is silent is initialised; one that only started slowly 
         *asked = message;
         if (!first) pipe.result(message, kDiscovered);
       } else if (slow && method == "initialize") {
-        pipe.result(*asked, kDiscovered);
         pipe.error(message, -32601);
+        pipe.result(*asked, kDiscovered);
       } else {
         legacy(pipe, message, method);
       }
@@ -290,6 +295,17 @@ TEST_CASE("a server that dies of the question is told apart from one that does n
   CHECK(s.finding.ended);
   CHECK(s.finding.verdict == Verdict::unknown);
   CHECK(s.gone == 0);  // nobody had it yet
+}
+
+TEST_CASE("a server that has gone before anybody listens is as gone as any") {
+  Stand s(modern());
+  s.pipe->gone_at_once = true;
+  const auto up = s.open();
+  REQUIRE_FALSE(up);
+  CHECK(up.error().reason == "upstream_closed");
+  CHECK(up.error().message.find("code 3") != std::string::npos);
+  CHECK(s.finding.ended);
+  CHECK(s.gone == 0);
 }
 
 TEST_CASE("progress and log lines reach the call that they belong to, or nobody") {

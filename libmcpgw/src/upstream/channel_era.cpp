@@ -132,9 +132,15 @@ Task<Result<std::shared_ptr<Upstream>>> open_any_channel_upstream(Loop& home,
         // One that knows both eras and was only slow will be asked again.
         finding.verdict = pipe->answered_late() ? Verdict::unknown : Verdict::legacy;
         upstream = std::move(older);
-      } else if (!pipe->ended() && pipe->answered_late()) {
-        // It was only slow to start.
-        upstream = co_await open_modern_channel_upstream(home, pipe, client, events, deadline, finding);
+      } else if (!pipe->ended() && older.error().reason == "upstream_protocol_error") {
+        // It refuses the handshake: it was only slow to start, and its answer is on the way.
+        EraFinding again;
+        upstream = co_await open_modern_channel_upstream(
+            home, pipe, client, events, std::min(deadline, steady_clock::now() + kEraPatience), again);
+        if (upstream || again.verdict == Verdict::modern)
+          finding.verdict = again.verdict;
+        else
+          upstream = older.error();
       } else {
         upstream = older.error();
       }

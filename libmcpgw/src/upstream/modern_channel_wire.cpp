@@ -24,7 +24,7 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
               std::function<void(LogLevel, std::string)> on_log)
       : channel_(std::move(channel)), on_lost_(std::move(on_lost)), on_log_(std::move(on_log)) {}
 
-  void start() {
+  void start() override {
     channel_->start({[weak = weak_from_this()](const std::string& message) {
                        if (const auto self = weak.lock()) self->receive(message);
                      },
@@ -201,12 +201,10 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
 
 }  // namespace
 
-std::shared_ptr<ModernWire> start_channel_wire(std::shared_ptr<MessageChannel> channel,
-                                               std::function<void(Error)> on_lost,
-                                               std::function<void(LogLevel, std::string)> on_log) {
-  auto wire = std::make_shared<ChannelWire>(std::move(channel), std::move(on_lost), std::move(on_log));
-  wire->start();
-  return wire;
+std::shared_ptr<ModernWire> make_channel_wire(std::shared_ptr<MessageChannel> channel,
+                                              std::function<void(Error)> on_lost,
+                                              std::function<void(LogLevel, std::string)> on_log) {
+  return std::make_shared<ChannelWire>(std::move(channel), std::move(on_lost), std::move(on_log));
 }
 
 }  // namespace mcpgw::detail

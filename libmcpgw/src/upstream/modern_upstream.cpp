@@ -60,7 +60,8 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
     const auto on_lost = [weak = weak_from_this()](const Error& error) {
       if (const auto self = weak.lock()) self->lose(error);
     };
-    wire_ = start_channel_wire(std::move(channel), on_lost, events_.on_log);
+    wire_ = make_channel_wire(std::move(channel), on_lost, events_.on_log);
+    wire_->start();
   }
   /// `id` is that of the first request; raw JSON.
   Task<Status> discover(std::string id, SteadyTime deadline, EraFinding& finding) {

@@ -32,6 +32,8 @@ class ModernWire {
  public:
   virtual ~ModernWire() = default;
   virtual std::string_view transport() const = 0;
+  /// Begins to listen, where there is a standing channel. Once, before the first exchange.
+  virtual void start() {}
   /// One request and its answer. Errors as of Upstream::request. `status` is the HTTP status of what came, 0
   /// when nothing came or there are none.
   virtual Task<Result<UpstreamAnswer>> exchange(WireRequest request, int* status = nullptr) = 0;
@@ -41,9 +43,9 @@ class ModernWire {
 std::shared_ptr<ModernWire> make_http_wire(HttpUpstreamOptions options,
                                            std::function<void(LogLevel, std::string)> on_log);
 
-/// `on_lost` is called once, when the other side is gone. The channel is started.
-std::shared_ptr<ModernWire> start_channel_wire(std::shared_ptr<MessageChannel> channel,
-                                               std::function<void(Error)> on_lost,
-                                               std::function<void(LogLevel, std::string)> on_log);
+/// `on_lost` is called once, when the other side is gone, which may be from within start().
+std::shared_ptr<ModernWire> make_channel_wire(std::shared_ptr<MessageChannel> channel,
+                                              std::function<void(Error)> on_lost,
+                                              std::function<void(LogLevel, std::string)> on_log);
 
 }  // namespace mcpgw::detail

@@ -4,7 +4,7 @@ import { Gateway, start } from '../../e2e/lib/gateway.mjs';
 import { forwarder } from './forwarder.mjs';
 import { NODE } from './suite.mjs';
 
-const FIXTURE = fileURLToPath(new URL('../fixture/main.mjs', import.meta.url));
+export const FIXTURE = fileURLToPath(new URL('../fixture/main.mjs', import.meta.url));
 
 /** The fixture on a socket: {url, stop}. */
 export async function fixture(transport, era = 'legacy') {
