@@ -15,7 +15,8 @@ in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRON
 # with_server COMMAND...: runs it with $url, while the installed program serves from inside ROOT.
 with_server() {
   local log=$root/tmp/serve.log pid
-  in_root MCPGW_SERVER_DATA_DIR=/var/lib/mcpgw mcpgw --config /etc/mcpgw/mcpgw.yaml serve --port 0 >"$log" 2>&1 &
+  # Not by in_root: the process that is ended must be the server, not a shell that waits for it.
+  chroot "$root" env -i MCPGW_SERVER_DATA_DIR=/var/lib/mcpgw /usr/bin/mcpgw --config /etc/mcpgw/mcpgw.yaml serve --port 0 >"$log" 2>&1 &
   pid=$!
   # shellcheck disable=SC2064
   trap "kill $pid 2>/dev/null || true; wait $pid 2>/dev/null || true" EXIT
@@ -106,6 +107,35 @@ case $step in
     in_root sh -c '! ldd /usr/bin/mcpgw /usr/lib/libmcpgw_c.so.0 2>/dev/null | grep "not found"'
     ;;
   run) with_server first_use ;;
+  container)  # the last stage of the Dockerfile, on this Debian: its RUN after the installation, its user, its health check
+    file=$(dirname "$0")/../../apps/packaging/Dockerfile
+    makes_user=$(sed -n 's/^ *\(useradd .*\) && \\$/\1/p' "$file")
+    directory=$(sed -n 's/^ *\(install -d .*\)$/\1/p' "$file")
+    user=$(sed -n 's/^USER //p' "$file")
+    health=$(sed -n 's/^ *CMD \(\["\/bin\/bash".*\)$/\1/p' "$file" | jq -r '.[2]')
+    variables=$(sed -n 's/^ENV //p' "$file")
+    for found in "$makes_user" "$directory" "$user" "$health" "$variables"; do [ -n "$found" ] || die "the Dockerfile is not what this test reads"; done
+    in_root sh -c "$makes_user && $directory"
+    # A port that is free now, in place of the 3000 that may not be.
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    # shellcheck disable=SC2086
+    chroot --userspec="$user" "$root" env -i PATH=/usr/bin:/bin $variables MCPGW_SERVER_HOST=127.0.0.1 "MCPGW_SERVER_PORT=$port" \
+      /usr/bin/mcpgw --config /etc/mcpgw/mcpgw.yaml serve >"$root/tmp/container.log" 2>&1 &
+    pid=$!
+    trap 'kill $pid 2>/dev/null || true; wait $pid 2>/dev/null || true' EXIT
+    for _ in $(seq 300); do
+      if in_root /bin/bash -c "${health//3000/$port}" 2>/dev/null; then break; fi
+      kill -0 $pid 2>/dev/null || { cat "$root/tmp/container.log"; die "it does not start as $user"; }
+      sleep 0.1
+    done
+    in_root /bin/bash -c "${health//3000/$port}"
+    [ "$(stat -c %u "/proc/$pid")" = "${user%%:*}" ] || die "it runs as somebody else"
+    [ "$(stat -c %u "$root/var/lib/mcpgw/mcpgw.db")" = "${user%%:*}" ] || die "its database is somebody else's"
+    kill $pid
+    wait $pid || die "it does not end in order"
+    if in_root /bin/bash -c "${health//3000/$port}" 2>/dev/null; then die "the health check finds what is not there"; fi
+    rm -rf "$root/var/lib/mcpgw"
+    ;;
   upgrade)
     echo '# changed by the administrator' >>"$root/etc/mcpgw/mcpgw.yaml"
     in_root sh -c 'dpkg -i /debs/*.deb'

@@ -65,7 +65,7 @@ check "release: configure" cmake -G Ninja -S "$here/../.." -B "$release" -DCMAKE
   -DMCPGW_BUILD_TESTS=OFF -DMCPGW_BUILD_EXAMPLES=OFF
 check "release: build" cmake --build "$release"
 check "release: packages" cmake -E chdir "$release" cpack -G DEB -B "$work/debs"
-for step in contents size unit bootstrap install run upgrade purge; do
+for step in contents size unit bootstrap install container run upgrade purge; do
   check "Debian packages: $step" "$here/deb.sh" "$step" "$work/debs" "$work/debian" "$build/examples/demo_upstream/demo_upstream"
 done
 echo "$passed passed, $failed failed"
