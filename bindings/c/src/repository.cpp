@@ -14,8 +14,6 @@ namespace {
 /// The live side of a repository that no gateway serves.
 class NoTraffic final : public LiveState {
  public:
-  using Told = decltype(std::declval<LiveState&>().audit(AuditRecord()));
-
   NoTraffic(std::shared_ptr<Repository> repository, std::shared_ptr<AuditSink> audit)
       : repository_(std::move(repository)), audit_(std::move(audit)) {}
 
@@ -29,9 +27,7 @@ class NoTraffic final : public LiveState {
   Result<TargetTest> test_target(const Principal&, const std::string&) override { return needs_gateway(); }
   std::string snapshot(const Principal&) override { return "{}"; }
   Result<SocketTicket> socket_ticket(const Principal&) override { return needs_gateway(); }
-  Told audit(AuditRecord record) override {
-    return static_cast<Told>(audit_->append({std::move(record)}).has_value());
-  }
+  bool audit(AuditRecord record) override { return audit_->append({std::move(record)}).has_value(); }
 
  private:
   static Error needs_gateway() {
