@@ -60,9 +60,9 @@ class CallObserver {
   /// Identifies the client that the call is made for: on one pipe, a message that comes while all running
   /// calls are one client's can only be that client's.
   virtual const void* client() const { return this; }
-};
   /// A line for the log about the call. False: it goes to UpstreamEvents::on_log, as those of no call do.
   virtual bool on_log(LogLevel, const std::string&) { return false; }
+};
 
 /// Ends one call from any thread: the server is told, the waiting request() ends with cancelled/"cancelled".
 class CallHandle {
