@@ -1,7 +1,10 @@
 // Gateway, testing, storage and policies, as a Node.js program sees them.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { after, before, describe, test } from 'node:test';
 
 import * as mcpgw from '../index.js';
@@ -150,6 +153,21 @@ describe('gateway', () => {
       console.log((await (await gw.asUser('alice')).callTool('t')).text);
       await gw.close();`;
     assert.equal(execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 120_000 }), 'x\n');
+  });
+
+  test('the package holds all that it needs', () => {
+    const root = mkdtempSync(join(tmpdir(), 'mcpgw-pack-'));
+    try {
+      const from = fileURLToPath(new URL('..', import.meta.url));
+      const [{ filename }] = JSON.parse(execFileSync('npm', ['pack', '--json', '--loglevel=error', '--pack-destination', root], { cwd: from, encoding: 'utf8' }).replace(/^[^[]*/, ''));
+      execFileSync('tar', ['xf', join(root, filename), '-C', root]);
+      symlinkSync(join(from, 'node_modules'), join(root, 'node_modules'));
+      const { MCPGW_C_LIBRARY, ...env } = process.env;
+      const program = `import { version } from ${JSON.stringify(pathToFileURL(join(root, 'package/index.js')).href)}; import ${JSON.stringify(pathToFileURL(join(root, 'package/testing.js')).href)}; console.log(version)`;
+      assert.equal(execFileSync(process.execPath, ['--input-type=module', '-e', program], { env, encoding: 'utf8' }).trim(), mcpgw.version);
+    } finally {
+      rmSync(root, { recursive: true });
+    }
   });
 
   test('types hold', () => {
