@@ -63,7 +63,9 @@ std::string open_session(RawClient& client, const std::string& token) {
 std::string ask(RawClient& client, const std::string& token, const std::string& session, const char* body) {
   client.send(request("POST", token, session, body));
   const auto answer = client.read();
-  if (!answer || answer->status != 200) throw std::runtime_error("a request failed");
+  if (!answer || answer->status != 200)
+    throw std::runtime_error("a request failed: " +
+                             (answer ? answer->line + answer->body : "no answer in time"));
   return answer->body;
 }
 

@@ -205,6 +205,28 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
 };
 
 /// All sessions of this process, and the way to those that another process made. Safe from any thread.
+/// Live sessions by id and by user, for whoever holds the registry's lock.
+class SessionTable {
+ public:
+  using Sessions = std::unordered_map<std::string, std::shared_ptr<Session>>;
+
+  /// Nullptr when there is none.
+  std::shared_ptr<Session> find(const std::string& id) const;
+  const Sessions& of(const std::string& user_id) const;
+  const Sessions& all() const { return by_id_; }
+  /// False, and changes nothing, when the id is taken.
+  bool insert(const std::shared_ptr<Session>& session);
+  /// In place of the one of the same id and user.
+  void replace(const std::shared_ptr<Session>& session);
+  /// What was there; nullptr when nothing was.
+  std::shared_ptr<Session> remove(const std::string& id);
+  Sessions remove_all();
+
+ private:
+  Sessions by_id_;
+  std::unordered_map<std::string, Sessions> by_user_;
+};
+
 class SessionRegistry {
  public:
   explicit SessionRegistry(std::weak_ptr<GatewayCore> core) : core_(std::move(core)) {}
@@ -251,7 +273,7 @@ class SessionRegistry {
 
   const std::weak_ptr<GatewayCore> core_;
   mutable std::mutex mutex_;  // guards what follows
-  std::unordered_map<std::string, std::shared_ptr<Session>> sessions_;
+  SessionTable sessions_;
   /// Ended a moment ago: storage may still hold them.
   std::unordered_map<std::string, SteadyTime> ended_;
   SteadyTime next_cleanup_{};  ///< of sweep() alone, which one coroutine calls

@@ -2,8 +2,8 @@
 #include <set>
 
 #include "base/text.hpp"
-#include "gateway/observer.hpp"
 #include "gateway/modern_client.hpp"
+#include "gateway/observer.hpp"
 #include "gateway/session.hpp"
 
 namespace mcpgw::detail {
@@ -58,6 +58,45 @@ void forget_later(const std::shared_ptr<GatewayCore>& core, const std::string& i
 
 }  // namespace
 
+std::shared_ptr<Session> SessionTable::find(const std::string& id) const {
+  const auto it = by_id_.find(id);
+  return it == by_id_.end() ? nullptr : it->second;
+}
+
+const SessionTable::Sessions& SessionTable::of(const std::string& user_id) const {
+  static const Sessions none;
+  const auto it = by_user_.find(user_id);
+  return it == by_user_.end() ? none : it->second;
+}
+
+bool SessionTable::insert(const std::shared_ptr<Session>& session) {
+  if (!by_id_.emplace(session->id(), session).second) return false;
+  by_user_[session->user_id()].emplace(session->id(), session);
+  return true;
+}
+
+void SessionTable::replace(const std::shared_ptr<Session>& session) {
+  by_id_[session->id()] = session;
+  by_user_[session->user_id()][session->id()] = session;
+}
+
+std::shared_ptr<Session> SessionTable::remove(const std::string& id) {
+  const auto it = by_id_.find(id);
+  if (it == by_id_.end()) return nullptr;
+  auto out = std::move(it->second);
+  by_id_.erase(it);
+  if (const auto of_user = by_user_.find(out->user_id()); of_user != by_user_.end()) {
+    of_user->second.erase(id);
+    if (of_user->second.empty()) by_user_.erase(of_user);
+  }
+  return out;
+}
+
+SessionTable::Sessions SessionTable::remove_all() {
+  by_user_.clear();
+  return std::exchange(by_id_, {});
+}
+
 Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& principal,
                                                                std::string version,
                                                                std::string initialize_params) {
@@ -76,7 +115,7 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& 
   {
     const std::lock_guard lock(mutex_);
     unreserve_locked(principal.user_id);
-    if (stored && *stored) sessions_.emplace(session->id(), session);
+    if (stored && *stored) sessions_.insert(session);
   }
   if (!stored || !*stored)
     co_return stored ? stored->error()
@@ -96,7 +135,7 @@ Result<std::shared_ptr<Session>> SessionRegistry::create_over_sse(const Principa
   {
     const std::lock_guard lock(mutex_);
     unreserve_locked(principal.user_id);
-    sessions_.emplace(session->id(), session);
+    sessions_.insert(session);
   }
   audit_session(*core, *session, "created");
   return session;
@@ -116,9 +155,8 @@ std::shared_ptr<Session> SessionRegistry::initialize_over_sse(const std::shared_
   auto fresh = std::make_shared<Session>(core, std::move(record), session->streams());
   {
     const std::lock_guard lock(mutex_);
-    const auto it = sessions_.find(session->id());
-    if (it == sessions_.end() || it->second != session) return nullptr;
-    it->second = fresh;
+    if (sessions_.find(session->id()) != session) return nullptr;
+    sessions_.replace(fresh);
   }
   session->close(true);
   return fresh;
@@ -131,20 +169,17 @@ Status SessionRegistry::reserve(const GatewayCore& core, const std::string& user
     std::shared_ptr<Session> oldest;
     {
       const std::lock_guard lock(mutex_);
-      std::size_t count = making_.count(user_id);
+      const auto& sessions = sessions_.of(user_id);
+      if (sessions.size() + making_.count(user_id) < limit) {
+        making_.insert(user_id);
+        return {};
+      }
       const auto idler = [](const Session& a, const Session& b) {
         const bool listens = a.has_stream();
         return listens != b.has_stream() ? !listens : a.last_active() < b.last_active();
       };
-      for (const auto& [id, other] : sessions_) {
-        if (other->user_id() != user_id) continue;
-        ++count;
+      for (const auto& [id, other] : sessions)
         if (other->running() == 0 && (!oldest || idler(*other, *oldest))) oldest = other;
-      }
-      if (count < limit) {
-        making_.insert(user_id);
-        return {};
-      }
       if (!oldest)
         return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many sessions are open and busy");
     }
@@ -157,8 +192,7 @@ void SessionRegistry::unreserve_locked(const std::string& user_id) {
 }
 
 bool SessionRegistry::expired(const GatewayCore& core, const Session& session) const {
-  return !session.has_stream() && session.running() == 0 &&
-         session.idle() > core.options.session.timeout;
+  return !session.has_stream() && session.running() == 0 && session.idle() > core.options.session.timeout;
 }
 
 Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& principal,
@@ -170,7 +204,7 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
   {
     const std::lock_guard lock(mutex_);
     if (ended_.contains(id)) co_return std::shared_ptr<Session>();
-    if (const auto it = sessions_.find(id); it != sessions_.end()) held = it->second;
+    held = sessions_.find(id);
   }
   if (held) {
     if (held->user_id() != principal.user_id || held->streams()->transport() != transport || held->closed())
@@ -191,7 +225,7 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
   auto session = std::make_shared<Session>(core, ***loaded, std::move(streams));
   const std::lock_guard lock(mutex_);
   if (ended_.contains(id)) co_return std::shared_ptr<Session>();
-  co_return sessions_.emplace(id, std::move(session)).first->second;
+  co_return sessions_.insert(session) ? session : sessions_.find(id);
 }
 
 void SessionRegistry::end(const std::shared_ptr<Session>& session, const char* event) {
@@ -199,7 +233,7 @@ void SessionRegistry::end(const std::shared_ptr<Session>& session, const char* e
   if (!core) return;
   {
     const std::lock_guard lock(mutex_);
-    if (sessions_.erase(session->id()) == 0) return;
+    if (!sessions_.remove(session->id())) return;
     ended_[session->id()] = steady_clock::now();
   }
   session->close();
@@ -211,10 +245,9 @@ void SessionRegistry::end_over_sse(const std::string& id) {
   std::shared_ptr<Session> session;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto it = sessions_.find(id); it != sessions_.end() && it->second->over_sse())
-      session = it->second;
+    session = sessions_.find(id);
   }
-  if (session) end(session, "deleted");
+  if (session && session->over_sse()) end(session, "deleted");
 }
 
 Task<void> SessionRegistry::save_changes(std::shared_ptr<Session> session) {
@@ -242,8 +275,7 @@ Result<int> SessionRegistry::recycle(const std::string& user_id) {
     const std::lock_guard lock(mutex_);
     recycling_.erase(recycling_.find(user_id));
     if (!stored) return stored.error();
-    for (const auto& [id, session] : sessions_)
-      if (session->user_id() == user_id) live.push_back(session);
+    for (const auto& [id, session] : sessions_.of(user_id)) live.push_back(session);
     // One that is being loaded just now must not outlive this.
     for (const std::string& id : *stored) ended_[id] = steady_clock::now();
   }
@@ -262,28 +294,22 @@ void SessionRegistry::ended_elsewhere(const std::string& id, const std::string& 
     const std::lock_guard lock(mutex_);
     if (recycling_.contains(user_id)) return;  // whoever does it ends them
     ended_[id] = steady_clock::now();
-    const auto it = sessions_.find(id);
-    if (it == sessions_.end()) return;
-    session = std::move(it->second);
-    sessions_.erase(it);
+    session = sessions_.remove(id);
   }
-  session->close();
+  if (session) session->close();
 }
 
 std::vector<std::shared_ptr<Session>> SessionRegistry::all() const {
   std::vector<std::shared_ptr<Session>> out;
   const std::lock_guard lock(mutex_);
-  out.reserve(sessions_.size());
-  for (const auto& [id, session] : sessions_) out.push_back(session);
+  out.reserve(sessions_.all().size());
+  for (const auto& [id, session] : sessions_.all()) out.push_back(session);
   return out;
 }
 
 std::size_t SessionRegistry::count(const std::string* user_id) const {
   const std::lock_guard lock(mutex_);
-  if (user_id == nullptr) return sessions_.size();
-  return static_cast<std::size_t>(std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& entry) {
-    return entry.second->user_id() == *user_id;
-  }));
+  return (user_id == nullptr ? sessions_.all() : sessions_.of(*user_id)).size();
 }
 
 std::size_t SessionRegistry::streams() const {
@@ -294,8 +320,9 @@ std::size_t SessionRegistry::streams() const {
 
 std::size_t SessionRegistry::streams_of(const std::string& user_id) const {
   std::size_t out = 0;
-  for (const auto& session : all())
-    if (session->user_id() == user_id) out += session->has_stream() + session->streams()->resumed();
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, session] : sessions_.of(user_id))
+    out += session->has_stream() + session->streams()->resumed();
   return out;
 }
 
@@ -372,10 +399,10 @@ void SessionRegistry::keep_alive() {
 }
 
 void SessionRegistry::close_all() {
-  std::unordered_map<std::string, std::shared_ptr<Session>> sessions;
+  SessionTable::Sessions sessions;
   {
     const std::lock_guard lock(mutex_);
-    sessions.swap(sessions_);
+    sessions = sessions_.remove_all();
   }
   // What storage knows of their last activity lags behind.
   const auto core = core_.lock();
