@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, bindings, http, e2e, conformance, observability, api, web, fuzz, asan, tsan.
+# Tiers: unit inprocess contract (and every other label of ctest), package, bindings, http, e2e, replicas, conformance, observability, api, web, fuzz, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -149,6 +149,15 @@ run_e2e() {
   NODE=$PWD/tests/e2e/node_modules/.bin/node node_tests e2e tests/e2e/*.test.mjs
 }
 
+# Several programs over one PostgreSQL, and moving what is stored.
+run_replicas() {
+  say replicas
+  build dev || { fail replicas $logs/build-dev.log "does not build"; return; }
+  { ensure_node && ensure_npm_packages tests/e2e; } >$logs/replicas.log 2>&1 ||
+    { fail replicas $logs/replicas.log "npm packages cannot be installed"; return; }
+  NODE=$PWD/tests/e2e/node_modules/.bin/node node_tests replicas tests/replicas/*.test.mjs
+}
+
 # The official suite against the fixture in tests/conformance, bare and through the gateway.
 run_conformance() {
   say conformance
@@ -280,7 +289,7 @@ else
   build dev >/dev/null || true
   mapfile -t labels < <(ctest --test-dir build/dev --print-labels 2>/dev/null | sed -n 's/^  \([a-z0-9_]*\)$/\1/p')
   ((${#labels[@]})) || labels=(unit)
-  tiers=("${labels[@]}" package bindings e2e conformance observability api web fuzz asan tsan)
+  tiers=("${labels[@]}" package bindings e2e replicas conformance observability api web fuzz asan tsan)
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
@@ -288,6 +297,7 @@ for tier in "${tiers[@]}"; do
     package) run_package ;;
     bindings) run_bindings ;;
     e2e) run_e2e ;;
+    replicas) run_replicas ;;
     conformance) run_conformance ;;
     observability) run_observability ;;
     web) run_web ;;

@@ -14,11 +14,6 @@ namespace mcpgw::app {
 
 namespace {
 
-bool has_content(const std::string& path) {
-  struct stat info {};
-  return ::stat(path.c_str(), &info) == 0 && info.st_size > 0;
-}
-
 /// Words of options made by add_choice. Options live as long as the program.
 std::map<const CLI::Option*, std::vector<std::string>>& choices() {
   static std::map<const CLI::Option*, std::vector<std::string>> all;
@@ -115,18 +110,16 @@ Result<Opened> open_database(Config config) {
   ::umask(077);  // whatever is created here is for this user alone
   Opened out;
   const auto& path = config.database.path;
-  const bool database_exists = has_content(path);
-  out.made_database = !database_exists;
+  const bool exists = database_exists(config.database);
+  out.made_database = !exists;
   const bool in_data_dir = path.compare(0, config.data_dir.size() + 1, config.data_dir + "/") == 0;
   if (in_data_dir || config.needs_jwt_secret() || config.needs_encryption_key())
     if (auto status = prepare_data_dir(config.data_dir, &out.made_data_dir); !status) return status.error();
   // A new key beside an old database would make everything sealed in it unreadable.
-  if (auto status = fill_secrets(config, !database_exists, &out.made_secrets); !status) return status.error();
-  SqliteOptions options;
-  options.path = path;
+  if (auto status = fill_secrets(config, !exists, &out.made_secrets); !status) return status.error();
   const auto deadline = std::chrono::steady_clock::now() + config.storage_connect_timeout;
   for (;;) {
-    auto opened = open_sqlite(options);
+    auto opened = open_storage(config.database);
     if (opened) {
       out.database = std::move(*opened);
       out.config = std::move(config);

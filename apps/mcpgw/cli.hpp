@@ -10,7 +10,7 @@
 
 #include "api.hpp"
 #include "config.hpp"
-#include "mcpgw/sqlite.hpp"
+#include "database.hpp"
 #include "output.hpp"
 
 namespace mcpgw::app {
@@ -41,6 +41,7 @@ void add_policy(CLI::App& app, Invocation& invocation);
 void add_logs(CLI::App& app, Invocation& invocation);
 void add_keys(CLI::App& app, Invocation& invocation);
 void add_storage(CLI::App& app, Invocation& invocation);
+void add_import(CLI::App& app, Invocation& invocation);
 void add_doctor(CLI::App& app, Invocation& invocation);
 void add_version(CLI::App& app, Invocation& invocation);
 void add_completion(CLI::App& app, Invocation& invocation);
@@ -92,7 +93,7 @@ std::optional<Config> read_config(const Invocation& invocation);
 /// What start-up had to make.
 struct Opened {
   Config config;  ///< with its secrets filled in
-  SqliteStorage database;
+  Database database;
   bool made_data_dir = false, made_secrets = false, made_database = false;
 };
 /// Data directory, secrets, database. Waits for a storage that is away, up to storage.connect_timeout.

@@ -83,7 +83,7 @@ class Loader {
     where_[key.name] = where;
     if (key.name == "database.url")
       layer_has_url_ = true;
-    else if (key.name.compare(0, 9, "database.") == 0)
+    else if (key.name.compare(0, 9, "database.") == 0 && key.name != "database.max_connections")
       layer_has_parts_ = true;
   }
 
@@ -205,7 +205,6 @@ class Loader {
     auto& config = out_.config;
     if (config.database.kind == DatabaseConfig::Kind::postgres) {
       const auto where = where_of(where_.count("database.url") ? "database.url" : "database.host");
-      error(where, "PostgreSQL is not offered by this version yet; use database: sqlite://<path>");
       if (config.needs_jwt_secret()) error(where, "jwt.secret is missing; with PostgreSQL it must be set");
       if (config.needs_encryption_key())
         error(where, "encryption.key is missing; with PostgreSQL it must be set");

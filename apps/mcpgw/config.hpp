@@ -21,6 +21,8 @@ struct DatabaseConfig {
   std::string path;  ///< sqlite
   std::string host, user, password, database, sslmode;
   int port = 5432;
+  std::map<std::string, std::string> parameters;  ///< others of the URL, such as sslrootcert
+  int max_connections = 8;
 };
 
 struct LogConfig {

@@ -249,6 +249,7 @@ void add_server(Table& t) {
 void add_storage_and_secrets(Table& t) {
   const Parser<DatabaseConfig> database = [](const RawValue& value, DatabaseConfig& out) {
     auto parsed = parse_database_url(value.text);
+    parsed.database.max_connections = out.max_connections;  // that one is no part of the URL
     out = std::move(parsed.database);
     return parsed.error;
   };
@@ -266,8 +267,9 @@ void add_storage_and_secrets(Table& t) {
                              {"verify-ca", "verify-ca"},
                              {"verify-full", "verify-full"}}),
         AT(database.sslmode));
+  t.add("database.max_connections", integer(1, 1000), AT(database.max_connections));
   t.add("storage.connect_timeout", duration(milliseconds(0), hours(1)), AT(storage_connect_timeout));
-  t.not_offered<nanoseconds>("storage.grace", duration(milliseconds(0), hours(24)), seconds(60));
+  t.add("storage.grace", duration(milliseconds(0), hours(24)), AT(gateway.storage_grace));
   t.add("jwt.secret", secret(parse_secret), AT(gateway.jwt_secret));
   t.add("jwt.previous_secrets", secrets(parse_secret), AT(gateway.previous_jwt_secrets));
   t.add("jwt.issuer", text(some_text, "must not be empty"), AT(gateway.jwt_issuer));

@@ -213,6 +213,42 @@ std::optional<std::string> decode_key(std::string_view text) {
   return bytes;
 }
 
+namespace {
+
+/// What may follow the "?" besides sslmode; libpq knows more, but nothing that a service should be given there.
+bool is_postgres_parameter(std::string_view name) {
+  static constexpr std::string_view kNames[] = {
+      "application_name", "channel_binding",     "gssencmode",          "host",
+      "keepalives_count", "keepalives_idle",     "keepalives_interval", "options",
+      "sslcert",          "sslcrl",              "sslkey",              "sslpassword",
+      "sslrootcert",      "ssl_min_protocol_version", "target_session_attrs", "tcp_user_timeout"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
+/// "a=b&c=d". False: malformed, or a name that is not known.
+bool read_parameters(std::string_view query, DatabaseConfig& database) {
+  while (!query.empty()) {
+    const auto part = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(query.size(), part.size() + 1));
+    const auto equals = part.find('=');
+    if (equals == std::string_view::npos) return false;
+    const std::string name(part.substr(0, equals));
+    const auto value = percent_decode(part.substr(equals + 1));
+    if (!value || value->empty()) return false;
+    if (name == "sslmode")
+      database.sslmode = *value;
+    else if (name == "host")  // a directory of sockets does not fit before the path
+      database.host = *value;
+    else if (is_postgres_parameter(name))
+      database.parameters[name] = *value;
+    else
+      return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 ParsedDatabase parse_database_url(std::string_view url) {
   ParsedDatabase out;
   static constexpr const char* kForms =
@@ -258,15 +294,13 @@ ParsedDatabase parse_database_url(std::string_view url) {
   }
   const auto query = name.find('?');
   if (query != std::string_view::npos) {
-    const auto options = name.substr(query + 1);
-    if (options.substr(0, 8) != "sslmode=" || options.find('&') != std::string_view::npos) return out;
-    db.sslmode = options.substr(8);
+    if (!read_parameters(name.substr(query + 1), db)) return out;
     name = name.substr(0, query);
   }
-  const auto database = percent_decode(name);
-  if (!database || database->empty() || host.empty()) return out;
+  const auto database = percent_decode(name), decoded_host = percent_decode(host);
+  if (!database || database->empty() || !decoded_host || (decoded_host->empty() == db.host.empty())) return out;
   db.database = *database;
-  db.host = host;
+  if (!decoded_host->empty()) db.host = *decoded_host;
   out.error.clear();
   return out;
 }

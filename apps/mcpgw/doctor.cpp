@@ -117,11 +117,14 @@ void check_key_file(const std::string& path, Findings& findings) {
 }
 
 void check_files(const Invocation& invocation, const Config& config, Findings& findings) {
-  const auto& database = config.database.path;
-  check_mode(config.data_dir, "700", findings);
+  const bool in_file = config.database.kind == DatabaseConfig::Kind::sqlite;
+  if (in_file || config.needs_jwt_secret() || config.needs_encryption_key())
+    check_mode(config.data_dir, "700", findings);
   if (config.needs_jwt_secret() || config.needs_encryption_key())
     check_mode(config.data_dir + "/secrets.json", "600", findings);
-  for (const char* suffix : {"", "-wal", "-shm"}) check_mode(database + suffix, "600", findings);
+  if (in_file)
+    for (const char* suffix : {"", "-wal", "-shm"})
+      check_mode(config.database.path + suffix, "600", findings);
   if (!config.http.tls.key.empty()) check_key_file(config.http.tls.key, findings);
   // The configuration is a secret when it holds one.
   if (config.needs_jwt_secret() && config.needs_encryption_key() && config.gateway.metrics_token.empty() &&
@@ -258,13 +261,12 @@ int doctor(const Invocation& invocation, const Arguments& arguments) {
   }
   findings.ok("config", "configuration");
   check_exposure(loaded.config, findings);
-  struct stat info {};
-  if (::stat(loaded.config.database.path.c_str(), &info) != 0) {
+  if (!database_exists(loaded.config.database)) {
     findings.ok("storage", "no database yet: mcpgw serve makes it at its first start");
     return findings.print(invocation.json);
   }
   check_files(invocation, loaded.config, findings);
-  check_disk(loaded.config, findings);
+  if (loaded.config.database.kind == DatabaseConfig::Kind::sqlite) check_disk(loaded.config, findings);
   auto opened = open_database(loaded.config);
   if (!opened) {
     findings.problem("storage", opened.error().message);

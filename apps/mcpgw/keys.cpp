@@ -1,8 +1,6 @@
 // mcpgw keys: new signing and encryption keys, while gateways run on the same storage. A new key is put into
 // <data_dir>/secrets.json, told to the gateways through storage, and then everything sealed is sealed anew.
 // The old one stays in the file to read with, so each step may be the last one before a crash.
-#include <sys/stat.h>
-
 #include <chrono>
 #include <thread>
 
@@ -30,8 +28,7 @@ struct Place {
 };
 
 Result<Place> open_place(Config config) {
-  struct stat info {};
-  if (::stat(config.database.path.c_str(), &info) != 0)
+  if (!database_exists(config.database))
     return Error{
         ErrorCode::not_found, "not_found",
         "There is no database yet, and nothing to do: mcpgw serve makes it and its keys at its first start"};

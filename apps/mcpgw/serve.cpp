@@ -87,7 +87,7 @@ void report_start(Log& log, const Opened& opened, const Gateway& gateway, const 
   if (opened.made_data_dir) log.info("data directory created", {{"path", config.data_dir}});
   if (opened.made_secrets)
     log.info("signing and encryption keys created", {{"path", config.data_dir + "/secrets.json"}});
-  if (opened.made_database) log.info("database created", {{"path", config.database.path}});
+  if (opened.made_database) log.info("database created", {{"path", database_text(config.database)}});
   if (!server.loopback_only() && config.http.tls.cert.empty())
     log.write({LogLevel::warn,
                "server",
@@ -176,7 +176,7 @@ void add_serve(CLI::App& app, Invocation& invocation) {
   };
   option("--host", "server.host", "Address to listen on");
   option("--port", "server.port", "Port; 0: chosen by the system");
-  option("--database", "database.url", "sqlite://<path>");
+  option("--database", "database.url", "sqlite://<path> or postgres://user@host:port/name");
   command->callback([&invocation] { invocation.action = [&invocation] { return serve(invocation); }; });
 }
 

@@ -278,8 +278,7 @@ TEST_CASE("values that are accepted") {
 
 TEST_CASE("a setting that would not be in force is refused, not ignored") {
   for (const char* line :
-       {"upstream: {proxy: \"http://p\"}", "stdio: {run_as: nobody}", "kubernetes: {enabled: true}",
-        "storage: {grace: 5s}"}) {
+       {"upstream: {proxy: \"http://p\"}", "stdio: {run_as: nobody}", "kubernetes: {enabled: true}"}) {
     INFO(line);
     const auto loaded = parse(line);
     REQUIRE(loaded.errors.size() == 1);
@@ -390,6 +389,22 @@ TEST_CASE("with PostgreSQL no secret is made up, and none of the URL is shown") 
   CHECK(db.host == "db.internal");
   CHECK(db.port == 5433);
   CHECK(db.sslmode == "require");
+}
+
+TEST_CASE("parameters of a PostgreSQL URL are known by name") {
+  const auto database = [](const std::string& url) { return parse_database_url(url); };
+  const auto tls = database("postgres://gw@db/name?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem");
+  CHECK(tls.error == "");
+  CHECK(tls.database.sslmode == "verify-full");
+  CHECK(tls.database.parameters.at("sslrootcert") == "/etc/ca.pem");
+  CHECK(database("postgres:///name?host=/run/postgresql").database.host == "/run/postgresql");
+  CHECK(database("postgres://%2Frun%2Fpostgresql/name").database.host == "/run/postgresql");
+  for (const char* wrong :
+       {"postgres://gw@db/name?passfile=/etc/passwd", "postgres://gw@db/name?sslmode", "postgres://gw@db/name?sslmode=",
+        "postgres:///name", "postgres://db/name?host=/run/postgresql", "postgres://db/name?a=1", "mysql://db/name"}) {
+    INFO(wrong);
+    CHECK(database(wrong).error != "");
+  }
 }
 
 TEST_CASE("R69: a variable's value cannot change the structure, and passwords need no escaping") {

@@ -163,6 +163,9 @@ struct WebFile {
 
 struct GatewayOptions {
   std::shared_ptr<Storage> storage;   ///< required
+  /// While the storage does not answer, MCP requests of known users go on with what is in memory for this long;
+  /// then they are refused (503).
+  std::chrono::milliseconds storage_grace{60000};
   std::shared_ptr<AuditSink> audit_sink;  ///< null: in memory
   std::shared_ptr<Runtime> runtime;   ///< null: one of its own
   std::shared_ptr<Clock> clock;       ///< null: the system's

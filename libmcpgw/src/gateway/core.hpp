@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 
+#include "gateway/storage_health.hpp"
 #include "mcpgw/gateway.hpp"
 #include "observability/audit_writer.hpp"
 #include "runtime/loop.hpp"
@@ -64,6 +65,7 @@ struct RequestIds {
   /// them.
   const std::shared_ptr<std::atomic<int>> farewells = std::make_shared<std::atomic<int>>(0);
   std::atomic<std::size_t> in_flight{0};
+  StorageHealth storage_health;
   std::atomic<int> listen_port{0};
   std::atomic<bool> loopback_only{false};
 

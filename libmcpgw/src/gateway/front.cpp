@@ -401,6 +401,9 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
     return reply->fail(403, "origin_not_allowed", "This origin may not use the gateway");
   if (core_->draining.load(std::memory_order_acquire))
     return reply->fail(503, "shutting_down", "The gateway is closing", {{"Retry-After", "5"}});
+  if (core_->storage_health.lost(core_->options.storage_grace))
+    return reply->fail(503, "storage_unavailable", "The storage has been away for too long: try again later",
+                       {{"Retry-After", "5"}});
   if (request.method == "POST") {
     reply->counted = true;
     if (core_->in_flight.fetch_add(1, std::memory_order_relaxed) >= core_->options.limits.max_in_flight)

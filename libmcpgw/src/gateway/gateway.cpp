@@ -92,6 +92,31 @@ Task<void> refresh_dashboards(std::weak_ptr<GatewayCore> weak, std::shared_ptr<s
   }
 }
 
+/// Looks whether the storage answers, several times within its grace. Lives as long as the core is wanted.
+Task<void> watch_storage(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::atomic<bool>> stop) {
+  milliseconds pause(0);
+  while (!stop->load()) {
+    co_await sleep_for(pause);
+    auto core = weak.lock();
+    if (!core || stop->load()) co_return;
+    pause = std::clamp<milliseconds>(core->options.storage_grace / 10, milliseconds(50), milliseconds(2000));
+    WorkerPool& workers = core->runtime->impl().workers();
+    auto work = [repository = core->repository] { return repository->storage().ping().has_value(); };
+    core.reset();
+    const auto answers = co_await run_blocking(workers, work);
+    core = weak.lock();
+    if (!core || stop->load()) co_return;
+    // When no worker is free, nothing is known.
+    if (!answers || !core->storage_health.report(*answers)) continue;
+    if (*answers)
+      core->log(LogLevel::info, "storage", "the storage answers again");
+    else
+      core->log(LogLevel::error, "storage",
+                "the storage does not answer: calls of known users go on for storage.grace, writes fail",
+                {{"grace_ms", std::to_string(core->options.storage_grace.count())}});
+  }
+}
+
 /// Keys were replaced elsewhere; the repository has its own again already.
 void reload_secrets(GatewayCore& core) {
   if (!core.options.reload_keys) return;
@@ -318,6 +343,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   loop.post([&loop, weak = std::weak_ptr(core), stop = impl->stop] {
     loop.spawn(housekeeping(weak, stop));
     loop.spawn(refresh_dashboards(weak, stop));
+    loop.spawn(watch_storage(weak, stop));
   });
   return std::shared_ptr<Gateway>(new Gateway(std::move(impl)));
 }
