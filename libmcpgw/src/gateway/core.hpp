@@ -21,9 +21,6 @@ class SocketTickets;
 class Statistics;
 class Tracer;
 
-struct GatewayCore {
-  /// `shared` is only pointed to: what runs on its loops must not keep them from ending. The Gateway owns it.
-  GatewayCore(GatewayOptions o, const std::shared_ptr<Runtime>& shared)
 #ifdef MCPGW_BENCH_UNOBSERVED
 inline constexpr bool kObserved = false;  ///< tests/bench measures what observing costs
 #else
@@ -37,6 +34,9 @@ struct RequestIds {
   std::string trace_id;    ///< empty: there is no trace
 };
 
+struct GatewayCore {
+  /// `shared` is only pointed to: what runs on its loops must not keep them from ending. The Gateway owns it.
+  GatewayCore(GatewayOptions o, const std::shared_ptr<Runtime>& shared)
       : options(std::move(o)), runtime(std::shared_ptr<void>(), shared.get()) {}
 
   // Set once by Gateway::create, in this order.
@@ -69,17 +69,14 @@ struct RequestIds {
   std::atomic<int> listen_port{0};
   std::atomic<bool> loopback_only{false};
 
-  void log(LogLevel level, std::string module, std::string message,
-           std::vector<std::pair<std::string, std::string>> fields = {}) const {
-    if (options.log) options.log({level, std::move(module), std::move(message), std::move(fields)});
-  }
-};
-
   /// Whether a line would be kept: ask before a costly one is made.
   bool logs(LogLevel level, std::string_view module) const {
     return options.log && (!options.log_keeps || options.log_keeps(level, module));
   }
-}  // namespace mcpgw::detail
+  void log(LogLevel level, std::string module, std::string message,
+           std::vector<std::pair<std::string, std::string>> fields = {}) const {
+    if (options.log) options.log({level, std::move(module), std::move(message), std::move(fields)});
+  }
   /// A line that belongs to a request.
   void log(LogLevel level, std::string module, std::string message,
            std::vector<std::pair<std::string, std::string>> fields, const RequestIds& request) const {
@@ -88,3 +85,6 @@ struct RequestIds {
     if (!request.trace_id.empty()) fields.emplace_back("trace_id", request.trace_id);
     options.log({level, std::move(module), std::move(message), std::move(fields)});
   }
+};
+
+}  // namespace mcpgw::detail
