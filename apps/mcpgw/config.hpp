@@ -27,6 +27,7 @@ struct DatabaseConfig {
 
 struct LogConfig {
   LogLevel level = LogLevel::info;
+  std::vector<std::string> levels;  ///< of single modules: "access=warn"
   bool json = true;
 };
 

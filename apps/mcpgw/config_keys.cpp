@@ -408,3 +408,9 @@ const std::vector<ConfigKey>& config_key_table() {
 }
 
 }  // namespace mcpgw::app
+  t.add(
+      "logging.levels",
+      list([](std::string_view entry) { return parse_module_level(entry).has_value(); },
+           "must hold entries such as access=warn: a module (access, audit, gateway, http, server, storage, "
+           "telemetry, upstream) and a level"),
+      AT(log.levels));

@@ -318,6 +318,21 @@ bool is_origin_pattern(std::string_view text) {
 
 bool is_network(std::string_view text) {
   const auto slash = text.find('/');
+}
+
+std::optional<std::pair<std::string, LogLevel>> parse_module_level(std::string_view text) {
+  static constexpr std::string_view kModules[] = {"access", "audit",   "gateway",   "http",
+                                                  "server", "storage", "telemetry", "upstream"};
+  static constexpr std::pair<std::string_view, LogLevel> kLevels[] = {
+      {"trace", LogLevel::trace}, {"debug", LogLevel::debug}, {"info", LogLevel::info},
+      {"warn", LogLevel::warn},   {"error", LogLevel::error}, {"off", LogLevel::off}};
+  const auto equals = text.find('=');
+  if (equals == std::string_view::npos) return std::nullopt;
+  const std::string_view module = text.substr(0, equals);
+  if (std::find(std::begin(kModules), std::end(kModules), module) == std::end(kModules)) return std::nullopt;
+  for (const auto& [name, level] : kLevels)
+    if (name == text.substr(equals + 1)) return std::pair(std::string(module), level);
+  return std::nullopt;
   const std::string address(text.substr(0, slash));
   unsigned char bytes[16];
   int bits = 0;

@@ -11,7 +11,10 @@ namespace mcpgw::app {
 class Log {
  public:
   explicit Log(const LogConfig& config);
-  void set_level(LogLevel level) { level_ = level; }
+  /// Its levels take effect with the next line; the format stays.
+  void set_levels(const LogConfig& config);
+  /// Whether a line of that level and module is kept. Safe from any thread.
+  bool keeps(LogLevel level, std::string_view module) const;
   /// Safe from any thread; for the library too.
   void write(const LogEvent& event);
   void info(std::string message, std::vector<std::pair<std::string, std::string>> fields = {});
@@ -23,7 +26,8 @@ class Log {
   class Output;
   const std::shared_ptr<Output> output_;
   const bool json_;
-  std::atomic<LogLevel> level_;
+  struct Levels;
+  std::atomic<std::shared_ptr<const Levels>> levels_;
 };
 
 }  // namespace mcpgw::app

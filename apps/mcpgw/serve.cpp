@@ -28,6 +28,7 @@ class Signals {
  public:
   Signals() {
     ::signal(SIGPIPE, SIG_IGN);
+    ::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is a failed write, no end
     sigset_t set;
     sigemptyset(&set);
     for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
@@ -77,7 +78,7 @@ void reload(const Invocation& invocation, HttpServer& server, bool with_tls, Log
     for (const auto& error : loaded.errors) log.error("configuration not reloaded: " + error);
     return;
   }
-  log.set_level(loaded.config.log.level);
+  log.set_levels(loaded.config.log);
   log.info("log level read again");
 }
 
@@ -123,6 +124,7 @@ int serve(const Invocation& invocation) {
   options.audit_sink = opened->database.audit;
   options.runtime = Runtime::create(opened->config.runtime);
   options.log = [log](const LogEvent& event) { log->write(event); };
+  options.log_keeps = [log](LogLevel level, std::string_view module) { return log->keeps(level, module); };
   options.docs_script = docs_ui().script;
   options.docs_script_gzip = docs_ui().script_gzip;
   if (opened->config.console_enabled) options.web_files = console_ui();

@@ -159,3 +159,50 @@ TEST_CASE("the same through REST: target, policy, call, log") {
   CHECK(snapshot.status == 200);
   CHECK(snapshot.body.find("\"active_sessions\":1") != std::string::npos);
 }
+
+TEST_CASE("R28: no collection ends a process that works on a call; progress starts the time limit anew") {
+  InProcessOptions opts = options();
+  opts.gateway.stdio.idle_ttl = std::chrono::seconds(1);
+  opts.gateway.stdio.max_lifetime = std::chrono::seconds(1);
+  opts.gateway.stdio.gc_interval = std::chrono::seconds(1);
+  InProcessGateway gw(std::move(opts));
+  auto git = echo_upstream("git");
+  git->add_tool("long", [](const FakeUpstream::Call& call) {
+    // Five seconds in all, of which none is silent for as long as the limit: collections pass many times.
+    for (int i = 1; i <= 10; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+      call.progress(i, 10);
+    }
+    return FakeUpstream::text("done");
+  });
+  git->add_tool("silent", [](const FakeUpstream::Call&) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(4500));
+    return FakeUpstream::text("too late");
+  });
+  Target target;
+  target.name = "git";
+  target.transport_type = TransportType::stdio;
+  target.command = "x";
+  target.timeout_ms = 3000;
+  gw.add_upstream(target, git);
+  gw.allow("alice", "git");
+  McpClient& alice = gw.as("alice");
+  REQUIRE(alice.initialize().ok());
+  const McpReply reply =
+      alice.request("tools/call", R"({"name":"long","arguments":{},"_meta":{"progressToken":"p"}})");
+  CHECK(reply.text() == "done");
+  CHECK(reply.notifications.size() == 10);
+  // Without a word from the server the same limit ends a shorter call.
+  const McpReply silent = alice.request("tools/call", R"({"name":"silent","arguments":{}})");
+  CHECK_FALSE(silent.ok());
+  CHECK(silent.body.find("upstream_timeout") != std::string::npos);
+  // Once idle it is collected: a new one answers.
+  const std::size_t before = git->received("initialize").size();
+  bool replaced = false;
+  for (int i = 0; i < 100 && !replaced; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    REQUIRE(alice.call_tool("echo").ok());
+    replaced = git->received("initialize").size() > before;
+  }
+  CHECK(replaced);
+}
