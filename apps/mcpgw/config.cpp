@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::size_t kMaxFileBytes = 1024 * 1024;
 constexpr std::size_t kMaxDepth = 16;
-/// A map of free form; what is in it concerns Kubernetes alone.
+/// A map with names of the cluster's own.
 constexpr std::string_view kFreeMap = "kubernetes.resources";
 
 const ConfigKey* find_key(std::string_view name) {
@@ -134,10 +134,7 @@ class Loader {
   void read_entry(const YAML::Node& key_node, const YAML::Node& value, const std::string& name,
                   std::size_t depth) {
     const auto where = at(key_node);
-    if (name == kFreeMap) {
-      if (!value.IsMap() && !value.IsNull()) error(where, name + " must be a map");
-      return;
-    }
+    if (name == kFreeMap) return read_resources(where, value);
     const auto* key = find_key(name == "database" && value.IsScalar() ? "database.url" : name);
     if (!key && !is_section(name)) return error(where, "unknown key " + shown(name));
     if (value.IsNull()) return;  // "key:" with nothing after it says nothing
@@ -170,6 +167,29 @@ class Loader {
     }
     out = std::move(expanded.text);
     return true;
+  }
+
+  void read_resources(const std::string& where, const YAML::Node& value) {
+    auto& options = out_.config.gateway.kubernetes;
+    if (value.IsNull()) return;
+    const auto fault = [&] {
+      error(where, std::string(kFreeMap) + " must be a map of requests and limits, each a map such as {cpu: 500m, memory: 256Mi}");
+    };
+    if (!value.IsMap()) return fault();
+    options.requests.clear();
+    options.limits.clear();
+    for (const auto& entry : value) {
+      const std::string kind = entry.first.IsScalar() ? entry.first.Scalar() : std::string();
+      if ((kind != "requests" && kind != "limits") || !(entry.second.IsMap() || entry.second.IsNull()))
+        return fault();
+      if (entry.second.IsNull()) continue;
+      for (const auto& one : entry.second) {
+        if (!one.first.IsScalar() || !one.second.IsScalar()) return fault();
+        std::string quantity;
+        if (!expand(at(one.first), std::string(kFreeMap), one.second.Scalar(), quantity)) return;
+        (kind == "limits" ? options.limits : options.requests)[one.first.Scalar()] = quantity;
+      }
+    }
   }
 
   // --- the environment -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "config_values.hpp"
+#include "kubeconfig.hpp"
 
 namespace mcpgw::app {
 
@@ -159,6 +160,16 @@ bool is_base_url(std::string_view text) {
 }
 
 bool is_collector(std::string_view text) { return !text.empty() && is_base_url(text); }
+
+bool is_dns_label(std::string_view text) {
+  const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  return !text.empty() && text.size() <= 63 && plain(text.front()) && plain(text.back()) &&
+         std::all_of(text.begin(), text.end(), [&](char c) { return plain(c) || c == '-'; });
+}
+
+bool is_service_url(std::string_view text) {
+  return is_collector(text) && text.find("{service}") != std::string_view::npos;
+}
 
 bool is_header_name(std::string_view text) {
   if (text == "*") return true;
@@ -315,6 +326,28 @@ void add_mcp(Table& t) {
   t.add("limits.list_max", integer(1, 1000000), AT(gateway.limits.list_max));
 }
 
+void add_kubernetes(Table& t) {
+  const Parser<ReadKubernetesAccess> kubeconfig = [](const RawValue& value, ReadKubernetesAccess& out) {
+    std::string path;
+    auto fault = text()(value, path);
+    if (!path.empty()) out = [path] { return read_kubeconfig(path); };
+    return fault;
+  };
+  t.add("kubernetes.enabled", flag(), AT(gateway.kubernetes.enabled));
+  t.add("kubernetes.namespace",
+        text(is_dns_label, "must be a name of small letters, digits and -, at most 63 characters"),
+        AT(gateway.kubernetes.name_space));
+  t.add("kubernetes.kubeconfig", kubeconfig, AT(gateway.kubernetes.access));
+  t.add("kubernetes.service_url", text(is_service_url, "must be an http or https URL that holds {service}"),
+        AT(gateway.kubernetes.service_url));
+  t.add("kubernetes.start_timeout", duration(seconds(1), hours(1)), AT(gateway.kubernetes.start_timeout));
+  t.add("kubernetes.idle_ttl", duration(seconds(1), hours(24 * 366)), AT(gateway.kubernetes.idle_ttl));
+  t.add("kubernetes.max_lifetime", duration(seconds(1), hours(24 * 366)),
+        AT(gateway.kubernetes.max_lifetime));
+  t.add("kubernetes.gc_interval", duration(seconds(1), hours(24)), AT(gateway.kubernetes.gc_interval));
+  t.add("kubernetes.max_instances", integer(1, 100000), AT(gateway.kubernetes.max_instances));
+}
+
 void add_targets(Table& t) {
   const auto texts = list(some_text, "must hold non-empty texts");
   t.add("upstream.allow_private", flag(), AT(gateway.upstream.allow_private));
@@ -337,14 +370,7 @@ void add_targets(Table& t) {
   t.add("stdio.gc_interval", duration(seconds(1), hours(24)), AT(gateway.stdio.gc_interval));
   t.add("stdio.max_processes", integer(1, 100000), AT(gateway.stdio.max_processes));
   t.add("stdio.max_per_user", integer(1, 100000), AT(gateway.stdio.max_per_user));
-  t.not_offered<bool>("kubernetes.enabled", flag(), false);
-  t.checked("kubernetes.namespace", text(some_text, "must not be empty"));
-  t.checked("kubernetes.kubeconfig", text());
-  t.checked("kubernetes.start_timeout", duration(seconds(1), hours(1)));
-  t.checked("kubernetes.idle_ttl", duration(seconds(1), hours(24 * 366)));
-  t.checked("kubernetes.max_lifetime", duration(seconds(1), hours(24 * 366)));
-  t.checked("kubernetes.gc_interval", duration(seconds(1), hours(24)));
-  t.checked("kubernetes.max_instances", integer(1, 100000));
+  add_kubernetes(t);
 }
 
 void add_observability(Table& t) {

@@ -206,6 +206,8 @@ std::string secret_fault(std::string_view secret) {
   return {};
 }
 
+std::optional<std::string> decode_base64(std::string_view text) { return from_base64(text); }
+
 std::optional<std::string> decode_key(std::string_view text) {
   if (text.size() == 32) return std::string(text);
   auto bytes = text.size() == 64 ? from_hex(text) : text.size() == 44 ? from_base64(text) : std::nullopt;

@@ -30,6 +30,8 @@ Expanded expand_variables(std::string_view text, const std::map<std::string, std
 std::string secret_fault(std::string_view secret);
 /// The 32 bytes of a key given as text, 64 hex digits or base64.
 std::optional<std::string> decode_key(std::string_view text);
+/// Standard, padded, canonical.
+std::optional<std::string> decode_base64(std::string_view text);
 
 /// sqlite://path or postgres://user:password@host:port/name?sslmode=...; the error names no part of it.
 struct ParsedDatabase {

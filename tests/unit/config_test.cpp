@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "config_values.hpp"
+#include "kubeconfig.hpp"
 #include "mcpgw/random.hpp"
 #include "secrets_file.hpp"
 
@@ -284,12 +285,80 @@ TEST_CASE("values that are accepted") {
 
 TEST_CASE("a setting that would not be in force is refused, not ignored") {
   for (const char* line :
-       {"upstream: {proxy: \"http://p\"}", "stdio: {run_as: nobody}", "kubernetes: {enabled: true}"}) {
+       {"upstream: {proxy: \"http://p\"}", "stdio: {run_as: nobody}"}) {
     INFO(line);
     const auto loaded = parse(line);
     REQUIRE(loaded.errors.size() == 1);
     CHECK(loaded.errors[0].find("is not offered by this version yet") != std::string::npos);
   }
+}
+
+TEST_CASE("Kubernetes: what a cluster could not take is refused at the start") {
+  const auto good = parse(
+      "kubernetes: {enabled: true, namespace: tools, idle_ttl: 5m, max_instances: 7,\n"
+      "  service_url: \"https://{service}.{namespace}.svc:{port}\",\n"
+      "  resources: {requests: {cpu: 50m}, limits: {cpu: 1, memory: 1Gi}}}");
+  CHECK(joined(good.errors) == "");
+  const auto& options = good.config.gateway.kubernetes;
+  CHECK(options.enabled);
+  CHECK(options.name_space == "tools");
+  CHECK(options.idle_ttl == std::chrono::minutes(5));
+  CHECK(options.max_instances == 7);
+  CHECK(options.requests == std::map<std::string, std::string>{{"cpu", "50m"}});
+  CHECK(options.limits == std::map<std::string, std::string>{{"cpu", "1"}, {"memory", "1Gi"}});
+  CHECK_FALSE(options.access);  // in the cluster
+  CHECK(parse("kubernetes: {kubeconfig: /etc/kubeconfig}").config.gateway.kubernetes.access);
+  for (const char* line :
+       {"kubernetes: {namespace: Tools}", "kubernetes: {namespace: ../x}", "kubernetes: {service_url: \"http://svc\"}",
+        "kubernetes: {resources: {limits: 1}}", "kubernetes: {resources: {max: {cpu: 1}}}",
+        "kubernetes: {resources: {limits: {cpu: [1]}}}", "kubernetes: {idle_ttl: 0s}"}) {
+    INFO(line);
+    CHECK(parse(line).errors.size() == 1);
+  }
+}
+
+TEST_CASE("a kubeconfig's current context says where the cluster is and who we are") {
+  const TemporaryDirectory dir;
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::ofstream(dir.path + "/" + name) << text;
+  };
+  const auto read = [&](const std::string& cluster, const std::string& user) {
+    write("config",
+          "current-context: b\ncontexts:\n- {name: a, context: {cluster: other, user: u}}\n"
+          "- {name: b, context: {cluster: c, user: u}}\nclusters:\n- {name: c, cluster: {" +
+              cluster + "}}\nusers:\n- {name: u, user: {" + user + "}}\n");
+    return read_kubeconfig(dir.path + "/config");
+  };
+  write("ca.crt", "a CA");
+  write("token", "from a file\n");
+  const auto good = read("server: \"https://k:6443\", certificate-authority: ca.crt", "tokenFile: token, token: old");
+  REQUIRE(good);
+  CHECK(good->server == "https://k:6443");
+  CHECK(good->ca == "a CA");
+  CHECK(good->token == "from a file");
+  CHECK(good->verify);
+  const auto inside = read("server: \"https://k\", certificate-authority-data: YSBDQQ==, insecure-skip-tls-verify: true",
+                           "client-certificate-data: Y2VydA==, client-key-data: a2V5");
+  REQUIRE(inside);
+  CHECK(inside->ca == "a CA");
+  CHECK_FALSE(inside->verify);
+  CHECK(inside->client_cert == "cert");
+  CHECK(inside->client_key == "key");
+  for (const auto& [cluster, user] : std::vector<std::pair<std::string, std::string>>{
+           {"server: \"https://k\"", "exec: {command: login}"},
+           {"server: \"https://k\"", "username: u, password: s3cret"},
+           {"server: \"https://k\", proxy-url: \"http://p\"", "token: t"},
+           {"server: \"https://k\", certificate-authority: missing.crt", "token: t"},
+           {"server: \"https://k\", certificate-authority-data: \"%%\"", "token: t"},
+           {"x: y", "token: t"}}) {
+    const auto bad = read(cluster, user);
+    REQUIRE_FALSE(bad);
+    CHECK(bad.error().message.find("kubeconfig") != std::string::npos);
+    CHECK(bad.error().message.find("s3cret") == std::string::npos);
+  }
+  write("config", "a: [");
+  CHECK(read_kubeconfig(dir.path + "/config").error().message.find("not YAML") != std::string::npos);
+  CHECK_FALSE(read_kubeconfig(dir.path + "/nowhere"));
 }
 
 TEST_CASE("TLS files go together") {

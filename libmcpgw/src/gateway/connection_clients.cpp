@@ -283,7 +283,7 @@ void UpstreamConnection::deliver(const ServerMessage& message) {
     return;
   }
   if (message.method == "notifications/message" && (message.ambiguous || listeners.size() > 1) &&
-      !binding_->subject.starts_with("user:"))
+      !binding_->subject.starts_with("user:") && binding_->instance_key.empty())
     return;  // on a shared process nobody knows whose line it is
   for (const auto& listener : listeners) listener->on_connection_message(self, message);
 }

@@ -47,6 +47,20 @@ void add(std::string& out, std::string_view part) {
   out += part;
 }
 
+/// A process of this replica, which lives with its connection.
+bool is_child(const Target& target) { return target.transport_type == TransportType::stdio; }
+
+/// What makes two instances the same: whom they serve, and every value that is put into them. Keyed, since it
+/// is written where others than the gateway may read it.
+std::string instance_key(const GatewayCore& core, std::string identity, const Binding& binding) {
+  for (const auto& [key, value] : binding.env) {
+    add(identity, key);
+    add(identity, value);
+  }
+  add(identity, binding.credential);
+  return to_hex(hmac_sha256("mcpgw instance" + core.options.encryption.current, identity));
+}
+
 Error superseded() { return {ErrorCode::unavailable, kSuperseded, "The target was changed in the meantime"}; }
 
 Error disabled(const char* reason, std::string message) {
@@ -113,7 +127,14 @@ Result<std::shared_ptr<const Binding>> ConnectionPool::bind(const Principal& pri
     out->session_id = session_id;
     add(identity, session_id);
   }
-  if (target->is_process()) {
+  if (target->transport_type == TransportType::kubernetes) {
+    out->instance_key = instance_key(*core, std::move(identity), *out);
+    // A pod is shared like a process; over HTTP, each user has sessions of their own with it.
+    identity = out->instance_key;
+    add(identity, principal.user_id);
+    if (client.exact) add(identity, "exact");
+    add(identity, client.capabilities);
+  } else if (target->is_process()) {
     for (const auto& [key, value] : out->env) {
       add(identity, key);
       add(identity, value);
@@ -291,8 +312,10 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
       auto upstream = co_await connect_process(core, binding, connection->events(), deadline);
       co_return finish(std::move(upstream));
     }
-    case TransportType::kubernetes:
-      co_return disabled("kubernetes_disabled", "Kubernetes targets are switched off");
+    case TransportType::kubernetes: {
+      auto upstream = co_await connect_instance(core, binding, connection->events(), connection->instance_);
+      co_return finish(std::move(upstream));
+    }
   }
   co_return disabled("transport_disabled", "The transport is not known");
 }
@@ -377,9 +400,12 @@ Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const GatewayCor
   }
   HttpClientOptions options;
   options.connect_timeout = core.options.upstream.connect_timeout;
-  options.allow_private = core.options.upstream.allow_private || target.allow_private_network;
+  // The Service of an instance is an address that the gateway itself has made.
+  options.allow_private = core.options.upstream.allow_private || target.allow_private_network ||
+                          target.transport_type == TransportType::kubernetes;
   options.allow_metadata = core.options.upstream.allow_metadata;
   options.ca_file = core.options.upstream.ca;
+  if (target.transport_type == TransportType::kubernetes) options.proxy.clear();  // it is inside the cluster
   if (target.tls) {
     options.ca = target.tls->ca;
     options.verify = target.tls->verify;
@@ -406,7 +432,7 @@ Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& b
         std::shared_ptr<UpstreamConnection> oldest;
         for (const auto& [key, slot] : slots_) {
           const Binding* other = slot.connection ? &slot.connection->binding() : slot.binding.get();
-          if (other == nullptr || other == &binding || !other->target->is_process() || !counts(*other))
+          if (other == nullptr || other == &binding || !is_child(*other->target) || !counts(*other))
             continue;
           if (!slot.connection && !slot.opening) continue;
           ++live;
@@ -430,7 +456,8 @@ Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& b
   return {};
 }
 
-void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, int* count) {
+void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, int* count,
+                            std::vector<std::string>* instances) {
   const auto core = core_.lock();
   const auto drain = core ? core->options.upstream.drain : milliseconds(0);
   std::vector<std::shared_ptr<UpstreamConnection>> found;
@@ -446,6 +473,7 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
         continue;
       }
       if (slot.connection) {
+        if (instances && !slot.connection->instance().empty()) instances->push_back(slot.connection->instance());
         found.push_back(slot.connection);
         retired_.push_back(slot.connection);
         slot.connection = nullptr;
@@ -498,9 +526,7 @@ void ConnectionPool::on_change(const RepositoryChange& change) {
     case Kind::target:
     case Kind::target_token:
     case Kind::env:
-      retire([&](const Binding& binding) {
-        return binding.target->id == change.id && outdated(*core, binding);
-      });
+      retire_outdated(*core, change.id);
       if (change.kind == Kind::target && change.erased) {
         const std::lock_guard lock(mutex_);
         health_.erase(change.id);
@@ -526,11 +552,13 @@ int ConnectionPool::restart(const std::string& target_id) {
 }
 
 void ConnectionPool::close_user(const std::string& user_id) {
-  retire([subject = "user:" + user_id](const Binding& binding) { return binding.subject == subject; });
+  retire([&, subject = "user:" + user_id](const Binding& binding) {
+    return binding.subject == subject || (!binding.instance_key.empty() && binding.user_id == user_id);
+  });
 }
 
 void ConnectionPool::released(const std::shared_ptr<UpstreamConnection>& connection) {
-  if (connection->target().is_process() && connection->binding().session_id.empty()) return;
+  if (is_child(connection->target()) && connection->binding().session_id.empty()) return;
   if (connection->attached()) return;
   forget(connection);
   connection->retire(steady_clock::now() + std::chrono::seconds(30));
@@ -598,7 +626,7 @@ void ConnectionPool::sweep(SteadyTime now) {
     for (auto it = slots_.begin(); it != slots_.end();) {
       Slot& slot = it->second;
       if (slot.connection && slot.connection->in_flight() == 0) {
-        const bool process = slot.connection->target().is_process();
+        const bool process = is_child(slot.connection->target());
         const auto idle = now - slot.connection->idle_since();
         const bool old = process && collect && now - slot.connection->created() > stdio.max_lifetime;
         const bool unused = process ? collect && idle > stdio.idle_ttl

@@ -24,6 +24,7 @@
 #include "mcpgw/admin_api.hpp"
 #include "runtime/http_client.hpp"
 #include "runtime/waiter.hpp"
+#include "upstream/instances.hpp"
 #include "upstream/upstream.hpp"
 
 namespace mcpgw::detail {
@@ -60,6 +61,8 @@ struct Binding {
   bool external = false;
   std::string subject;     ///< boundary subject
   std::string session_id;  ///< stateful targets only
+  /// Of a server that is started elsewhere (Kubernetes): those with equal keys share it.
+  std::string instance_key;
   std::map<std::string, std::string> env;
   std::string credential;
   HttpTargetAccess access;  ///< HTTP targets
@@ -77,6 +80,8 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   const Target& target() const noexcept { return *binding_->target; }
   Upstream& upstream() const noexcept { return *upstream_; }
   const std::shared_ptr<Upstream>& upstream_ptr() const noexcept { return upstream_; }
+  /// Name of the instance it leads to, when there is one (upstream/instances.hpp).
+  const std::string& instance() const noexcept { return instance_; }
   bool usable() const { return upstream_ && upstream_->alive() && !retired_.load(std::memory_order_seq_cst); }
 
   /// The items of one kind, all pages. Kept while the server announces changes, else for a short time;
@@ -167,6 +172,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   const std::shared_ptr<GatewayCore> core_;
   const std::shared_ptr<const Binding> binding_;
   const SteadyTime created_;
+  std::string instance_;  // set once, before the connection is shared
   std::shared_ptr<Upstream> upstream_;  // set once, before the connection is shared
 
   std::atomic<bool> retired_{false};
@@ -207,6 +213,10 @@ class ConnectionPool {
   int restart(const std::string& target_id);
   /// Retires the connections that belong to one user alone.
   void close_user(const std::string& user_id);
+  /// What is done with instances now, and that one is not to be used any more: running calls end when they
+  /// end, or with `cut` after upstream.drain.
+  std::vector<InstanceUse> instance_uses() const;
+  void retire_instance(const std::string& name, bool cut);
   /// A listener has gone: HTTP sessions nobody uses any more are closed.
   void released(const std::shared_ptr<UpstreamConnection>& connection);
   void forget(const std::shared_ptr<UpstreamConnection>& connection);
@@ -260,6 +270,9 @@ class ConnectionPool {
   Task<Result<std::shared_ptr<Upstream>>> connect_process(std::shared_ptr<GatewayCore> core,
                                                           std::shared_ptr<const Binding> binding,
                                                           UpstreamEvents events, SteadyTime deadline);
+  Task<Result<std::shared_ptr<Upstream>>> connect_instance(std::shared_ptr<GatewayCore> core,
+                                                           std::shared_ptr<const Binding> binding,
+                                                           UpstreamEvents events, std::string& instance);
   Task<void> open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                   std::shared_ptr<AsyncEvent> opened);
   Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<GatewayCore> core,
@@ -268,7 +281,11 @@ class ConnectionPool {
   void retry_failed(GatewayCore& core, SteadyTime now);
   Result<std::shared_ptr<HttpClient>> http_client(const GatewayCore& core, const Target& target);
   Status reserve_process(const GatewayCore& core, const Binding& binding);
-  void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr);
+  /// `instances`: names of those that the retired connections lead to.
+  void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr,
+              std::vector<std::string>* instances = nullptr);
+  /// After a change of a target or of values for it.
+  void retire_outdated(const GatewayCore& core, const std::string& target_id);
   /// Whether the binding would be made otherwise now, for the same principal as storage knows it now.
   bool outdated(const GatewayCore& core, const Binding& binding) const;
 

@@ -13,6 +13,7 @@ namespace mcpgw::detail {
 
 class ActivityHub;
 class ConnectionPool;
+class InstanceProvider;
 class Metrics;
 class ModernClients;
 class Observer;
@@ -56,6 +57,7 @@ struct GatewayCore {
   std::shared_ptr<ActivityHub> dashboards;
   std::shared_ptr<SocketTickets> tickets;
   std::shared_ptr<Observer> observer;
+  std::shared_ptr<InstanceProvider> instances;  ///< null: there are no Kubernetes targets
   std::shared_ptr<ConnectionPool> pool;
   std::shared_ptr<SessionRegistry> sessions;
   std::shared_ptr<ModernClients> modern;

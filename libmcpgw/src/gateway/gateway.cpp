@@ -5,6 +5,7 @@
 
 #include "base/id_random.hpp"
 #include "gateway/front.hpp"
+#include "gateway/instances.hpp"
 #include "gateway/live_state.hpp"
 #include "gateway/metrics.hpp"
 #include "gateway/observer.hpp"
@@ -297,6 +298,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
     core->tracer = *tracer;
   }
   core->pool = std::make_shared<ConnectionPool>(core);
+  if (auto status = open_instances(core); !status) return status.error();
   core->sessions = std::make_shared<SessionRegistry>(core);
   auto modern = ModernClients::create(core);
   if (!modern) return modern.error();
@@ -312,6 +314,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   admin.policy_engine = core->policy;
   admin.audit_sink = core->audit_sink;
   admin.live = impl->live.get();
+  admin.kubernetes_enabled = core->options.kubernetes.enabled;
   admin.body_max = core->options.limits.api_body;
   admin.list_max = core->options.limits.list_max;
   admin.audit_bodies = core->options.audit.body != AuditBody::none;
@@ -384,6 +387,7 @@ void Gateway::close(milliseconds grace) {
   core.sessions->close_all();
   core.modern->close_all();
   core.pool->close_all();
+  if (core.instances) core.instances->stop();
   // What was cancelled just now still writes its audit rows, children end, upstreams are told.
   const auto settle = steady_clock::now() + kFarewell;
   while ((core.in_flight.load() > 0 || core.farewells->load() > 0) && steady_clock::now() < settle)

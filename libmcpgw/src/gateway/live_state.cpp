@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/text.hpp"
+#include "gateway/instances.hpp"
 #include "gateway/metrics.hpp"
 #include "gateway/modern_client.hpp"
 #include "gateway/session.hpp"
@@ -13,6 +14,7 @@
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
 #include "protocol/modern.hpp"
+#include "upstream/instances.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -111,6 +113,7 @@ Result<int> GatewayLiveState::recycle(const std::string& user_id) {
 Result<int> GatewayLiveState::restart_instances(const std::string& target_id) {
   const auto core = core_.lock();
   if (!core) return 0;
+  if (auto restarted = restart_kubernetes_instances(core, target_id)) return *restarted;
   const int count = core->pool->restart(target_id);
   if (const auto target = core->repository->target(target_id); target && count > 0)
     core->metrics->target(target->name)->restarts.add(static_cast<std::uint64_t>(count));
@@ -120,7 +123,11 @@ Result<int> GatewayLiveState::restart_instances(const std::string& target_id) {
 TargetStatus GatewayLiveState::target_status(const std::string& target_id) {
   const auto core = core_.lock();
   const auto target = core ? core->repository->target(target_id) : nullptr;
-  return target ? core->pool->status(*target) : TargetStatus();
+  if (!target) return {};
+  TargetStatus out = core->pool->status(*target);
+  if (core->instances && target->transport_type == TransportType::kubernetes)
+    out.instances = core->instances->count(target_id);
+  return out;
 }
 
 Result<TargetTest> GatewayLiveState::test_target(const Principal& principal, const std::string& target_id) {

@@ -1,0 +1,268 @@
+// Targets that run as pods, against the double of the API server: every object is checked there, the rights are
+// those of docs/kubernetes/rbac.yaml, and a pod is a real MCP server.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { eventually } from './lib/gateway.mjs';
+import { podTarget, session, textOf, whoami, World } from '../kubernetes/support.mjs';
+
+const KEY = 'mcpgw.dev/key', RETIRED = 'mcpgw.dev/retired-at', WHY = 'mcpgw.dev/retired-because';
+const live = (world) => world.deployments().filter((one) => !one.metadata.annotations[RETIRED]);
+
+describe('Kubernetes targets', { timeout: 240000 }, () => {
+  let world, gateway, ann, bob;
+  before(async () => {
+    world = await World.start();
+    gateway = await world.gateway();
+    await gateway.registerAdmin();
+    ann = await gateway.addUser('ann');
+    bob = await gateway.addUser('bob');
+  });
+  after(() => world?.stop());
+
+  /** A target that both may use, and removed at the end. */
+  async function target(name, image, members) {
+    const made = await gateway.addTarget(name, podTarget(image, members));
+    for (const user of [ann, bob]) await gateway.allow(user, made);
+    return made;
+  }
+  const remove = async (made) => {
+    await gateway.ask('DELETE', `/api/targets/${made.id}`);
+  };
+  const statusOf = async (made) => (await gateway.ask('GET', `/api/targets/${made.id}`)).status;
+
+  test('a call makes Deployment, Service and Secret; the next calls and users share the pod', async () => {
+    const made = await target('Repo_Tools.v2 -', 'demo', { user_env_keys: [] });
+    await gateway.ask('PUT', `/api/targets/${made.id}/env/default`, { configs: { MODE: 'blue value' } });
+    const before = world.deployments().length;
+    const sessions = await Promise.all([ann, ann, bob].map((user) => session(gateway, user.token)));
+    const answers = await Promise.all(sessions.map((one) => eventually('an answer of the pod', async () => {
+      const answer = await one.call('whoami');
+      return answer.result && answer;
+    }, 30000)));
+    const pids = new Set(answers.map((answer) => whoami(answer).pid));
+    assert.equal(pids.size, 1, 'one process for all');
+    assert.equal(world.deployments().length, before + 1);
+    const deployment = world.deployments().at(-1);
+    const { name, uid } = deployment.metadata;
+    assert.match(name, /^mcp-repo-tools-v2-[0-9a-f]{32}$/);
+    assert.equal(deployment.metadata.annotations['mcpgw.dev/target-name'], 'Repo_Tools.v2 -');
+    const [service] = world.api.all('services').filter((one) => one.metadata.name === name);
+    const [secret] = world.api.all('secrets').filter((one) => one.metadata.name.startsWith(name));
+    for (const object of [service, secret])
+      assert.deepEqual(object.metadata.ownerReferences, [{ apiVersion: 'apps/v1', kind: 'Deployment', name, uid }]);
+    assert.equal(world.cluster.environment(name).MODE, 'blue value');
+    assert.deepEqual(Object.keys(world.cluster.environment(name)), ['MODE'], 'nothing of the gateway\'s environment');
+    assert.equal(world.cluster.forwarded.authorization, undefined, 'no credential travels to the pod');
+    assert.equal((await statusOf(made)).instances, 1);
+    assert.ok(!gateway.logText.includes('blue value'));
+    for (const request of world.asked('patch', 'deployments').filter((one) => one.contentType.includes('apply')))
+      assert.equal(request.query.get('fieldManager'), 'mcpgw');
+    await remove(made);
+    await eventually('all of it is gone', () => world.deployments().length === before && !world.api.all('services').some((one) => one.metadata.name === name) &&
+      !world.api.all('secrets').some((one) => one.metadata.name === secret.metadata.name), 30000);
+  });
+
+  test('per_user: each has a pod, with the values of its own', async () => {
+    const made = await target('apart', 'demo', { isolation_boundary: 'per_user' });
+    for (const [user, value] of [[ann, 'of ann'], [bob, 'of bob']])
+      await gateway.ask('PUT', `/api/targets/${made.id}/env/user/${user.user.id}`, { configs: { WHO: value } });
+    const pids = [];
+    for (const user of [ann, bob, ann]) {
+      const one = await session(gateway, user.token);
+      pids.push(whoami(await one.call('whoami')).pid);
+    }
+    assert.equal(pids[0], pids[2]);
+    assert.notEqual(pids[0], pids[1]);
+    const mine = world.deployments().filter((one) => one.metadata.labels['mcpgw.dev/target'] === made.id);
+    assert.equal(new Set(mine.map((one) => one.metadata.annotations[KEY])).size, 2);
+    assert.deepEqual(mine.map((one) => world.cluster.environment(one.metadata.name).WHO).sort(), ['of ann', 'of bob']);
+    await remove(made);
+  });
+
+  test('what does not start is told to administrators, and removed', async () => {
+    const cases = { missing: /image cannot be pulled \(ImagePullBackOff\)/, crashing: /keeps ending \(exit code 7\)/,
+      root: /runs as root/, forbidden: /exceeded quota/ };
+    for (const [image, cause] of Object.entries(cases)) {
+      const made = await target(`bad ${image}`, image);
+      const one = await session(gateway, ann.token);
+      await one.call('echo', { text: 'x' });
+      const status = await eventually(`the cause of ${image}`, async () => {
+        const seen = await statusOf(made);
+        return seen.last_error && cause.test(seen.last_error) && seen;
+      }, 30000);
+      assert.equal(status.state === 'up', false);
+      await eventually('its Deployment is removed', () => !world.deployments().some((each) => each.metadata.labels['mcpgw.dev/target'] === made.id), 30000);
+      const answer = await one.call('echo', { text: 'x' });
+      assert.ok(!JSON.stringify(answer).includes('registry.test'), 'clients are told no details');
+      await remove(made);
+    }
+  });
+
+  test('no room in the cluster: the error names it when the time to start is over', async () => {
+    const impatient = await world.gateway({ start_timeout: '2s' });
+    await impatient.registerAdmin();
+    const made = await impatient.addTarget('large', podTarget('huge'));
+    const tested = await impatient.ask('POST', `/api/targets/${made.id}/test`, {});
+    assert.equal(tested.ok, false);
+    assert.match(JSON.stringify(tested.steps), /not ready within 2 s: the cluster has no room for it: 0\/3 nodes/);
+    await impatient.stop();
+  });
+
+  test('faults of the API are passed through: 409, 429 with Retry-After, 500, broken connections', async () => {
+    const on = (resource, verb) => (seen) => seen.user === 'gateway' && seen.resource === resource && seen.verb === verb;
+    world.api.faults = [
+      { match: on('deployments', 'get'), times: 1, status: 500 },
+      { match: on('deployments', 'patch'), times: 1, status: 429, retryAfter: 1 },
+      { match: on('services', 'patch'), times: 2, status: 503 },
+      { match: on('pods', 'list'), times: 1, drop: true },
+    ];
+    const made = await target('through faults', 'demo');
+    const one = await session(gateway, ann.token);
+    assert.equal(textOf(await one.call('echo', { text: 'there' })), 'there');
+    assert.deepEqual(world.api.faults.map((fault) => fault.times), [0, 0, 0, 0]);
+    world.api.faults = [];
+    await remove(made);
+  });
+
+  test('watches that end, and a history that is gone, lose nothing', async () => {
+    const made = await target('watched', 'slow');
+    const one = await session(gateway, ann.token);
+    const answer = one.call('echo', { text: 'late' });
+    await eventually('the pod runs', () => world.cluster.programs > 0 && world.asked('watch', 'pods').length > 0);
+    for (let i = 0; i < 3; ++i) {
+      const watched = world.asked('watch', 'pods').length;
+      if (i % 2 === 0) world.api.dropWatches();
+      else world.api.compact();
+      await eventually('it watches again', () => world.asked('watch', 'pods').length > watched);
+    }
+    world.cluster.release();
+    assert.equal(textOf(await answer), 'late');
+    await remove(made);
+  });
+
+  test('an expired token is replaced by the one in the file', async () => {
+    const made = await target('token', 'demo');
+    await world.newToken();
+    const one = await session(gateway, ann.token);
+    assert.equal(textOf(await one.call('echo', { text: 'new token' })), 'new token');
+    assert.ok(world.api.requests.some((request) => request.status === 401));
+    assert.ok(!gateway.logText.includes(world.token));
+    await remove(made);
+  });
+
+  test('restart-instances, and a changed target: the next call has a new pod, running calls end', async () => {
+    const made = await target('renewed', 'demo');
+    const one = await session(gateway, ann.token);
+    const first = whoami(await one.call('whoami')).pid;
+    const running = one.call('slow', { duration_ms: 400, steps: 2 });
+    await eventually('the call runs', () => gateway.ask('GET', '/api/observability/snapshot').then((all) => all.in_flight > 0).catch(() => true));
+    const restarted = await gateway.ask('POST', `/api/targets/${made.id}/restart-instances`, {});
+    assert.equal(restarted.deleted, 1);
+    const second = whoami(await one.call('whoami')).pid;
+    assert.notEqual(first, second);
+    assert.ok((await running).result, 'the running call was answered');
+    await gateway.ask('PUT', `/api/targets/${made.id}/env/default`, { configs: { NEW: 'v' } });
+    const third = whoami(await one.call('whoami')).pid;
+    assert.notEqual(second, third);
+    await eventually('the old ones are removed', () => world.deployments().filter((each) => each.metadata.labels['mcpgw.dev/target'] === made.id).length === 1, 30000);
+    await remove(made);
+  });
+
+  test('an object of that name that belongs to another is not touched', async () => {
+    const made = await target('squatted', 'demo');
+    const one = await session(gateway, ann.token);
+    await one.call('echo', { text: 'x' });
+    const mine = world.deployments().find((each) => each.metadata.labels['mcpgw.dev/target'] === made.id);
+    await gateway.ask('POST', `/api/targets/${made.id}/restart-instances`, {});
+    // The name of the next generation is not known; the same key's present one is: it is made foreign.
+    await world.cluster.request('PATCH', world.cluster.apps('deployments', mine.metadata.name),
+      { metadata: { annotations: { [KEY]: 'f'.repeat(64), [RETIRED]: null, [WHY]: null } } }, 'application/merge-patch+json');
+    const again = await gateway.addTarget('squatted too', podTarget('demo'));
+    await remove(again);
+    const kept = world.deployments().find((each) => each.metadata.name === mine.metadata.name);
+    if (kept) assert.equal(kept.metadata.annotations[KEY], 'f'.repeat(64));
+    await remove(made);
+  });
+
+  test('it did only what its Role permits', () => {
+    assert.deepEqual(world.api.requests.filter((one) => one.user === 'gateway' && one.status === 403), []);
+    assert.equal(world.cluster.fault, undefined);
+  });
+});
+
+describe('the life of instances', { timeout: 240000 }, () => {
+  let world, gateway, ann;
+  before(async () => {
+    world = await World.start();
+    gateway = await world.gateway({ idle_ttl: '3s', max_instances: 1 });
+    await gateway.registerAdmin();
+    ann = await gateway.addUser('ann');
+  });
+  after(() => world?.stop());
+
+  test('a long call keeps its pod; an idle one is collected, and made again by the next call', async () => {
+    const made = await gateway.addTarget('idle', podTarget('demo'));
+    await gateway.allow(ann, made);
+    const one = await session(gateway, ann.token);
+    const first = whoami(await one.call('whoami')).pid;
+    const answer = await one.call('slow', { duration_ms: 6000, steps: 2 });
+    assert.ok(answer.result, 'a call longer than the idle time');
+    assert.equal(whoami(await one.call('whoami')).pid, first);
+    await eventually('it is collected', () => world.deployments().length === 0, 30000);
+    await eventually('the pod has ended', () => world.cluster.programs === 0, 30000);
+    const second = whoami(await one.call('whoami')).pid;
+    assert.notEqual(first, second);
+    assert.equal(live(world).length, 1);
+  });
+
+  test('at the limit an idle instance makes room, and what is in use does not', async () => {
+    await eventually('the last one is gone', () => world.deployments().length === 0, 30000);
+    const [idle] = await gateway.ask('GET', '/api/targets');
+    await gateway.ask('DELETE', `/api/targets/${idle.id}`);
+    const first = await gateway.addTarget('one', podTarget('demo'));
+    await gateway.allow(ann, first);
+    const long = (await session(gateway, ann.token)).call('slow', { duration_ms: 8000, steps: 2 });
+    await eventually('it runs', async () => live(world).length === 1 && (await gateway.ask('GET', `/api/targets/${first.id}`)).status.state === 'up');
+    await gateway.allow(ann, await gateway.addTarget('two', podTarget('demo')));
+    const own = await session(gateway, ann.token);
+    const refused = await own.call('two_echo', { text: 'x' });
+    assert.equal(refused.error?.data?.code, 'instance_limit', JSON.stringify(refused));
+    assert.ok((await long).result);
+    const later = await eventually('there is room', async () => {
+      const answer = await own.call('two_echo', { text: 'room' });
+      return answer.result && answer;
+    }, 30000);
+    assert.equal(textOf(later), 'room');
+  });
+
+  test('of two replicas one collects; the other takes over when it ends', async () => {
+    const other = await world.gateway({ idle_ttl: '3s' });
+    const holder = () => world.api.all('leases')[0]?.spec.holderIdentity;
+    const first = await eventually('somebody leads', holder);
+    const writes = world.asked('update', 'leases').length;
+    await eventually('the lease is renewed', () => world.asked('update', 'leases').length > writes + 2);
+    assert.equal(holder(), first);
+    assert.equal(world.api.all('leases').length, 1);
+    await gateway.stop();
+    await eventually('the other leads', () => holder() && holder() !== first, 30000);
+    // Orphans: what no target of this gateway stands behind.
+    await eventually('the rest is collected', () => world.deployments().length === 0, 30000);
+    await other.stop();
+    assert.equal(world.cluster.fault, undefined);
+  });
+});
+
+test('without Kubernetes a target may be stored, and says why it cannot be used', async () => {
+  const { Gateway } = await import('./lib/gateway.mjs');
+  const gateway = await Gateway.start();
+  await gateway.registerAdmin();
+  const made = await gateway.addTarget('pod', podTarget('demo'));
+  const ann = await gateway.addUser('ann');
+  await gateway.allow(ann, made);
+  const one = await session(gateway, ann.token);
+  const restart = await gateway.api('POST', `/api/targets/${made.id}/restart-instances`, {});
+  assert.equal(restart.body.code, 'kubernetes_disabled');
+  const listed = await one.ask('tools/list');
+  assert.deepEqual(listed.result.tools, []);
+  await gateway.stop();
+});
