@@ -57,6 +57,15 @@ no_foreign_includes() {
 check "no header includes another library" no_foreign_includes
 # What is installed are the public headers and nothing of src/.
 check "no internal header is installed" test -z "$(find "$work/prefix" -name 'raw.hpp' -o -name 'core.hpp')"
+# The core alone: no server, no database, none of their libraries; gateways in process work on it.
+core=$here/../../build/core
+alone=(calls errors isolation lists)
+check "core alone: configure" cmake -G Ninja -S "$here/../.." -B "$core" -DCMAKE_BUILD_TYPE=Debug -DMCPGW_WERROR=ON \
+  -DMCPGW_WITH_SQLITE=OFF -DMCPGW_WITH_SERVER=OFF -DMCPGW_WITH_POSTGRES=OFF
+check "core alone: build" cmake --build "$core" --target "${alone[@]/#/tests/inprocess/inprocess_}"
+for case in "${alone[@]}"; do check "core alone: $case" "$core/tests/inprocess/inprocess_$case"; done
+no_other_libraries() { ! ldd "$core/tests/inprocess/inprocess_calls" | grep -E 'sqlite|httplib|libpq'; }
+check "core alone: links nothing else" no_other_libraries
 # The packages, of a release build of their own: `cpack` builds nothing but what is installed.
 source "$here/../../apps/lib/packages.sh"
 release=$here/../../build/package
