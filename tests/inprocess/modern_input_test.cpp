@@ -521,3 +521,36 @@ TEST_CASE("a page that a server of before wants visited is asked for in a result
   CHECK(older.error_code() == -32042);
   CHECK(older.body.find("e-1") != std::string::npos);
 }
+
+TEST_CASE("what a client did not declare is refused in its name: a mode, and whatever it does not have") {
+  constexpr const char* kUrl =
+      R"({"mode":"url","elicitationId":"e","url":"https://example.com","message":"go"})";
+  constexpr const char* kWithTools = R"({"messages":[],"maxTokens":9,"tools":[]})";
+  struct Row {
+    const char *capabilities, *method, *params;
+    int code;
+  };
+  const Row rows[] = {
+      {R"({"elicitation":{}})", "elicitation/create", kUrl, -32602},
+      {R"({"elicitation":{"form":{}}})", "elicitation/create", kUrl, -32602},
+      {R"({"elicitation":{"url":{}}})", "elicitation/create", kForm, -32602},
+      {R"({"sampling":{}})", "sampling/createMessage", kWithTools, -32602},
+      {R"({"sampling":{}})", "elicitation/create", kForm, -32601},
+      {R"({"elicitation":{}})", "roots/list", "{}", -32601},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(row.capabilities);
+    CAPTURE(row.params);
+    for (const bool modern_client : {false, true}) {
+      CAPTURE(modern_client);
+      World world;  // the scripted server asks on all its connections
+      add_asking_tool(*world.git, "ask", {{row.method, row.params}});
+      McpClient& alice = world.alice();
+      if (!modern_client) REQUIRE(alice.initialize("2025-11-25", row.capabilities).ok());
+      const McpReply reply = modern_client ? first(alice, "ask", row.capabilities) : alice.call_tool("ask");
+      CHECK(reply.notifications.empty());
+      CHECK_FALSE(asks(reply));
+      CHECK(find(reply.text(), "code") == std::to_string(row.code));
+    }
+  }
+}

@@ -2,6 +2,7 @@
 
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
+#include "protocol/bridge.hpp"
 
 namespace mcpgw::detail {
 void ClientCall::answer(const std::string& text) {
@@ -44,18 +45,15 @@ void ClientCall::on_server_message(ServerMessage message) {
     if (connection) connection->deliver(message);
     return;
   }
-  const auto refuse = [&](const char* why) {
-    std::string error = R"({"code":-32601,"message":)" + raw::quote(why) + "}";
-    if (connection) connection->upstream().respond(message.id, "error", std::move(error));
-  };
   if (message.method == "ping") {
     if (connection) connection->upstream().respond(message.id, "result", "{}");
     return;
   }
   if (!connection) return;
-  if (!session->client_offers(message.method)) {
+  const bool offered = session->client_offers(message.method);
+  if (!offered || !declares(session->client().capabilities, message.method, message.params)) {
     core->observer->server_request(audit, connection->target(), message, true);
-    return refuse("The client does not offer this");
+    return connection->upstream().respond(message.id, "error", not_declared(offered));
   }
   connection->remember_elicitation(message.params, session);
   const std::string asked = session->ask(connection->upstream_ptr(), message.id, message.method);

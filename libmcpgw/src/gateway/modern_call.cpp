@@ -466,17 +466,17 @@ void ModernCall::on_server_message(ServerMessage message) {
 void ModernCall::push(ServerMessage message, const std::shared_ptr<UpstreamConnection>& from) {
   if (message.method == "ping") return from->upstream().respond(message.id, "result", "{}");
   const std::string required = required_capabilities(message.method, message.params);
-  const char* why = nullptr;
+  std::string error;
   bool gather = false;
   {
     const std::lock_guard lock(mutex_);
     if (required.empty() || !may_ask_) {
-      why = "Not available here";
+      error = R"({"code":-32601,"message":"Not available here"})";
     } else if (!declares(capabilities_, message.method, message.params)) {
       missing_ = required;
-      why = "The client does not offer this";
+      error = not_declared(session->client_offers(message.method));
     } else if (done_ || pushes_.size() >= kMaxAtOnce || handle->cancelled()) {
-      why = "Not available now";
+      error = R"({"code":-32601,"message":"Not available now"})";
     } else {
       Push push;
       const auto taken = [&](const std::string& key) {
@@ -493,9 +493,8 @@ void ModernCall::push(ServerMessage message, const std::shared_ptr<UpstreamConne
       if (gather) gathering_ = true;
     }
   }
-  core->observer->server_request(base_, from->target(), message, why != nullptr);
-  if (why != nullptr)
-    from->upstream().respond(message.id, "error", R"({"code":-32601,"message":)" + raw::quote(why) + "}");
+  core->observer->server_request(base_, from->target(), message, !error.empty());
+  if (!error.empty()) from->upstream().respond(message.id, "error", std::move(error));
   if (!gather) return;
   home_.post([self = std::static_pointer_cast<ModernCall>(shared_from_this())] {
     self->home_.spawn([](std::shared_ptr<ModernCall> call) -> Task<void> {

@@ -6,7 +6,7 @@
 #include "gateway/client_call.hpp"
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
-#include "protocol/modern.hpp"
+#include "protocol/bridge.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -391,16 +391,15 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
   const bool reached = principal && core_->policy->reaches(*principal, target.id);
   if (!message.id.empty()) {
     if (reached && message.method == "ping") return connection->upstream().respond(message.id, "result", "{}");
-    const bool refused = !reached || !client_offers(message.method) || !has_stream();
+    const bool offered = reached && client_offers(message.method) && has_stream();
+    const bool refused = !offered || !declares(client_.capabilities, message.method, message.params);
     AuditRecord row;
     row.session_id = id();
     row.user_id = user_id();
     if (principal) row.user_email = principal->email;
     row.client_name = client_name();
     core_->observer->server_request(std::move(row), target, message, refused);
-    if (refused)
-      return connection->upstream().respond(
-          message.id, "error", R"({"code":-32601,"message":"The client does not offer this"})");
+    if (refused) return connection->upstream().respond(message.id, "error", not_declared(offered));
     connection->remember_elicitation(message.params, shared_from_this());
     const std::string asked = ask(connection->upstream_ptr(), message.id, message.method);
     send(make_request(asked, message.method,

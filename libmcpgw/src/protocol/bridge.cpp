@@ -98,6 +98,11 @@ std::string shared_capabilities(std::string_view capabilities) {
   return legacy_capabilities(dump_json(*parsed));
 }
 
+std::string not_declared(bool offered) {
+  return offered ? R"({"code":-32602,"message":"The client did not declare that it can be asked so"})"
+                 : R"({"code":-32601,"message":"The client does not offer this"})";
+}
+
 std::string modern_result(std::string_view method, std::string_view result, std::string_view server_info) {
   if (!is_object(result)) return std::string(result);
   std::string out = raw::with_member(result, "resultType", R"("complete")");

@@ -35,6 +35,10 @@ std::string legacy_capabilities(std::string_view capabilities);
 /// comes to the same is written the same. No client's list of roots is announced to have changed.
 std::string shared_capabilities(std::string_view capabilities);
 
+/// The error that a server gets whose request the client does not take. `offered`: it takes such requests, and
+/// did not declare this way of asking (2025-11-25, client/elicitation, "Error Handling").
+std::string not_declared(bool offered);
+
 // --- results -----------------------------------------------------------------------------------------
 
 /// A result for a modern client: resultType, and the caching hints where the method needs them. The scope is
