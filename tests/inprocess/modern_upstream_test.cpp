@@ -1,4 +1,9 @@
 // Servers that speak revision 2026-07-28 alone, over HTTP, and clients of both eras in front of them.
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <fstream>
 #include <mutex>
 
 #include "../support/scripted_mcp.hpp"
@@ -361,4 +366,104 @@ TEST_CASE("which era a server speaks is asked once, and what it cannot speak is 
   add(third, "plain", plain.url(), EraSetting::legacy);
   CHECK(third.as("alice").list_tools() == Strings{"echo"});
   CHECK(seen == 0);
+}
+
+namespace {
+
+/// Where a script writes down what happens to it.
+struct Notes {
+  std::string path = "/tmp/mcpgw-notes-" + std::to_string(::getpid()) + "-" + std::to_string(next()++);
+  ~Notes() { std::remove(path.c_str()); }
+  Notes() = default;
+  Notes(const Notes&) = delete;
+  Notes& operator=(const Notes&) = delete;
+  int count(const std::string& word) const {
+    std::ifstream in(path);
+    int out = 0;
+    for (std::string line; std::getline(in, line);) out += line.find(word) != std::string::npos;
+    return out;
+  }
+  static std::atomic<int>& next() {
+    static std::atomic<int> value{0};
+    return value;
+  }
+};
+
+/// A server in shell: `on_discover` is what it does when it is asked what it is.
+Target shell(const std::string& name, const Notes& notes, const std::string& on_discover,
+             EraSetting era = EraSetting::automatic) {
+  Target out;
+  out.name = name;
+  out.transport_type = TransportType::stdio;
+  out.command = "/bin/sh";
+  out.protocol_era = era;
+  out.args = {
+      "-c",
+      "notes=" + notes.path +
+          R"sh(; echo started >> $notes; )sh"
+          R"sh(answer() { printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$1"; }; )sh"
+          R"sh(while read -r line; do printf '%s\n' "$line" >> $notes; )sh"
+          R"sh(id=$(printf '%s' "$line" | sed -n 's/.*"id":\("[^"]*"\|[0-9]*\).*/\1/p'); [ -n "$id" ] || continue; )sh"
+          R"sh(case "$line" in *server/discover*) )sh" +
+          on_discover +
+          R"sh(;; *'"initialize"'*) answer '"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}';; )sh"
+          R"sh(*tools/list*) answer '"result":{"tools":[{"name":"pid","inputSchema":{"type":"object"}}]}';; )sh"
+          R"sh(*tools/call*) answer "\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"$$\"}]}";; )sh"
+          R"sh(*) answer '"error":{"code":-32601,"message":"no"}';; esac; done)sh"};
+  return out;
+}
+
+constexpr const char* kIsModern =
+    R"sh(answer '"result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}')sh";
+constexpr const char* kIsOlder = R"sh(answer '"error":{"code":-32601,"message":"no"}')sh";
+
+}  // namespace
+
+TEST_CASE("a process is asked what it speaks, unless its target says so, and that is remembered") {
+  struct Row {
+    const char* what;
+    const char* on_discover;
+    EraSetting era;
+    int starts, asked, initialized;  // after the first call, and the same again for a process in its place
+    int starts_again, asked_again, initialized_again;
+  };
+  const Row rows[] = {
+      {"of 2026-07-28", kIsModern, EraSetting::automatic, 1, 1, 0, 2, 2, 0},
+      {"of before", kIsOlder, EraSetting::automatic, 1, 1, 1, 2, 1, 2},
+      {"dies of the question", "exit 9", EraSetting::automatic, 2, 1, 1, 3, 1, 2},
+      {"silent", ":", EraSetting::automatic, 1, 1, 1, 2, 1, 2},
+      {"said to be of before", kIsModern, EraSetting::legacy, 1, 0, 1, 2, 0, 2},
+      {"said to be of 2026-07-28", kIsModern, EraSetting::modern, 1, 1, 0, 2, 2, 0},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(row.what);
+    const Notes notes;
+    InProcessGateway gw(near());
+    const auto made = gw.gateway().repository()->create_target(shell("sh", notes, row.on_discover, row.era));
+    REQUIRE(made);
+    gw.allow("alice", "sh");
+    McpClient& alice = gw.as("alice");
+    const std::string first = alice.call_tool("pid").text();
+    CHECK_FALSE(first.empty());
+    CHECK(notes.count("started") == row.starts);
+    CHECK(notes.count("server/discover") == row.asked);
+    CHECK(notes.count("\"initialize\"") == row.initialized);
+    REQUIRE(gw.as("admin").api("POST", "/api/targets/" + made->id + "/restart-instances").status == 200);
+    std::string second;
+    REQUIRE(eventually([&] { return !(second = alice.call_tool("pid").text()).empty() && second != first; }));
+    CHECK(notes.count("started") == row.starts_again);
+    CHECK(notes.count("server/discover") == row.asked_again);
+    CHECK(notes.count("\"initialize\"") == row.initialized_again);
+  }
+}
+
+TEST_CASE("a process that is said to be of 2026-07-28 and is not fails with a clear error") {
+  const Notes notes;
+  InProcessGateway gw(near());
+  REQUIRE(gw.gateway().repository()->create_target(shell("sh", notes, kIsOlder, EraSetting::modern)));
+  gw.allow("alice", "sh");
+  const McpReply reply = gw.as("alice").call_tool("pid");
+  CHECK(reply.error_code() == -32603);
+  CHECK(find(find(find(reply.body, "error"), "data"), "code") == "\"upstream_protocol_error\"");
+  CHECK(notes.count("\"initialize\"") == 0);
 }
