@@ -168,20 +168,38 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await remove(made);
   });
 
-  test('an object of that name that belongs to another is not touched', async () => {
+  test('R12: an object of that name that belongs to another is neither used nor touched', async () => {
     const made = await target('squatted', 'demo');
     const one = await session(gateway, ann.token);
-    await one.call('echo', { text: 'x' });
-    const mine = world.deployments().find((each) => each.metadata.labels['mcpgw.dev/target'] === made.id);
-    await gateway.ask('POST', `/api/targets/${made.id}/restart-instances`, {});
-    // The name of the next generation is not known; the same key's present one is: it is made foreign.
-    await world.cluster.request('PATCH', world.cluster.apps('deployments', mine.metadata.name),
-      { metadata: { annotations: { [KEY]: 'f'.repeat(64), [RETIRED]: null, [WHY]: null } } }, 'application/merge-patch+json');
-    const again = await gateway.addTarget('squatted too', podTarget('demo'));
-    await remove(again);
-    const kept = world.deployments().find((each) => each.metadata.name === mine.metadata.name);
-    if (kept) assert.equal(kept.metadata.annotations[KEY], 'f'.repeat(64));
+    assert.equal(textOf(await one.call('echo', { text: 'x' })), 'x');
+    const mine = () => world.deployments().find((each) => each.metadata.labels['mcpgw.dev/target'] === made.id);
+    const { name } = mine().metadata;
+    await world.cluster.request('PATCH', world.cluster.apps('deployments', name),
+      { metadata: { annotations: { [KEY]: 'f'.repeat(64) } } }, 'application/merge-patch+json');
+    const foreign = mine();
+    const other = await session(gateway, bob.token);
+    assert.equal((await other.call('echo', { text: 'x' })).result, undefined);
+    assert.match((await statusOf(made)).last_error, /a Deployment of the name mcp-squatted-[0-9a-f]{32} belongs to something else/);
+    assert.deepEqual(mine(), foreign);
+    await world.cluster.request('DELETE', world.cluster.apps('deployments', name));
     await remove(made);
+  });
+
+  test('a gateway that is started again finds its pods', async () => {
+    const first = await world.gateway();
+    await first.registerAdmin();
+    const eve = await first.addUser('eve');
+    const made = await first.addTarget('kept', podTarget('demo'));
+    await first.allow(eve, made);
+    const { pid } = whoami(await (await session(first, eve.token)).call('whoami'));
+    await first.stop();
+    const again = await world.gateway({}, { directory: first.directory });
+    assert.equal(whoami(await (await session(again, eve.token)).call('whoami')).pid, pid);
+    assert.equal(world.deployments().filter((one) => one.metadata.labels['mcpgw.dev/target'] === made.id).length, 1);
+    again.adminToken = first.adminToken;
+    await again.ask('DELETE', `/api/targets/${made.id}`);
+    await eventually('it is removed', () => !world.deployments().some((one) => one.metadata.labels['mcpgw.dev/target'] === made.id), 30000);
+    await again.stop();
   });
 
   test('it did only what its Role permits', () => {

@@ -104,7 +104,7 @@ std::string KubeInstances::collection(const char* group, const char* plural) con
 
 void KubeInstances::log(LogLevel level, std::string message,
                         std::vector<std::pair<std::string, std::string>> fields) const {
-  if (parts_.log) parts_.log({level, "kubernetes", std::move(message), std::move(fields)});
+  if (parts_.log) parts_.log({level, "upstream", std::move(message), std::move(fields)});
 }
 
 // --- what the cluster has ---------------------------------------------------------------------------------
