@@ -4,7 +4,7 @@
 #   tests/run.sh              all tiers
 #   tests/run.sh unit e2e     these tiers
 #
-# Tiers: unit inprocess contract (and every other label of ctest), package, bindings, http, e2e, replicas, conformance, observability, api, web, fuzz, asan, tsan.
+# Tiers: unit inprocess contract transports (and every other label of ctest), package, bindings, http, e2e, replicas, conformance, observability, api, web, fuzz, asan, tsan.
 # A prerequisite that is missing fails its tier: nothing is skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -168,6 +168,12 @@ run_conformance() {
   sed -n 's/^# \(|.*\)/\1/p' $logs/conformance.tap
 }
 
+# Each fault of a server on each transport; then what was measured.
+run_transports() {
+  run_ctest transports
+  sed -n 's/.*: MESSAGE: \(.*ratio .*\|.*starts; .*\)$/  \1/p' build/dev/Testing/Temporary/LastTest.log
+}
+
 # Metrics as a real Prometheus reads them, the dashboard's queries and alert rules, and audit rows where they go.
 run_observability() {
   say observability
@@ -304,6 +310,7 @@ for tier in "${tiers[@]}"; do
     fuzz) run_fuzz ;;
     api) run_api ;;
     http) run_http ;;
+    transports) run_transports ;;
     asan | tsan) run_sanitized "$tier" ;;
     *) run_ctest "$tier" ;;
   esac

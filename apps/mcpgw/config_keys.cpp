@@ -357,14 +357,24 @@ void add_targets(Table& t) {
   t.add("upstream.list_timeout", duration(milliseconds(10), hours(1)), AT(gateway.upstream.list_timeout));
   t.add("upstream.max_timeout", duration(seconds(1), hours(24)), AT(gateway.upstream.max_timeout));
   t.add("upstream.drain", duration(milliseconds(0), hours(1)), AT(gateway.upstream.drain));
-  t.not_offered<std::string>("upstream.proxy", text(), "");
+  t.add("upstream.proxy", text(), AT(gateway.upstream.proxy));
+  t.add("upstream.no_proxy", texts, AT(gateway.upstream.no_proxy));
+  t.add("upstream.proxy_resolves", flag(), AT(gateway.upstream.proxy_resolves));
+  t.add("upstream.circuit.failures", integer(0, 1000), AT(gateway.upstream.circuit_failures));
+  t.add("upstream.circuit.pause", duration(milliseconds(10), seconds(30)),
+        AT(gateway.upstream.circuit_pause));
   t.add("upstream.ca", text(), AT(gateway.upstream.ca));
   t.add("stdio.enabled", flag(), AT(gateway.stdio.enabled));
   t.add("stdio.allowed_commands", texts, AT(gateway.stdio.allowed_commands));
   t.add("stdio.inherit_env", list(is_variable_name, "must hold names of environment variables"),
         AT(gateway.stdio.inherit_env));
   t.add("stdio.working_dir", text(), AT(gateway.stdio.working_dir));
-  t.not_offered<std::string>("stdio.run_as", text(), "");
+  t.add("stdio.run_as", text(), AT(gateway.stdio.run_as));
+  t.add("stdio.limits.memory", size(0, std::int64_t{1} << 50), AT(gateway.stdio.limits.memory));
+  t.add("stdio.limits.cpu_time", duration(seconds(0), hours(24 * 366)), AT(gateway.stdio.limits.cpu_time));
+  t.add("stdio.limits.open_files", integer(0, 1 << 20), AT(gateway.stdio.limits.open_files));
+  t.add("stdio.limits.processes", integer(0, 1 << 22), AT(gateway.stdio.limits.processes));
+  t.add("stdio.limits.file_size", size(0, std::int64_t{1} << 50), AT(gateway.stdio.limits.file_size));
   t.add("stdio.idle_ttl", duration(seconds(1), hours(24 * 366)), AT(gateway.stdio.idle_ttl));
   t.add("stdio.max_lifetime", duration(seconds(1), hours(24 * 366)), AT(gateway.stdio.max_lifetime));
   t.add("stdio.gc_interval", duration(seconds(1), hours(24)), AT(gateway.stdio.gc_interval));
@@ -410,6 +420,12 @@ void add_observability(Table& t) {
                           {"error", LogLevel::error},
                           {"off", LogLevel::off}}),
         AT(log.level));
+  t.add(
+      "logging.levels",
+      list([](std::string_view entry) { return parse_module_level(entry).has_value(); },
+           "must hold entries such as access=warn: a module (access, audit, gateway, http, server, storage, "
+           "telemetry, upstream) and a level"),
+      AT(log.levels));
   t.add("logging.format", choice<bool>({{"json", true}, {"console", false}}), AT(log.json));
   t.add("docs.enabled", flag(), AT(gateway.docs_enabled));
   t.add("console.enabled", flag(), AT(console_enabled));
@@ -434,9 +450,3 @@ const std::vector<ConfigKey>& config_key_table() {
 }
 
 }  // namespace mcpgw::app
-  t.add(
-      "logging.levels",
-      list([](std::string_view entry) { return parse_module_level(entry).has_value(); },
-           "must hold entries such as access=warn: a module (access, audit, gateway, http, server, storage, "
-           "telemetry, upstream) and a level"),
-      AT(log.levels));

@@ -543,6 +543,51 @@ TEST_CASE("R17: a target that fails is degraded, come back to while a client is 
   // Nobody is there any more: it is left alone.
 }
 
+TEST_CASE("a target is not come back to for a user whom policy no longer lets use it, and what is open ends") {
+  std::atomic<bool> broken{true};
+  ScriptedMcp server([&](McpExchange& e) {
+    if (broken && e.method == "initialize") return e.status(503), true;
+    if (e.http_method != "GET") return false;
+    e.stream();
+    e.wait_closed();
+    return true;
+  });
+  World w;
+  const std::string id = w.add("one", server.url());
+  const std::string of_alice = w.gw.allow("alice", "one");
+  const std::string of_bob = w.gw.allow("bob", "one");
+  auto& repository = *w.gw.gateway().repository();
+  McpClient& alice = w.gw.as("alice");
+  McpClient& bob = w.gw.as("bob");
+  CHECK(alice.list_tools().empty());
+  OpenStream stream(w.gw, alice);  // she waits for it
+  const std::size_t tried = server.received("initialize").size();
+  REQUIRE(becomes([&] { return server.received("initialize").size() > tried; }));
+  REQUIRE(repository.delete_policy(of_alice));
+  std::this_thread::sleep_for(1s);  // what was on its way may arrive
+  const std::size_t then = server.received("initialize").size();
+  std::this_thread::sleep_for(5s);  // longer than the next tries would be away
+  CHECK(server.received("initialize").size() == then);
+  broken = false;
+
+  // An open connection, with its standing stream, ends with the permission too.
+  REQUIRE(bob.call_tool("echo").ok());
+  REQUIRE(becomes([&] { return !server.requests("GET").empty(); }));
+  CHECK(w.status(id, "instances") == "1");
+  REQUIRE(repository.delete_policy(of_bob));
+  CHECK(becomes([&] { return server.requests("DELETE").size() == 1; }));
+  CHECK(w.status(id, "instances") == "0");
+  // And begins anew when it is given again.
+  w.gw.allow("bob", "one");
+  CHECK(bob.call_tool("echo").ok());
+  HttpRequest goodbye;
+  goodbye.method = "DELETE";
+  goodbye.target = "/mcp";
+  goodbye.headers = {{"Authorization", "Bearer " + alice.token()}, {"Mcp-Session-Id", alice.session_id()}};
+  CHECK(w.gw.send(std::move(goodbye)).status == 204);
+  REQUIRE(stream.ends());
+}
+
 TEST_CASE("a list that fails is asked for again, and announced when it is there") {
   std::atomic<bool> broken{true};
   ScriptedMcp bad([&](McpExchange& e) {

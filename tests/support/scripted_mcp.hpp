@@ -132,8 +132,8 @@ class ScriptedMcp : public McpRecord {
  public:
   /// True when the script has answered. Runs in threads of the server.
   using Script = std::function<bool(McpExchange&)>;
-  explicit ScriptedMcp(Script script = nullptr)
-      : script_(std::move(script)), server_([this](Peer& peer, int) { serve(peer); }) {}
+  explicit ScriptedMcp(Script script = nullptr, int on_port = 0)
+      : script_(std::move(script)), server_([this](Peer& peer, int) { serve(peer); }, on_port) {}
 
   int port() const { return server_.port(); }
   std::string url(const std::string& path = "/mcp") const { return server_.url(path); }
@@ -194,8 +194,8 @@ class ScriptedSse : public McpRecord {
  public:
   /// What is written to the stream for a message: nullopt for the plain answer, "" for none.
   using Script = std::function<std::optional<std::string>(McpExchange& post)>;
-  explicit ScriptedSse(Script script = nullptr)
-      : script_(std::move(script)), server_([this](Peer& peer, int) { serve(peer); }) {}
+  explicit ScriptedSse(Script script = nullptr, int on_port = 0)
+      : script_(std::move(script)), server_([this](Peer& peer, int) { serve(peer); }, on_port) {}
   ~ScriptedSse() { stopping_ = true; }
 
   std::string url(const std::string& path = "/sse") const { return server_.url(path); }

@@ -96,11 +96,15 @@ class Peer {
 class ScriptedServer {
  public:
   /// `script` runs in a thread of its own for each connection, which are numbered from 0.
-  explicit ScriptedServer(std::function<void(Peer&, int)> script) : script_(std::move(script)) {
+  /// `port`: one that a server before it had; 0: any.
+  explicit ScriptedServer(std::function<void(Peer&, int)> script, int port = 0) : script_(std::move(script)) {
     listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
+    ::setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
     socklen_t length = sizeof address;
     if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
         ::listen(listener_, 64) != 0 ||

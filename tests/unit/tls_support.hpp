@@ -72,10 +72,10 @@ class TestAuthority {
     certificate_ = make("Test authority", key_.get(), nullptr, true);
   }
 
-  /// Writes `<name>.crt` and `<name>.key`; valid for localhost and 127.0.0.1.
-  void issue(ScratchDirectory& directory, const std::string& name) const {
+  /// Writes `<name>.crt` and `<name>.key`; valid for localhost and 127.0.0.1, for so many seconds from now.
+  void issue(ScratchDirectory& directory, const std::string& name, long valid_for = 24 * 3600) const {
     const TestKey key(EVP_EC_gen("P-256"));
-    const TestCertificate certificate = make(name, key.get(), certificate_.get(), false);
+    const TestCertificate certificate = make(name, key.get(), certificate_.get(), false, valid_for);
     write(directory.file(name + ".crt"), [&](FILE* out) { PEM_write_X509(out, certificate.get()); });
     write(directory.file(name + ".key"),
           [&](FILE* out) { PEM_write_PrivateKey(out, key.get(), nullptr, nullptr, 0, nullptr, nullptr); });
@@ -94,13 +94,14 @@ class TestAuthority {
     std::fclose(out);
   }
 
-  TestCertificate make(const std::string& name, EVP_PKEY* key, X509* issuer, bool authority) const {
+  TestCertificate make(const std::string& name, EVP_PKEY* key, X509* issuer, bool authority,
+                       long valid_for = 24 * 3600) const {
     static std::atomic<long> serial{1};
     TestCertificate out(X509_new());
     X509_set_version(out.get(), 2);
     ASN1_INTEGER_set(X509_get_serialNumber(out.get()), serial++);
     X509_gmtime_adj(X509_getm_notBefore(out.get()), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(out.get()), 24 * 3600);
+    X509_gmtime_adj(X509_getm_notAfter(out.get()), valid_for);
     X509_set_pubkey(out.get(), key);
     X509_NAME_add_entry_by_txt(X509_get_subject_name(out.get()), "CN", MBSTRING_ASC,
                                reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);

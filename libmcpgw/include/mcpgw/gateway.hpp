@@ -78,6 +78,28 @@ struct UpstreamOptions {
   std::chrono::milliseconds max_timeout{3600000};
   std::chrono::milliseconds drain{30000};
   std::string ca;  ///< PEM file for HTTPS targets; empty: the system's
+  /// "http://[user:password@]host:port": HTTP targets are reached through it (CONNECT), whatever their scheme.
+  /// Its own address may be a private one. Empty: directly. Holds a secret when it has a password.
+  std::string proxy;
+  /// What is reached without it: names ("example.com" and all below it), addresses, networks ("10.0.0.0/8"),
+  /// each with an optional ":port", or "*".
+  std::vector<std::string> no_proxy;
+  /// Names are resolved by the proxy, which then alone decides which addresses may be reached. Otherwise they
+  /// are resolved here, and the proxy is asked for the address that was checked.
+  bool proxy_resolves = false;
+  /// So many failures of an HTTP target in a row, and its calls fail at once for `circuit_pause`; then one is
+  /// let through, and while that fails too the pause doubles, up to 30 s. 0: never.
+  int circuit_failures = 5;
+  std::chrono::milliseconds circuit_pause{1000};
+};
+
+/// Resource limits of a process, soft and hard; 0: those of the gateway.
+struct StdioLimits {
+  std::uint64_t memory = 0;      ///< bytes of address space
+  std::chrono::seconds cpu_time{0};
+  std::uint64_t open_files = 0;
+  std::uint64_t processes = 0;  ///< of its user, all together
+  std::uint64_t file_size = 0;  ///< bytes
 };
 
 struct StdioOptions {
@@ -85,6 +107,10 @@ struct StdioOptions {
   std::vector<std::string> allowed_commands;
   std::vector<std::string> inherit_env;
   std::string working_dir;
+  /// "user" or "user:group", names or numbers: programs run as this one. Needs a gateway that runs as root, or
+  /// as this user already.
+  std::string run_as;
+  StdioLimits limits;
   std::chrono::seconds idle_ttl{30 * 60};
   std::chrono::seconds max_lifetime{24 * 3600};
   std::chrono::seconds gc_interval{60};
@@ -171,6 +197,8 @@ struct GatewayOptions {
   std::shared_ptr<Clock> clock;       ///< null: the system's
   std::shared_ptr<Random> random;     ///< null: the system's
   LogSink log;                        ///< null: silent
+  /// Whether `log` would keep a line of that level and module: what it would not need not be made. Null: all.
+  std::function<bool(LogLevel level, std::string_view module)> log_keeps;
   ConnectUpstream connect_upstream;   ///< null: only built-in transports
 
   std::string jwt_secret;             ///< at least 32 bytes; empty: made up, tokens end with the process
@@ -231,8 +259,6 @@ class Gateway : public RequestHandler, public std::enable_shared_from_this<Gatew
   Gateway& operator=(const Gateway&) = delete;
 
   /// Answers one request. Returns at once; the answer comes through the responder.
-  /// Whether `log` would keep a line of that level and module: what it would not need not be made. Null: all.
-  std::function<bool(LogLevel level, std::string_view module)> log_keeps;
   void handle_async(HttpRequest request, std::shared_ptr<Responder> responder) override;
 
   /// The blocking face. A streamed answer is collected until its end or `deadline`; not from a loop thread.

@@ -163,7 +163,15 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind k
     call.timeout = call.max_timeout = timeout;
     const std::string method = call.method;
     const Duration began = core_->clock->monotonic();
+    std::optional<CircuitBreaker::Pass> pass;
+    if (circuit_ && !(pass = circuit_->enter(steady_clock::now()))) co_return CircuitBreaker::refusal();
     auto answer = co_await upstream_->request(std::move(call));
+    if (pass) {
+      using Outcome = CircuitBreaker::Outcome;
+      auto outcome = answer ? Outcome::worked : CircuitBreaker::outcome_of(answer.error());
+      if (!answer && answer.error().reason == "upstream_timeout") outcome = Outcome::failed;
+      judge(*pass, outcome);
+    }
     core_->metrics->target(target().name)
         ->sent(method, answer && !answer->is_error, core_->clock->monotonic() - began);
     if (!answer) co_return answer.error();
@@ -220,6 +228,7 @@ bool UpstreamConnection::overdue(SteadyTime now) const {
 }
 
 void UpstreamConnection::close() {
+  retired_.store(true, std::memory_order_seq_cst);
   if (upstream_) upstream_->close();
 }
 

@@ -87,10 +87,31 @@ void UpstreamConnection::spawn_control(UpstreamCall call) {
 Task<Result<UpstreamAnswer>> UpstreamConnection::request(UpstreamCall call,
                                                          const ConnectionListener* listener) {
   const bool on = call.method == "resources/subscribe";
-  if (!on && call.method != "resources/unsubscribe") co_return co_await upstream_->request(std::move(call));
-  std::string uri = raw::string_value(raw::find(call.params, "uri")).value_or("");
-  if (on) co_return co_await subscribe(std::move(call), std::move(uri), listener);
-  co_return co_await unsubscribe(std::move(call), std::move(uri), listener);
+  std::optional<CircuitBreaker::Pass> pass;
+  if (circuit_ && !(pass = circuit_->enter(std::chrono::steady_clock::now())))
+    co_return CircuitBreaker::refusal();
+  std::optional<Result<UpstreamAnswer>> answer;
+  if (!on && call.method != "resources/unsubscribe") {
+    answer = co_await upstream_->request(std::move(call));
+  } else {
+    std::string uri = raw::string_value(raw::find(call.params, "uri")).value_or("");
+    if (on)
+      answer = co_await subscribe(std::move(call), std::move(uri), listener);
+    else
+      answer = co_await unsubscribe(std::move(call), std::move(uri), listener);
+  }
+  if (pass && !*answer)
+    judge(*pass, CircuitBreaker::outcome_of(answer->error()));
+  else if (pass)
+    judge(*pass, CircuitBreaker::Outcome::worked);
+  co_return std::move(*answer);
+}
+
+void UpstreamConnection::judge(CircuitBreaker::Pass& pass, CircuitBreaker::Outcome outcome) {
+  // What ended because we closed it says nothing of the server.
+  if (outcome == CircuitBreaker::Outcome::failed && retired_.load(std::memory_order_acquire))
+    outcome = CircuitBreaker::Outcome::neither;
+  if (pass.end(outcome, std::chrono::steady_clock::now())) core_->pool->circuit_closed(target().id);
 }
 
 Task<Result<UpstreamAnswer>> UpstreamConnection::subscribe(UpstreamCall call, std::string uri,
@@ -278,6 +299,8 @@ void UpstreamConnection::deliver(const ServerMessage& message) {
     if (listeners.size() == 1 && !message.ambiguous) {
       listeners.front()->on_connection_message(self, message);
     } else {
+      // Nobody knows whom it is for.
+      core_->observer->server_request({}, target(), message, true);
       upstream_->respond(message.id, "error", R"({"code":-32601,"message":"Not available here"})");
     }
     return;
@@ -299,13 +322,14 @@ void UpstreamConnection::on_lost(const Error& error) {
       // A process is started when it is called; who has subscribed to something of it waits for its return.
       if (!process || std::any_of(subscriptions_.begin(), subscriptions_.end(), [&](const auto& one) {
             return one.second.holders.contains(listener.get());
-      // Nobody knows whom it is for.
-      core_->observer->server_request({}, target(), message, true);
           }))
         waiting.push_back(listener);
       listeners.push_back(std::move(listener));
     }
   }
+  // One that had been told to go is no loss.
+  if (target().is_process() && !retired_.load(std::memory_order_acquire))
+    core_->metrics->target(target().name)->restarts.add();
   const auto self = shared_from_this();
   core_->pool->report(target(), binding_->key, error, error.message, nullptr);
   core_->pool->lost(self, error, waiting);
@@ -313,6 +337,3 @@ void UpstreamConnection::on_lost(const Error& error) {
 }
 
 }  // namespace mcpgw::detail
-  // One that had been told to go is no loss.
-  if (target().is_process() && !retired_.load(std::memory_order_acquire))
-    core_->metrics->target(target().name)->restarts.add();

@@ -47,6 +47,24 @@ void add(std::string& out, std::string_view part) {
   out += part;
 }
 
+/// Whom a binding was made for, as storage knows them now; nullopt when there is no such account, or it is
+/// disabled.
+std::optional<Principal> principal_now(const GatewayCore& core, const Binding& binding) {
+  Principal out;
+  out.user_id = binding.user_id;
+  if (const auto user = core.repository->user(binding.user_id)) {
+    if (!user->enabled) return std::nullopt;
+    out.role = user->role;
+    out.groups = user->groups;
+  } else if (binding.external) {
+    out.role = binding.external_role;
+    out.groups = binding.external_groups;
+  } else {
+    return std::nullopt;
+  }
+  return out;
+}
+
 /// A process of this replica, which lives with its connection.
 bool is_child(const Target& target) { return target.transport_type == TransportType::stdio; }
 
@@ -217,14 +235,14 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(
 
 Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                                 std::shared_ptr<AsyncEvent> opened) {
-  auto result = co_await connect(core, binding);
+  auto result = co_await connect(core, binding, steady_clock::now() + kOpenTimeout, false);
   // Either the change came before this look at it, or it finds the slot and marks it.
   const bool outdated_now = outdated(*core, *binding);
   if (outdated_now) {
     // Nothing of it is news about the target as it is now.
   } else if (result) {
     report(*binding->target, binding->key, std::nullopt, {}, &(*result)->upstream().facts());
-  } else {
+  } else if (result.error().reason != kCircuitOpen) {
     report(*binding->target, binding->key, result.error(), result.error().message, nullptr);
   }
   std::shared_ptr<UpstreamConnection> unwanted;
@@ -247,10 +265,18 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
       slot.failures = 0;
       waiting.swap(slot.waiting);
       health_[binding->target->id].transport = (*result)->upstream().transport();
+    } else if (result.error().reason == kCircuitOpen) {
+      // It was not tried: the place itself is waited for.
+      slot.error = result.error();
+      slot.retry_at = steady_clock::now();
+      slot.next_try = slot.retry_at + spread(kFirstBackoff, binding->key);
     } else {
       slot.error = result.error();
-      const auto backoff = backoff_after(slot.failures++);
       const auto now = steady_clock::now();
+      // What a call tried before its time says nothing new: it must not put off the next try for everybody.
+      const bool counts = binding->target->is_process() || slot.failures == 0 || now >= slot.next_try;
+      if (counts) ++slot.failures;
+      const auto backoff = backoff_after(slot.failures - 1);
       // A child that keeps dying is not started again at once; a refused connection costs little to try.
       slot.retry_at = binding->target->is_process() && may_pass(*slot.error) ? now + backoff : now;
       slot.next_try = now + spread(backoff, binding->key);
@@ -263,10 +289,14 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
 }
 
 Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
-    std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding) {
+    std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding, SteadyTime deadline,
+    bool forced) {
   const Target& target = *binding->target;
-  const SteadyTime deadline = steady_clock::now() + kOpenTimeout;
   Loop& home = *Loop::current();
+  {
+    const std::lock_guard lock(mutex_);
+    health_[target.id].note.clear();  // of an attempt before
+  }
   auto connection = std::make_shared<UpstreamConnection>(core, binding);
   auto& workers = core->runtime->impl().workers();
   const auto finish =
@@ -304,8 +334,18 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
   switch (target.transport_type) {
     case TransportType::streamable_http:
     case TransportType::sse: {
+      const auto breaker = circuit(*core, *binding);
+      auto pass = forced ? std::optional(breaker->force()) : breaker->enter(steady_clock::now());
+      if (!pass) co_return CircuitBreaker::refusal();
+      connection->circuit_ = breaker;
       auto upstream = co_await connect_http(core, binding, connection->events(),
                                             std::min(deadline, steady_clock::now() + binding->timeout));
+      auto outcome =
+          upstream ? CircuitBreaker::Outcome::worked : CircuitBreaker::outcome_of(upstream.error());
+      // Who does not even greet in time hangs for everybody.
+      if (!upstream && upstream.error().reason == "upstream_timeout")
+        outcome = CircuitBreaker::Outcome::failed;
+      if (pass->end(outcome, steady_clock::now())) circuit_closed(target.id);
       co_return finish(std::move(upstream));
     }
     case TransportType::stdio: {
@@ -318,6 +358,38 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
     }
   }
   co_return disabled("transport_disabled", "The transport is not known");
+}
+
+std::shared_ptr<CircuitBreaker> ConnectionPool::circuit(const GatewayCore& core, const Binding& binding) {
+  // Of a place: somebody's own BASE_URL is another one.
+  const auto url = parse_url(binding.access.url);
+  const std::lock_guard lock(mutex_);
+  Circuit& one = circuits_[{binding.target->id, url ? url->origin() : std::string()}];
+  if (!one.breaker || one.version != binding.target->version)
+    one = {binding.target->version, std::make_shared<CircuitBreaker>(core.options.upstream.circuit_failures,
+                                                                     core.options.upstream.circuit_pause)};
+  return one.breaker;
+}
+
+void ConnectionPool::circuit_closed(const std::string& target_id) {
+  const auto now = steady_clock::now();
+  const std::lock_guard lock(mutex_);
+  for (auto& [key, slot] : slots_)
+    if (slot.error && slot.binding && slot.binding->target->id == target_id && !slot.waiting.empty())
+      slot.next_try = std::min(slot.next_try, now);
+}
+
+Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::open_alone(
+    std::shared_ptr<const Binding> binding, SteadyTime deadline) {
+  const auto core = core_.lock();
+  if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
+  auto result = co_await connect(core, binding, deadline, true);
+  if (outdated(*core, *binding)) co_return result;
+  if (result)
+    report(*binding->target, binding->key, std::nullopt, {}, &(*result)->upstream().facts());
+  else
+    report(*binding->target, binding->key, result.error(), result.error().message, nullptr);
+  co_return result;
 }
 
 /// A target of Streamable HTTP may be a server of the older transport: it is found out by asking (2025-11-25,
@@ -405,6 +477,9 @@ Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const GatewayCor
                           target.transport_type == TransportType::kubernetes;
   options.allow_metadata = core.options.upstream.allow_metadata;
   options.ca_file = core.options.upstream.ca;
+  options.proxy = core.options.upstream.proxy;
+  options.no_proxy = core.options.upstream.no_proxy;
+  options.proxy_resolves = core.options.upstream.proxy_resolves;
   if (target.transport_type == TransportType::kubernetes) options.proxy.clear();  // it is inside the cluster
   if (target.tls) {
     options.ca = target.tls->ca;
@@ -432,8 +507,7 @@ Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& b
         std::shared_ptr<UpstreamConnection> oldest;
         for (const auto& [key, slot] : slots_) {
           const Binding* other = slot.connection ? &slot.connection->binding() : slot.binding.get();
-          if (other == nullptr || other == &binding || !is_child(*other->target) || !counts(*other))
-            continue;
+          if (other == nullptr || other == &binding || !is_child(*other->target) || !counts(*other)) continue;
           if (!slot.connection && !slot.opening) continue;
           ++live;
           if (slot.connection && slot.connection->in_flight() == 0 &&
@@ -446,10 +520,16 @@ Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& b
         evicted.push_back(std::move(oldest));
       }
     };
-    const bool personal = binding.subject.starts_with("user:");
+    // One user's alone, or made for what one user's clients are: sessions of a stateful target, clients that
+    // want a process of their own kind.
+    const auto personal = [](const Binding& one) {
+      return one.subject.starts_with("user:") || !one.session_id.empty() || one.client.exact;
+    };
+    const auto same_user = [&](const Binding& other) {
+      return personal(other) && other.user_id == binding.user_id;
+    };
     if (!make_room(core.options.stdio.max_processes, [](const Binding&) { return true; }) ||
-        (personal && !make_room(core.options.stdio.max_per_user,
-                                [&](const Binding& other) { return other.subject == binding.subject; })))
+        (personal(binding) && !make_room(core.options.stdio.max_per_user, same_user)))
       return Error(ErrorCode::resource_exhausted, "instance_limit", "Too many processes are running");
   }
   for (const auto& connection : evicted) connection->retire(steady_clock::now());
@@ -473,7 +553,8 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
         continue;
       }
       if (slot.connection) {
-        if (instances && !slot.connection->instance().empty()) instances->push_back(slot.connection->instance());
+        if (instances && !slot.connection->instance().empty())
+          instances->push_back(slot.connection->instance());
         found.push_back(slot.connection);
         retired_.push_back(slot.connection);
         slot.connection = nullptr;
@@ -500,22 +581,26 @@ void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, in
 bool ConnectionPool::outdated(const GatewayCore& core, const Binding& binding) const {
   const auto target = core.repository->target(binding.target->id);
   if (!target || !target->enabled || target->version != binding.target->version) return true;
+  const auto known = principal_now(core, binding);
+  if (!known && binding.subject.starts_with("user:")) return true;
   Principal principal;
   principal.user_id = binding.user_id;
-  if (const auto user = core.repository->user(binding.user_id)) {
-    if (!user->enabled && binding.subject.starts_with("user:")) return true;
+  if (known) {
+    principal = *known;
+  } else if (const auto user = core.repository->user(binding.user_id)) {
     principal.role = user->role;
     principal.groups = user->groups;
-  } else if (binding.external) {
-    principal.role = binding.external_role;
-    principal.groups = binding.external_groups;
-  } else if (binding.subject.starts_with("user:")) {
-    return true;
   }
   const auto now = bind(principal, target, binding.client, binding.session_id);
   // A shared instance whose first user moved on still serves the others of its subject.
   if (now && (*now)->subject != binding.subject && !binding.subject.starts_with("user:")) return false;
   return !now || (*now)->key != binding.key;
+}
+
+bool ConnectionPool::forbidden(const GatewayCore& core, const Binding& binding) {
+  if (!binding.subject.starts_with("user:")) return false;  // others may share it
+  const auto principal = principal_now(core, binding);
+  return !principal || !core.policy->reaches(*principal, binding.target->id);
 }
 
 void ConnectionPool::on_change(const RepositoryChange& change) {
@@ -533,12 +618,18 @@ void ConnectionPool::on_change(const RepositoryChange& change) {
         clients_.erase(change.id);
         legacy_.erase(change.id);
         limits_.erase(change.id);
+        std::erase_if(circuits_, [&](const auto& entry) { return entry.first.first == change.id; });
         older_.erase(change.id);
       }
       break;
     case Kind::user:
-      retire(
-          [&](const Binding& binding) { return binding.user_id == change.id && outdated(*core, binding); });
+      retire([&](const Binding& binding) {
+        return binding.user_id == change.id && (outdated(*core, binding) || forbidden(*core, binding));
+      });
+      break;
+    case Kind::policy:
+      // Its standing stream and what is tried again would go on for somebody who may not use it.
+      retire([&](const Binding& binding) { return forbidden(*core, binding); });
       break;
     default:
       break;
@@ -651,18 +742,26 @@ void ConnectionPool::retry_failed(GatewayCore& core, SteadyTime now) {
   const auto due = [now](const Slot& slot) {
     return slot.error && !slot.connection && !slot.opening && !slot.waiting.empty() && slot.next_try <= now;
   };
-  std::vector<std::pair<std::string, Waiting>> candidates;
+  struct Candidate {
+    std::string key;
+    std::string target_id;
+    Waiting waiting;
+  };
+  std::vector<Candidate> candidates;
   {
     const std::lock_guard lock(mutex_);
     if (closed_) return;
     for (const auto& [key, slot] : slots_)
-      if (due(slot) && candidates.size() < kMaxRetriesAtOnce) candidates.emplace_back(key, slot.waiting);
+      if (due(slot) && candidates.size() < kMaxRetriesAtOnce)
+        candidates.push_back({key, slot.binding->target->id, slot.waiting});
   }
-  for (const auto& [key, waiting] : candidates) {
-    const bool wanted = std::any_of(waiting.begin(), waiting.end(), [](const auto& weak) {
-      const auto listener = weak.lock();
-      return listener && listener->waits_for_targets();
-    });
+  for (const Candidate& candidate : candidates) {
+    const std::string& key = candidate.key;
+    const bool wanted =
+        std::any_of(candidate.waiting.begin(), candidate.waiting.end(), [&](const auto& weak) {
+          const auto listener = weak.lock();
+          return listener && listener->waits_for(candidate.target_id);
+        });
     std::shared_ptr<const Binding> binding;
     std::shared_ptr<AsyncEvent> opening;
     {
@@ -716,16 +815,25 @@ void ConnectionPool::report(const Target& target, const std::string& key, std::o
           {{"target", target.name}, {"reason", error ? error->reason : ""}, {"key", key.substr(0, 12)}});
     }
     if (facts != nullptr) health.version = facts->protocol_version;
-    // A note that tells more about the same failure (the end of stderr) stays.
-    if (error && (!health.last_error || health.last_error->find(detail) == std::string::npos))
-      health.last_error = error->reason + ": " + detail;
+    // A note about this failure (the certificate, the end of stderr) tells more than the error does.
+    const std::string told = std::exchange(health.note, {});
+    const bool says_it_all = told.find(detail) != std::string::npos;
+    if (error)
+      health.last_error = error->reason + ": " +
+                          (says_it_all    ? told
+                           : told.empty() ? detail
+                                          : detail + ": " + told);
   }
   if (is_news) core->observer->target_changed(target, error ? error->reason : "recovered", detail);
 }
 
 void ConnectionPool::note(const Target& target, std::string detail) {
   const std::lock_guard lock(mutex_);
-  health_[target.id].last_error = std::move(detail);
+  Health& health = health_[target.id];
+  health.note = detail;
+  // What says less than is told already is no news.
+  if (!health.last_error || health.last_error->find(detail) == std::string::npos)
+    health.last_error = std::move(detail);
 }
 
 std::shared_ptr<ConcurrencyLimit> ConnectionPool::concurrency(const std::string& target_id) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "gateway/catalog.hpp"
+#include "gateway/circuit.hpp"
 #include "gateway/concurrency.hpp"
 #include "gateway/core.hpp"
 #include "gateway/tasks.hpp"
@@ -46,8 +47,9 @@ class ConnectionListener {
   virtual void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) = 0;
   /// A target that failed can be tried anew: it is connected, or what it is connected with has changed.
   virtual void on_target_ready(const std::string& /*target_id*/) {}
-  /// Whether a target that cannot be used now is worth trying for this listener while nobody calls it.
-  virtual bool waits_for_targets() const { return false; }
+  /// Whether a target that cannot be used now is worth trying for this listener while nobody calls it: its
+  /// client is there, and may still use the target.
+  virtual bool waits_for(const std::string& /*target_id*/) const { return false; }
 };
 
 /// Everything one principal's connection to one target is made with. Holds secrets.
@@ -163,6 +165,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
                                          const ConnectionListener* listener);
   Task<Result<UpstreamAnswer>> unsubscribe(UpstreamCall call, std::string uri,
                                            const ConnectionListener* listener);
+  void judge(CircuitBreaker::Pass& pass, CircuitBreaker::Outcome outcome);
   /// The level to ask for when it is another than was asked for last; the lock is held.
   std::optional<std::string> wanted_level_locked();
   UpstreamCall control_call(std::string method, std::string params) const;
@@ -173,7 +176,9 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   const std::shared_ptr<const Binding> binding_;
   const SteadyTime created_;
   std::string instance_;  // set once, before the connection is shared
-  std::shared_ptr<Upstream> upstream_;  // set once, before the connection is shared
+  // Set once, before the connection is shared.
+  std::shared_ptr<Upstream> upstream_;
+  std::shared_ptr<CircuitBreaker> circuit_;  // of the place that it goes to; null: none
 
   std::atomic<bool> retired_{false};
   std::atomic<std::size_t> in_flight_{0};
@@ -206,6 +211,13 @@ class ConnectionPool {
   Task<Result<std::shared_ptr<UpstreamConnection>>> acquire(
       std::shared_ptr<const Binding> binding, SteadyTime deadline,
       std::shared_ptr<ConnectionListener> waiting = nullptr);
+
+  /// A connection of its own, which nobody else uses: it is opened now, whatever is known of the target, and
+  /// what becomes of that is news about the target. To be retired by the caller.
+  Task<Result<std::shared_ptr<UpstreamConnection>>> open_alone(std::shared_ptr<const Binding> binding,
+                                                               SteadyTime deadline);
+  /// What a circuit had kept waiting is tried at once.
+  void circuit_closed(const std::string& target_id);
 
   /// After changes in storage: connections whose values are no longer the current ones are retired.
   void on_change(const RepositoryChange& change);
@@ -257,6 +269,7 @@ class ConnectionPool {
     std::string state = "idle";
     std::optional<std::string> version;
     std::optional<std::string> last_error;
+    std::string note;  ///< since the last attempt to connect ended
     std::optional<std::string> transport;
     std::set<std::string> list_faults;  ///< "<key>:<member>" of lists that could not be read
     Time since{};
@@ -275,8 +288,11 @@ class ConnectionPool {
                                                            UpstreamEvents events, std::string& instance);
   Task<void> open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                   std::shared_ptr<AsyncEvent> opened);
+  /// `forced`: an open circuit does not matter.
   Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<GatewayCore> core,
-                                                            std::shared_ptr<const Binding> binding);
+                                                            std::shared_ptr<const Binding> binding,
+                                                            SteadyTime deadline, bool forced);
+  std::shared_ptr<CircuitBreaker> circuit(const GatewayCore& core, const Binding& binding);
   /// Tries again what failed and is waited for.
   void retry_failed(GatewayCore& core, SteadyTime now);
   Result<std::shared_ptr<HttpClient>> http_client(const GatewayCore& core, const Target& target);
@@ -288,6 +304,8 @@ class ConnectionPool {
   void retire_outdated(const GatewayCore& core, const std::string& target_id);
   /// Whether the binding would be made otherwise now, for the same principal as storage knows it now.
   bool outdated(const GatewayCore& core, const Binding& binding) const;
+  /// Whether the one user whose connection it is may use nothing of its target any more.
+  static bool forbidden(const GatewayCore& core, const Binding& binding);
 
   const std::weak_ptr<GatewayCore> core_;
   const std::unique_ptr<TaskTable> tasks_;
@@ -298,6 +316,11 @@ class ConnectionPool {
   std::map<std::string, Health> health_;                                                  // by target id
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
   std::map<std::string, std::shared_ptr<ConcurrencyLimit>> limits_;                       // by target id
+  struct Circuit {
+    std::uint64_t version = 0;
+    std::shared_ptr<CircuitBreaker> breaker;
+  };
+  std::map<std::pair<std::string, std::string>, Circuit> circuits_;  // by target id and origin
   std::map<std::string, std::pair<std::uint64_t, std::string>>
       older_;  // by target id: which version of it, at which URL, spoke HTTP+SSE
   std::map<std::string, std::pair<std::uint64_t, std::string>>

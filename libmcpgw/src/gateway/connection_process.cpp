@@ -1,9 +1,12 @@
 // Servers that are processes of the gateway's own (docs/credentials.md, "Isolation"): what they are started
 // with, and which era they turn out to be of.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cstdlib>
 
 #include "gateway/connection_pool.hpp"
+#include "gateway/instance_ledger.hpp"
 #include "upstream/modern_upstream.hpp"
 
 extern char** environ;
@@ -30,6 +33,28 @@ std::vector<std::string> process_environment(const GatewayCore& core, const Bind
   return out;
 }
 
+std::vector<ProcessLimit> process_limits(const StdioLimits& limits) {
+  std::vector<ProcessLimit> out;
+  const auto add = [&](int resource, std::uint64_t value) {
+    if (value > 0) out.push_back({resource, value});
+  };
+  add(RLIMIT_AS, limits.memory);
+  add(RLIMIT_CPU, static_cast<std::uint64_t>(limits.cpu_time.count()));
+  add(RLIMIT_NOFILE, limits.open_files);
+  add(RLIMIT_NPROC, limits.processes);
+  add(RLIMIT_FSIZE, limits.file_size);
+  return out;
+}
+
+/// Starts one, and writes it down for whoever comes after us. Blocks.
+Result<std::shared_ptr<MessageChannel>> start_recorded(Loop& home, StdioChannelOptions options,
+                                                       InstanceLedger& ledger, const std::string& target_id) {
+  const auto entry = ledger.entry(target_id);
+  options.on_started = [entry](int pid) { entry->started(pid); };
+  options.on_ended = [entry](std::function<void()> done) { entry->ended(std::move(done)); };
+  return open_stdio_channel(home, std::move(options));
+}
+
 Error disabled(std::string message) {
   return {ErrorCode::unsupported, "transport_disabled", std::move(message)};
 }
@@ -54,10 +79,14 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_process(
   options.args = target.args;
   options.env = process_environment(*core, *binding);
   options.working_dir = stdio.working_dir;
+  options.run_as = stdio.run_as;
+  options.limits = process_limits(stdio.limits);
   options.max_message = core->options.limits.upstream_bytes;
   options.on_log = events.on_log;
   options.farewells = core->farewells;
-  const auto start = [&home, options] { return open_stdio_channel(home, options); };
+  const auto start = [&home, options, core, &target] {
+    return start_recorded(home, options, *core->ledger, target.id);
+  };
   const auto place = std::make_pair(target.version, std::string());
   bool ask = target.protocol_era == EraSetting::automatic;
   if (ask) {

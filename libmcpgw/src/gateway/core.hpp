@@ -14,6 +14,7 @@ namespace mcpgw::detail {
 class ActivityHub;
 class ConnectionPool;
 class InstanceProvider;
+class InstanceLedger;
 class Metrics;
 class ModernClients;
 class Observer;
@@ -57,6 +58,7 @@ struct GatewayCore {
   std::shared_ptr<ActivityHub> dashboards;
   std::shared_ptr<SocketTickets> tickets;
   std::shared_ptr<Observer> observer;
+  std::shared_ptr<InstanceLedger> ledger;
   std::shared_ptr<InstanceProvider> instances;  ///< null: there are no Kubernetes targets
   std::shared_ptr<ConnectionPool> pool;
   std::shared_ptr<SessionRegistry> sessions;

@@ -6,6 +6,7 @@
 #include "base/id_random.hpp"
 #include "gateway/front.hpp"
 #include "gateway/instances.hpp"
+#include "gateway/instance_ledger.hpp"
 #include "gateway/live_state.hpp"
 #include "gateway/metrics.hpp"
 #include "gateway/observer.hpp"
@@ -17,6 +18,8 @@
 #include "observability/activity_hub.hpp"
 #include "observability/audit_export.hpp"
 #include "observability/tracer.hpp"
+#include "runtime/process_user.hpp"
+#include "runtime/proxy.hpp"
 
 namespace mcpgw {
 
@@ -215,6 +218,15 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   if (!options.storage)
     return Error(ErrorCode::invalid_argument, "invalid_request", "GatewayOptions::storage is required",
                  "storage");
+  if (!options.upstream.proxy.empty()) {
+    if (auto proxy = Proxy::parse(options.upstream.proxy, options.upstream.no_proxy); !proxy)
+      return proxy.error();
+  }
+  if (!options.stdio.run_as.empty()) {
+    if (auto user = find_process_user(options.stdio.run_as); !user)
+      return Error(ErrorCode::invalid_argument, "invalid_request", "stdio.run_as: " + user.error().message,
+                   "run_as");
+  }
   if (!options.clock) options.clock = make_system_clock();
   if (!options.random) options.random = make_system_random();
   const std::shared_ptr<Runtime> runtime = options.runtime ? std::move(options.runtime) : Runtime::create();
@@ -297,6 +309,13 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
     if (!tracer) return tracer.error();
     core->tracer = *tracer;
   }
+  core->ledger = std::make_shared<InstanceLedger>(
+      core->repository,
+      [pool = core->runtime](std::function<void()> work) { return pool->post_blocking(std::move(work)); },
+      [log = core->options.log](LogLevel level, std::string message) {
+        if (log) log({level, "gateway", std::move(message), {}});
+      });
+  if (core->options.stdio.enabled) core->ledger->end_leftovers();
   core->pool = std::make_shared<ConnectionPool>(core);
   if (auto status = open_instances(core); !status) return status.error();
   core->sessions = std::make_shared<SessionRegistry>(core);
@@ -320,6 +339,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   admin.audit_bodies = core->options.audit.body != AuditBody::none;
   admin.audit_body_max = core->options.audit.body_max;
   admin.on_internal_error = [weak = std::weak_ptr(core)](const std::string& request_id,
+                                                         const std::string& trace_id,
                                                          const std::string& cause) {
     if (const auto alive = weak.lock())
       alive->log(LogLevel::error, "gateway", "a request failed inside", {{"cause", cause}},
@@ -368,7 +388,6 @@ HttpResponse Gateway::handle(HttpRequest request, milliseconds deadline) {
 void Gateway::set_listen_address(int port, bool loopback_only) {
   impl_->core->listen_port = port;
   impl_->core->loopback_only = loopback_only;
-                                                         const std::string& trace_id,
 }
 
 void Gateway::close(milliseconds grace) {

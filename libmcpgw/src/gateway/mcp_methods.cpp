@@ -105,7 +105,8 @@ std::string McpEndpoint::upstream_failure(ClientCall& call, const Target& target
   std::string reason = error.reason;
   std::string_view text = "failed";
   int status = 502;
-  if (reason == "address_not_allowed") reason = "upstream_unreachable";  // the address is nobody's business
+  // The address is nobody's business, and that it was not even tried no other answer.
+  if (reason == "address_not_allowed" || reason == kCircuitOpen) reason = "upstream_unreachable";
   if (reason == "session_lost") reason = "upstream_closed";
   bool known = false;
   for (const FailureText& entry : kFailures) {

@@ -143,8 +143,9 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
                              const ServerMessage& message) override;
   void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) override;
   void on_target_ready(const std::string& target_id) override;
+  bool waits_for(const std::string& target_id) const override;
   /// While its client listens, or was here a moment ago.
-  bool waits_for_targets() const override;
+  virtual bool waits_for_targets() const;
 
   // --- what the client has seen (session_lists.cpp) ------------------------------------------------
   /// What was answered to the client just now.

@@ -18,6 +18,12 @@ bool Session::waits_for_targets() const {
   return !closed() && (has_stream() || idle() < kRecently);
 }
 
+bool Session::waits_for(const std::string& target_id) const {
+  if (!waits_for_targets()) return false;
+  const auto principal = current_principal();
+  return principal && core_->policy->reaches(*principal, target_id);
+}
+
 void Session::on_target_ready(const std::string& target_id) {
   if (closed()) return;
   Loop& loop = core_->runtime->impl().any_loop();

@@ -114,7 +114,9 @@ Error http_status_error(int status) {
     return {ErrorCode::unavailable, "upstream_redirect", "The server answered with a redirect"};
   if (status == 401 || status == 403)
     return protocol_error("The server refused the credential (HTTP " + std::to_string(status) + ")");
-  return protocol_error("The server answered HTTP " + std::to_string(status));
+  Error error = protocol_error("The server answered HTTP " + std::to_string(status));
+  if (status >= 500) error.code = ErrorCode::unavailable;  // it says so itself
+  return error;
 }
 
 }  // namespace mcpgw::detail

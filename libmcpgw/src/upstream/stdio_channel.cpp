@@ -21,6 +21,14 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     spawn.args = options.args;
     spawn.env = options.env;
     spawn.working_dir = options.working_dir;
+    spawn.limits = options.limits;
+    if (!options.run_as.empty()) {
+      auto user = find_process_user(options.run_as);
+      if (!user)
+        return Error(ErrorCode::unavailable, "upstream_unreachable",
+                     "The user that programs run as cannot be used: " + user.error().message);
+      spawn.user = std::move(*user);
+    }
     spawn.max_line = options.max_message;
     ChildProcess::Callbacks callbacks;
     const std::weak_ptr<StdioChannel> weak = weak_from_this();
@@ -33,8 +41,14 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     callbacks.on_stderr = [log = on_log_](std::string line) {
       if (log) log(LogLevel::debug, "stderr: " + line);
     };
-    callbacks.on_exit = [weak, farewells = options.farewells](ExitStatus status) {
-      if (farewells) farewells->fetch_sub(1);
+    callbacks.on_exit = [weak, farewells = options.farewells, on_ended = options.on_ended](ExitStatus status) {
+      const auto done = [farewells] {
+        if (farewells) farewells->fetch_sub(1);
+      };
+      if (on_ended)
+        on_ended(done);
+      else
+        done();
       if (auto self = weak.lock()) self->exited(status);
     };
     if (options.farewells) options.farewells->fetch_add(1);
@@ -44,6 +58,7 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
       return process.error();
     }
     process_ = std::move(*process);
+    if (options.on_started) options.on_started(process_->pid());
     return {};
   }
 

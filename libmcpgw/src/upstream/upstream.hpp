@@ -14,6 +14,7 @@
 #include "mcpgw/gateway.hpp"
 #include "mcpgw/result.hpp"
 #include "mcpgw/upstream.hpp"
+#include "runtime/child_process.hpp"
 #include "runtime/http_client.hpp"
 #include "runtime/loop.hpp"
 
@@ -190,9 +191,15 @@ struct StdioChannelOptions {
   std::vector<std::string> args;
   std::vector<std::string> env;
   std::string working_dir;
+  std::string run_as;                ///< "user" or "user:group"; empty: that of the gateway
+  std::vector<ProcessLimit> limits;
   std::size_t max_message = 32 * 1024 * 1024;
   std::function<void(LogLevel, std::string)> on_log;
-  std::shared_ptr<std::atomic<int>> farewells;  ///< counted while the process lives; may be null
+  /// It runs, with this pid: called once, before anything is sent to it, by whoever opens the channel.
+  std::function<void(int pid)> on_started;
+  /// It was reaped: `done` is to be called when whatever that takes is over. Called on the home loop.
+  std::function<void(std::function<void()> done)> on_ended;
+  std::shared_ptr<std::atomic<int>> farewells;  ///< counted until `done`; may be null
 };
 Result<std::shared_ptr<MessageChannel>> open_stdio_channel(Loop& home, StdioChannelOptions options);
 
