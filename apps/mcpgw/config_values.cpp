@@ -217,13 +217,25 @@ std::optional<std::string> decode_key(std::string_view text) {
 
 namespace {
 
-/// What may follow the "?" besides sslmode; libpq knows more, but nothing that a service should be given there.
+/// What may follow the "?" besides sslmode; libpq knows more, but nothing that a service should be given
+/// there.
 bool is_postgres_parameter(std::string_view name) {
-  static constexpr std::string_view kNames[] = {
-      "application_name", "channel_binding",     "gssencmode",          "host",
-      "keepalives_count", "keepalives_idle",     "keepalives_interval", "options",
-      "sslcert",          "sslcrl",              "sslkey",              "sslpassword",
-      "sslrootcert",      "ssl_min_protocol_version", "target_session_attrs", "tcp_user_timeout"};
+  static constexpr std::string_view kNames[] = {"application_name",
+                                                "channel_binding",
+                                                "gssencmode",
+                                                "host",
+                                                "keepalives_count",
+                                                "keepalives_idle",
+                                                "keepalives_interval",
+                                                "options",
+                                                "sslcert",
+                                                "sslcrl",
+                                                "sslkey",
+                                                "sslpassword",
+                                                "sslrootcert",
+                                                "ssl_min_protocol_version",
+                                                "target_session_attrs",
+                                                "tcp_user_timeout"};
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 
@@ -300,26 +312,12 @@ ParsedDatabase parse_database_url(std::string_view url) {
     name = name.substr(0, query);
   }
   const auto database = percent_decode(name), decoded_host = percent_decode(host);
-  if (!database || database->empty() || !decoded_host || (decoded_host->empty() == db.host.empty())) return out;
+  if (!database || database->empty() || !decoded_host || (decoded_host->empty() == db.host.empty()))
+    return out;
   db.database = *database;
   if (!decoded_host->empty()) db.host = *decoded_host;
   out.error.clear();
   return out;
-}
-
-bool is_origin_pattern(std::string_view text) {
-  if (text == "*") return true;
-  const auto scheme = text.find("://");
-  if (scheme == std::string_view::npos || scheme == 0) return false;
-  const auto rest = text.substr(scheme + 3);
-  if (std::count(text.begin(), text.end(), '*') > 1 ||
-      text.substr(0, scheme).find('*') != std::string_view::npos)
-    return false;
-  return !rest.empty() && rest != "*" && rest.find_first_of("/?#@ \t\r\n,") == std::string_view::npos;
-}
-
-bool is_network(std::string_view text) {
-  const auto slash = text.find('/');
 }
 
 std::optional<std::pair<std::string, LogLevel>> parse_module_level(std::string_view text) {
@@ -335,6 +333,21 @@ std::optional<std::pair<std::string, LogLevel>> parse_module_level(std::string_v
   for (const auto& [name, level] : kLevels)
     if (name == text.substr(equals + 1)) return std::pair(std::string(module), level);
   return std::nullopt;
+}
+
+bool is_origin_pattern(std::string_view text) {
+  if (text == "*") return true;
+  const auto scheme = text.find("://");
+  if (scheme == std::string_view::npos || scheme == 0) return false;
+  const auto rest = text.substr(scheme + 3);
+  if (std::count(text.begin(), text.end(), '*') > 1 ||
+      text.substr(0, scheme).find('*') != std::string_view::npos)
+    return false;
+  return !rest.empty() && rest != "*" && rest.find_first_of("/?#@ \t\r\n,") == std::string_view::npos;
+}
+
+bool is_network(std::string_view text) {
+  const auto slash = text.find('/');
   const std::string address(text.substr(0, slash));
   unsigned char bytes[16];
   int bits = 0;

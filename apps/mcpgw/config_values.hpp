@@ -40,11 +40,11 @@ struct ParsedDatabase {
 };
 ParsedDatabase parse_database_url(std::string_view url);
 
-/// An origin, one "*" permitted in it: "https://*.example.com", "http://localhost:*", or a lone "*".
-bool is_origin_pattern(std::string_view text);
 /// A module of log lines, and from which level on its lines are kept: "access=warn".
 std::optional<std::pair<std::string, LogLevel>> parse_module_level(std::string_view text);
 
+/// An origin, one "*" permitted in it: "https://*.example.com", "http://localhost:*", or a lone "*".
+bool is_origin_pattern(std::string_view text);
 /// An address or CIDR network.
 bool is_network(std::string_view text);
 

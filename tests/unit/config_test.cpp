@@ -226,11 +226,11 @@ TEST_CASE("values out of range or of a wrong form") {
       {"telemetry.sampling", "1.5"},
       {"telemetry.sampling", "nan"},
       {"logging.level", "INFO"},
-      {"docs.enabled", "1"},
       {"logging.levels", "[access]"},
       {"logging.levels", "[access=loud]"},
       {"logging.levels", "[nonsense=info]"},
       {"logging.levels", "[\"access=info \"]"},
+      {"docs.enabled", "1"},
       {"console.enabled", "yes please"},
       {"kubernetes.resources", "5"},
       {"database.port", "0"},
@@ -270,9 +270,9 @@ TEST_CASE("values that are accepted") {
       {"audit.export", "/var/log/mcpgw/audit.jsonl"},
       {"audit.export", "syslog"},
       {"audit.export_max_bytes", "1MiB"},
-  };
       {"logging.levels", "[]"},
       {"logging.levels", "[access=warn, upstream=debug, http=off]"},
+  };
   for (const auto& [key, value] : cases) {
     INFO(key << ": " << value);
     CHECK(joined(parse(yaml_of(key, value)).errors) == "");

@@ -418,10 +418,10 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
         403, "insufficient_scope", "The token does not have the scope mcp",
         {{"WWW-Authenticate", R"(Bearer realm="mcpgw", error="insufficient_scope", scope="mcp")"}});
   reply->user_id = principal->user_id;
+  if (kObserved && reply->counted) reply->of_user = core_->statistics->begin(principal->user_id);
   if (!principal->token_id.empty() && core_->repository->token_touch_due(principal->token_id))
     (void)core_->runtime->post_blocking(
         [core = core_, id = principal->token_id] { core->repository->touch_token(id); });
-  if (kObserved && reply->counted) reply->of_user = core_->statistics->begin(principal->user_id);
   RequestMeta meta{reply->request_id, reply->trace_id, std::move(*principal),
                    [weak = std::weak_ptr(reply)] {
                      if (const auto alive = weak.lock()) alive->leave_flight();
