@@ -58,7 +58,7 @@ class PostgresServer {
   void start() {
     pid_ = start_program({"postgres", "-D", data(), "-c", "listen_addresses=", "-c",
                           "unix_socket_directories=" + directory_.path().string(), "-c", "fsync=off", "-c",
-                          "shared_buffers=16MB", "-c", "max_connections=80"});
+                          "shared_buffers=64MB", "-c", "full_page_writes=off", "-c", "max_connections=80"});
     const auto url = url_of("postgres");
     for (int i = 0; i < 3000; ++i) {
       if (PQping(url.c_str()) == PQPING_OK) return;
