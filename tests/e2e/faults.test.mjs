@@ -1,8 +1,9 @@
 // Bytes that must not change, input that must not pass, upstreams that fail.
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { connect, lastMessage, openSession, post } from './lib/clients.mjs';
-import { eventually, Gateway } from './lib/gateway.mjs';
+import { alive, DEMO, descendants, eventually, Gateway } from './lib/gateway.mjs';
 import { demoHttp, demoStdio, httpTarget, scripted, stdioTarget } from './lib/upstreams.mjs';
 
 const ODD = '{ "big":9007199254740993 , "one":1.0,"minus":-0.0, "exp":1E+2,"sep":"\u2028","emoji":"😀","esc":"\\u00e9\\/",' +
@@ -151,4 +152,26 @@ describe('bytes and faults', { timeout: 180000 }, () => {
       await gateway.ask('DELETE', `/api/targets/${target.id}`);
     }
   });
+});
+
+test('what the programs of a killed gateway have started themselves is ended by the next start', { timeout: 90000 }, async () => {
+  const first = await Gateway.start();
+  await first.registerAdmin();
+  const user = await first.addUser('user');
+  // A program that starts another one, which outlives it.
+  const target = await first.addTarget('nest', stdioTarget('/bin/sh', '-c', `sleep 600 >/dev/null 2>&1 & exec '${DEMO}' --stdio`));
+  await first.allow(user, target);
+  const client = await connect(first, user.token);
+  assert.ok((await client.listTools()).tools.length > 0);
+  const started = await descendants(first.process.child.pid);
+  const commands = await Promise.all(started.map(async (pid) => [pid, await readFile(`/proc/${pid}/comm`, 'utf8')]));
+  const orphan = commands.find(([, name]) => name.trim() === 'sleep')[0];
+  const program = commands.find(([, name]) => name.startsWith('demo_upstream'))[0];
+  await first.process.stop('SIGKILL');
+  await client.end().catch(() => {});
+  await eventually('the end of the program', async () => !alive(program));
+  assert.ok(alive(orphan), 'nothing is left behind that could be ended');
+  const second = await Gateway.start({ directory: first.directory, config: null });
+  await eventually('the end of what it had started', async () => !alive(orphan), 5000);
+  await second.stop();
 });
