@@ -93,6 +93,7 @@ TEST_CASE("exit at start: told within a second, tried again with growing pauses,
   const McpReply reply = f.world.gw.as("alice").call_tool("bad_pid");
   CHECK(code_of(reply) == "upstream_closed");
   CHECK(mcpgw::testing::Clock::now() - from < 3s);
+  CHECK(f.world.status(f.id, "last_error").find("no gate, no service") != std::string::npos);
   CHECK(f.world.status(f.id, "last_error").find("code 3") != std::string::npos);
   CHECK(reply.body.find("no gate") == std::string::npos);
   // It is not started again by each call.

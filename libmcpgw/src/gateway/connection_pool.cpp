@@ -817,12 +817,11 @@ void ConnectionPool::report(const Target& target, const std::string& key, std::o
     if (facts != nullptr) health.version = facts->protocol_version;
     // A note about this failure (the certificate, the end of stderr) tells more than the error does.
     const std::string told = std::exchange(health.note, {});
-    const bool says_it_all = told.find(detail) != std::string::npos;
-    if (error)
-      health.last_error = error->reason + ": " +
-                          (says_it_all    ? told
-                           : told.empty() ? detail
-                                          : detail + ": " + told);
+    if (error && !told.empty())
+      health.last_error =
+          error->reason + ": " + (told.find(detail) != std::string::npos ? told : detail + ": " + told);
+    else if (error && (!health.last_error || health.last_error->find(detail) == std::string::npos))
+      health.last_error = error->reason + ": " + detail;  // else the same was told before, and more of it
   }
   if (is_news) core->observer->target_changed(target, error ? error->reason : "recovered", detail);
 }
