@@ -173,7 +173,9 @@ class Loader {
     auto& options = out_.config.gateway.kubernetes;
     if (value.IsNull()) return;
     const auto fault = [&] {
-      error(where, std::string(kFreeMap) + " must be a map of requests and limits, each a map such as {cpu: 500m, memory: 256Mi}");
+      error(where,
+            std::string(kFreeMap) +
+                " must be a map of requests and limits, each a map such as {cpu: 500m, memory: 256Mi}");
     };
     if (!value.IsMap()) return fault();
     options.requests.clear();

@@ -19,8 +19,8 @@ constexpr std::size_t kMaxSecret = 16384;
 volatile std::sig_atomic_t interrupted = 0;
 void note_signal(int signal) { interrupted = signal; }
 
-/// Silences the terminal, and puts it back as it was, also when the person gives up with Ctrl-C. Signals are held
-/// back but for the time of wait(): one that comes just before it is not lost.
+/// Silences the terminal, and puts it back as it was, also when the person gives up with Ctrl-C. Signals are
+/// held back but for the time of wait(): one that comes just before it is not lost.
 class NoEcho {
  public:
   NoEcho() : active_(::tcgetattr(STDIN_FILENO, &before_) == 0) {
