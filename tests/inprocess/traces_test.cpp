@@ -1,6 +1,7 @@
 // Traces: taken in, passed on to servers, told in logs and rows, and exported; whatever the collector does.
 #include "dashboard_client.hpp"
 #include "effects_support.hpp"
+#include "protocol/modern.hpp"
 #include "support/scripted_mcp.hpp"
 #include "unit/tls_support.hpp"
 
@@ -140,6 +141,18 @@ McpReply call(McpClient& client, const std::string& tool, HttpHeaders headers) {
                     headers);
 }
 
+/// A call of revision 2026-07-28; `meta` are further members of its _meta, with a comma before.
+McpReply modern_echo(McpClient& client, const std::string& meta, const HttpHeaders& more = {}) {
+  const std::string params =
+      R"({"name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",)"
+      R"("io.modelcontextprotocol/clientCapabilities":{})" +
+      meta + "}}";
+  HttpHeaders headers = detail::standard_headers("tools/call", params);
+  headers.emplace_back("MCP-Protocol-Version", "2026-07-28");
+  headers.insert(headers.end(), more.begin(), more.end());
+  return client.raw(detail::make_request("1", "tools/call", params), headers);
+}
+
 }  // namespace
 
 TEST_CASE("R65: a trace that comes in goes on to the server, and into log, row and dashboard") {
@@ -245,6 +258,51 @@ TEST_CASE("spans of a call: server, authorize, credential and upstream, each bel
   CHECK(gw.audit_rows().back().trace_id.size() == 32);
   // No secret of a caller in any of it.
   for (const auto& sent : collector.requests()) CHECK(sent.body.find(alice.token()) == std::string::npos);
+}
+
+TEST_CASE("a trace that a message of 2026-07-28 brings in its _meta counts like one of headers") {
+  const std::string brought =
+      R"(,"traceparent":")" + kIncoming + R"(","tracestate":"vendor=1","baggage":"tenant=blue")";
+  const std::string other = std::string("00-") + std::string(32, 'a') + "-" + kParent + "-01";
+  SUBCASE("nobody records: it goes on as it came") {
+    const ScriptedMcp server;
+    InProcessOptions options;
+    options.gateway.upstream.allow_private = true;
+    InProcessGateway gw(std::move(options));
+    add_http_target(gw, server);
+    McpClient& alice = gw.as("alice");
+    CHECK(modern_echo(alice, brought).ok());
+    const auto sent = server.received("tools/call");
+    REQUIRE(sent.size() == 1);
+    CHECK(sent[0].header("traceparent") == kIncoming);
+    CHECK(sent[0].header("tracestate") == "vendor=1");
+    CHECK(sent[0].header("baggage") == "tenant=blue");
+    CHECK(gw.audit_rows().back().trace_id == kTrace);
+    // The header is what proxies on the way have seen and continued.
+    CHECK(modern_echo(alice, brought, {{"traceparent", other}}).ok());
+    CHECK(server.received("tools/call").back().header("traceparent") == other);
+    CHECK(modern_echo(alice, R"(,"traceparent":"00-nonsense","tracestate":7)").ok());
+    CHECK(server.received("tools/call").back().header("traceparent").empty());
+    CHECK(gw.audit_rows().back().trace_id.empty());
+  }
+  SUBCASE("the gateway records: its spans are below the caller's") {
+    const ScriptedMcp server;
+    Listening listening(std::make_shared<Collector>());
+    const Collector& collector = *listening.collector;
+    InProcessGateway gw(with_telemetry(listening.server->url()));
+    add_http_target(gw, server);
+    CHECK(modern_echo(gw.as("alice"), brought).ok());
+    REQUIRE(becomes([&] {
+      const auto all = collector.named("POST /mcp");
+      return std::any_of(all.begin(), all.end(),
+                         [](const auto& one) { return one.trace == kTrace && one.parent == kParent; });
+    }));
+    const auto upstream = collector.named("tools/call");
+    REQUIRE(upstream.size() == 1);
+    CHECK(upstream[0].trace == kTrace);
+    CHECK(server.received("tools/call")[0].header("traceparent") ==
+          std::string("00-") + kTrace + "-" + upstream[0].id + "-01");
+  }
 }
 
 TEST_CASE("who samples decides: the caller, else the configured part") {

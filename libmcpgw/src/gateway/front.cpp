@@ -8,6 +8,7 @@
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
 #include "observability/tracer.hpp"
+#include "protocol/modern.hpp"
 #include "runtime/url.hpp"
 
 namespace mcpgw::detail {
@@ -76,7 +77,6 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
 
   // Set before the handler runs.
   std::string request_id;
-  std::string trace_id;
   std::shared_ptr<RequestTrace> trace;  ///< null: there is none
   std::string method;
   std::string route;  ///< template: never the query string
@@ -208,7 +208,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
                                                             {"client", remote_address},
                                                             {"request_id", request_id}};
     if (!user_id.empty()) fields.emplace_back("user_id", user_id);
-    if (!trace_id.empty()) fields.emplace_back("trace_id", trace_id);
+    if (trace && !trace->trace_id().empty()) fields.emplace_back("trace_id", trace->trace_id());
     core_->options.log({LogLevel::info, "access", "request", std::move(fields)});
   }
 
@@ -246,12 +246,14 @@ void Front::begin_trace(HttpRequest& request, Reply& reply) const {
   // Who asks whether we live, or for figures, does so all the time.
   const bool probe = path == "/health" || path == "/ready" || path == "/metrics";
   const bool begins = incoming.trace_id.empty();
-  if (begins && incoming.baggage.empty() && (probe || !core_->tracer)) return;
+  // A message of 2026-07-28 may bring its trace along: read when it is.
+  const std::string* version = request.header("MCP-Protocol-Version");
+  const bool may_come = request.method == "POST" && version != nullptr && is_modern_version(*version);
+  if (begins && !may_come && incoming.baggage.empty() && (probe || !core_->tracer)) return;
   reply.trace = std::make_shared<RequestTrace>(std::move(incoming), probe ? nullptr : core_->tracer,
                                                core_->clock->now());
-  reply.trace_id = reply.trace->trace_id();
   // What comes after reads the header.
-  if (begins && !reply.trace_id.empty())
+  if (begins && !reply.trace->trace_id().empty())
     request.headers.emplace_back("traceparent", reply.trace->traceparent(nullptr));
 }
 
@@ -422,7 +424,8 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (!principal->token_id.empty() && core_->repository->token_touch_due(principal->token_id))
     (void)core_->runtime->post_blocking(
         [core = core_, id = principal->token_id] { core->repository->touch_token(id); });
-  RequestMeta meta{reply->request_id, reply->trace_id, std::move(*principal),
+  RequestMeta meta{reply->request_id, reply->trace ? reply->trace->trace_id() : std::string(),
+                   std::move(*principal),
                    [weak = std::weak_ptr(reply)] {
                      if (const auto alive = weak.lock()) alive->leave_flight();
                    },

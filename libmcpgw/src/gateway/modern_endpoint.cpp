@@ -67,6 +67,12 @@ Task<void> ModernEndpoint::post(HttpRequest request, std::shared_ptr<Responder> 
   if (!co_await core_->audit->admit(steady_clock::now() + std::chrono::seconds(5)))
     co_return responder->send(http_error(503, "overloaded", "The audit log cannot keep up", meta.request_id));
 
+  if (meta.trace && meta.trace->adopt(read_trace_context(raw::find(envelope.params, "_meta")))) {
+    meta.trace_id = meta.trace->trace_id();
+    std::erase_if(request.headers, [](const auto& header) { return iequals(header.first, "traceparent"); });
+    request.headers.emplace_back("traceparent", meta.trace->traceparent(nullptr));
+  }
+
   auto round = std::make_shared<ModernRound>();
   round->id = envelope.id;
   round->method = envelope.method;
@@ -250,7 +256,8 @@ std::optional<ModernOutcome> ModernEndpoint::visited(const Round& round, std::st
       return invalid_params("params.inputResponses[\"" + std::string(response.key) +
                             "\"] is no answer to what was asked");
     if (raw::string_value(raw::find(response.value, "action")) == "accept") continue;
-    constexpr std::string_view kWhy = "The server was not given what it asked for: the client did not go there";
+    constexpr std::string_view kWhy =
+        "The server was not given what it asked for: the client did not go there";
     if (round->method != "tools/call")
       return refusal(rpc::kInternalError, kWhy, R"({"code":"upstream_error"})", "upstream_error", 502);
     const std::string result =

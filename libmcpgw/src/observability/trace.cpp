@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "json/raw.hpp"
 #include "observability/tracer.hpp"
 
 namespace mcpgw::detail {
@@ -65,24 +66,43 @@ TraceContext read_trace_context(const HttpHeaders& headers) {
   return out;
 }
 
+TraceContext read_trace_context(std::string_view meta) {
+  HttpHeaders headers;
+  for (const char* name : {"traceparent", "tracestate", "baggage"})
+    if (auto value = raw::string_value(raw::find(meta, name))) headers.emplace_back(name, std::move(*value));
+  return read_trace_context(headers);
+}
+
 RequestTrace::RequestTrace(TraceContext incoming, std::shared_ptr<Tracer> tracer, Time started)
-    : context_(std::move(incoming)), tracer_(std::move(tracer)) {
+    : tracer_(std::move(tracer)) {
+  own_.kind = Span::Kind::server;
+  own_.started = started;
+  take(std::move(incoming));
+}
+
+bool RequestTrace::adopt(TraceContext incoming) {
+  if (came_ || incoming.trace_id.empty()) return false;
+  if (incoming.baggage.empty()) incoming.baggage = context_.baggage;
+  take(std::move(incoming));
+  return true;
+}
+
+void RequestTrace::take(TraceContext incoming) {
+  context_ = std::move(incoming);
+  came_ = !context_.trace_id.empty();
   if (!tracer_) return;
-  const bool began_here = context_.trace_id.empty();
-  if (began_here) {
+  if (!came_) {
     context_.trace_id = tracer_->new_trace_id();
     context_.flags = tracer_->samples(context_.trace_id) ? 1 : 0;
   }
   recording_ = context_.sampled();
   own_.trace_id = context_.trace_id;
   own_.span_id = tracer_->new_span_id();
-  if (!began_here) own_.parent_id = context_.parent_id;
+  own_.parent_id = came_ ? context_.parent_id : std::string();
   own_.state = context_.state;
   own_.flags = context_.flags;
-  own_.kind = Span::Kind::server;
-  own_.started = started;
   // Whoever does not record is no parent of anything: the caller stays it.
-  if (recording_ || began_here) context_.parent_id = own_.span_id;
+  if (recording_ || !came_) context_.parent_id = own_.span_id;
 }
 
 void RequestTrace::name(std::string text) {
