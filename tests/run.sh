@@ -287,6 +287,8 @@ if ! install_packages "${build_packages[@]}" "${test_packages[@]}" >$logs/packag
   exit 1
 fi
 export CCACHE_DIR=${CCACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ccache}
+# The same file with the same flags is compiled once, whichever directory asks for it (dev, a consumer's, the core alone).
+export CCACHE_NOHASHDIR=1
 
 if (($#)); then
   tiers=("$@")

@@ -204,10 +204,11 @@ TEST_CASE("R35, R64: names that clients choose make no series") {
 #ifndef MCPGW_TEST_OVER_SOCKET
 TEST_CASE("R35, R64: a hundred thousand names of methods and tools leave memory as it was") {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr int kNames = 10000;
+  constexpr bool kMeasures = false;  // a sanitizer keeps what was freed: pages say nothing of the gateway
 #else
-  constexpr int kNames = 100000;
+  constexpr bool kMeasures = true;
 #endif
+  constexpr int kNames = kMeasures ? 100000 : 10000;
   constexpr int kBatch = 100;
   class Forgetful final : public AuditSink {
     Status append(const std::vector<AuditRecord>&) override { return {}; }
@@ -249,7 +250,7 @@ TEST_CASE("R35, R64: a hundred thousand names of methods and tools leave memory 
   const long before = pages();
   send(kNames);
   const long grown = pages() - before;
-  CHECK_MESSAGE(grown < 32 * 1024 * 1024 / 4096, grown, " pages more");
+  if (kMeasures) CHECK_MESSAGE(grown < 32 * 1024 * 1024 / 4096, grown, " pages more");
   const std::string text = scrape(gw).body;
   for (const std::string& one : series(text))
     CHECK_MESSAGE((known.count(one) == 1 || one.rfind("mcpgw_storage_", 0) == 0), one);
@@ -324,7 +325,8 @@ TEST_CASE("R64: streams of every kind are counted, and what runs, for everybody 
   LiveRequest call(gw, post_request(alice, rpc_request("2", "tools/call", R"({"name":"slow"})")));
   REQUIRE(gate.entered(1));
   const auto of_git = [&](McpClient& who) {
-    for (const std::string_view target : raw::elements(raw::find(snapshot(who), "targets")))
+    const std::string text = snapshot(who);
+    for (const std::string_view target : raw::elements(raw::find(text, "targets")))
       if (raw::find(target, "name") == "\"git\"") return std::string(raw::find(target, "in_flight"));
     return std::string("(none)");
   };

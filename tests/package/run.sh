@@ -27,7 +27,7 @@ check "find_package: configure" cmake -G Ninja -S "$here/find_package" -B "$work
 check "find_package: build in C++17" cmake --build "$work/found" -j2
 check "find_package: run" "$work/found/consumer" "$work/found.db"
 check "add_subdirectory: configure" cmake -G Ninja -S "$here/add_subdirectory" -B "$work/sub" \
-  -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_COMPILER_LAUNCHER="$(command -v ccache || true)"
+  -DCMAKE_BUILD_TYPE=Debug -DMCPGW_WERROR=ON -DCMAKE_CXX_COMPILER_LAUNCHER="$(command -v ccache || true)"
 check "add_subdirectory: build" cmake --build "$work/sub" -j2
 check "add_subdirectory: run" "$work/sub/consumer" "$work/sub.db"
 # pkg-config: the static C++ libraries, and the C interface from a directory that is nowhere known.
