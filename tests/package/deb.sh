@@ -93,9 +93,10 @@ case $step in
     systemd-analyze security --offline=true --threshold=20 --no-pager "$dir/mcpgw.service" | tail -1
     ;;
   bootstrap)
-    mirror=$(sed -n 's/^URIs: *\([^ ]*\/debian\/\{0,1\}\)$/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\/debian\/\{0,1\}\) .*/\2/p' \
-      /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -1)
-    debootstrap --variant=minbase bookworm "$root" "${mirror:-http://deb.debian.org/debian}"
+    # Where this machine has its own packages from.
+    mirror=$(apt-get indextargets --format '$(RELEASE) $(SITE)' 'Created-By: Packages' | sed -n 's/^bookworm //p' | sort -u | sed -n 1p)
+    [ -n "$mirror" ] || die "apt knows no mirror of Debian 12"
+    debootstrap --variant=minbase bookworm "$root" "$mirror"
     ;;
   install)
     mkdir -p "$root/debs"

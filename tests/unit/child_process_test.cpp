@@ -55,10 +55,14 @@ struct Child {
       error = spawned.error();
   }
   ~Child() {
-    if (process && !ended) {
-      process->kill();
-      wait_end();
-    }
+    if (!process) return;
+    const bool over = [this] {
+      const std::lock_guard lock(mutex);
+      return ended.has_value();
+    }();
+    if (over) return;
+    process->kill();
+    wait_end();
   }
   bool until(const std::function<bool()>& what) {
     std::unique_lock lock(mutex);
