@@ -14,6 +14,7 @@ logs=build/logs
 passed=0
 failed=0
 built=""
+ahead=""  # the process of build_ahead()
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -53,6 +54,26 @@ sanitized_targets() {
     sed -n 's#^\(tests/\(unit\|inprocess\)/[a-z_0-9]*\): CXX_EXECUTABLE_LINKER.*#\1#p'
 }
 
+# build_ahead PRESET...: compiles what the sanitizers' tiers need while other tiers wait for their programs, which go first.
+build_ahead() {
+  (
+    for preset in "$@"; do
+      cmake --preset "$preset" && mapfile -t targets < <(sanitized_targets "$preset") &&
+        nice -n 19 cmake --build --preset "$preset" -j "$jobs" --target "${targets[@]}"
+    done
+  ) >$logs/build-ahead.log 2>&1 &
+  ahead=$!
+  trap 'pkill -P "$ahead"; kill "$ahead"' EXIT
+}
+
+# Ends what build_ahead() began; a fault in it shows when the tier builds.
+await_ahead() {
+  [ -n "$ahead" ] || return 0
+  wait "$ahead"
+  ahead=""
+  trap - EXIT
+}
+
 # ctest_tier TIER PRESET LABELS: counts the cases from ctest's own report.
 ctest_tier() {
   local tier=$1 preset=$2 labels=$3 report=$PWD/$logs/$1.xml log=$logs/$1.log
@@ -79,6 +100,7 @@ run_ctest() {
 
 run_sanitized() {
   say "$1"
+  await_ahead
   cmake --preset "$1" >"$logs/build-$1.log" 2>&1 || { fail "$1" "$logs/build-$1.log" "does not configure"; return; }
   local targets
   mapfile -t targets < <(sanitized_targets "$1")
@@ -301,6 +323,11 @@ else
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
+  # From the first tier that is no build of its own.
+  if [ -z "$ahead" ] && [ "$tier" = bindings ]; then
+    mapfile -t sanitizers < <(printf '%s\n' "${tiers[@]}" | grep -xE 'asan|tsan')
+    ((${#sanitizers[@]} == 0)) || build_ahead "${sanitizers[@]}"
+  fi
   case $tier in
     package) run_package ;;
     bindings) run_bindings ;;
