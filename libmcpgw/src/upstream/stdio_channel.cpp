@@ -41,15 +41,22 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     callbacks.on_stderr = [log = on_log_](std::string line) {
       if (log) log(LogLevel::debug, "stderr: " + line);
     };
-    callbacks.on_exit = [weak, farewells = options.farewells, on_ended = options.on_ended](ExitStatus status) {
-      const auto done = [farewells] {
-        if (farewells) farewells->fetch_sub(1);
+    callbacks.on_exit = [weak, farewells = options.farewells,
+                         on_ended = options.on_ended](ExitStatus status) {
+      auto tell = [weak, farewells, on_ended, status] {
+        const auto done = [farewells] {
+          if (farewells) farewells->fetch_sub(1);
+        };
+        if (on_ended)
+          on_ended(done);
+        else
+          done();
+        if (const auto self = weak.lock()) self->exited(status);
       };
-      if (on_ended)
-        on_ended(done);
+      if (const auto self = weak.lock())
+        self->when_spawned(std::move(tell));
       else
-        done();
-      if (auto self = weak.lock()) self->exited(status);
+        tell();
     };
     if (options.farewells) options.farewells->fetch_add(1);
     auto process = ChildProcess::spawn(home, std::move(spawn), std::move(callbacks));
@@ -59,6 +66,13 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     }
     process_ = std::move(*process);
     if (options.on_started) options.on_started(process_->pid());
+    std::function<void()> ended;
+    {
+      const std::lock_guard lock(mutex_);
+      spawned_ = true;
+      ended = std::move(ended_early_);
+    }
+    if (ended) ended();
     return {};
   }
 
@@ -85,6 +99,18 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
  private:
   static constexpr std::size_t kMaxEarly = 64;
 
+  /// The end of a process that lives for a moment only is told after its start, on the thread that starts it.
+  void when_spawned(std::function<void()> ended) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!spawned_) {
+        ended_early_ = std::move(ended);
+        return;
+      }
+    }
+    ended();
+  }
+
   void line(std::string text) {
     const std::lock_guard lock(mutex_);
     if (closed_) return;
@@ -106,7 +132,7 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     std::string text = status.signalled ? "The process was ended by signal " + std::to_string(status.code)
                                         : "The process exited with code " + std::to_string(status.code);
     if (on_log_) {
-      const std::string tail = process_ ? process_->stderr_tail() : std::string();
+      const std::string tail = process_->stderr_tail();
       on_log_(LogLevel::warn, tail.empty() ? text : text + "; stderr: " + tail);
     }
     const std::lock_guard lock(mutex_);
@@ -115,13 +141,15 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
   }
 
   const std::function<void(LogLevel, std::string)> on_log_;
-  std::shared_ptr<ChildProcess> process_;  // set once, before the channel is shared
+  std::shared_ptr<ChildProcess> process_;  // set once, before spawned_
 
   std::mutex mutex_;  // guards what follows; held while the receiver is called, which is cheap and calls
                       // nothing here
   Receiver receiver_;
   std::vector<std::string> early_;
   std::optional<Error> end_;
+  std::function<void()> ended_early_;
+  bool spawned_ = false;
   bool started_ = false;
   bool closed_ = false;
 };
