@@ -173,22 +173,6 @@ bool eventually(F&& condition) {
   return true;
 }
 
-class Client final : public CallObserver {
- public:
-  void on_server_message(ServerMessage message) override {
-    const std::lock_guard lock(mutex_);
-    all_.push_back(std::move(message));
-  }
-  std::vector<ServerMessage> all() const {
-    const std::lock_guard lock(mutex_);
-    return all_;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::vector<ServerMessage> all_;
-};
-
 std::string log_line(const char* text) {
   return R"({"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":")" +
          std::string(text) + R"("}})";
@@ -324,7 +308,7 @@ TEST_CASE("progress and log lines reach the call that they belong to, or nobody"
   }));
   const auto up = s.open();
   REQUIRE(up);
-  const auto a = std::make_shared<Client>(), b = std::make_shared<Client>();
+  const auto a = std::make_shared<Recorder>(), b = std::make_shared<Recorder>();
   auto first = s.start(*up, "tools/call", R"({"name":"a"})", 20s, a);
   REQUIRE(eventually([&] { return a->all().size() == 2; }));
   auto second = s.start(*up, "tools/call", R"({"name":"b"})", 20s, b);
@@ -373,7 +357,7 @@ TEST_CASE("what a server asks for in a result is asked of the client, and goes i
   }));
   const auto up = s.open();
   REQUIRE(up);
-  const auto client = std::make_shared<Client>();
+  const auto client = std::make_shared<Recorder>();
   auto running = s.start(*up, "tools/call", R"({"name":"a"})", 20s, client);
   REQUIRE(eventually([&] { return client->all().size() == 1; }));
   CHECK(client->all()[0].key == "who");
@@ -447,7 +431,7 @@ TEST_CASE("what such a server must not send is skipped") {
   }));
   const auto up = s.open();
   REQUIRE(up);
-  const auto client = std::make_shared<Client>();
+  const auto client = std::make_shared<Recorder>();
   CHECK(s.start(*up, "tools/call", R"({"name":"a"})", 20s, client).get());
   CHECK(client->all().empty());
   for (const std::string& one : s.pipe->received()) CHECK_FALSE(find(one, "method").empty());  // no answers

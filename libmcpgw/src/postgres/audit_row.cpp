@@ -1,8 +1,5 @@
 #include "postgres/audit_row.hpp"
 
-#include <cstdint>
-#include <type_traits>
-
 #include "base/text.hpp"
 
 namespace mcpgw::detail::postgres {
@@ -57,29 +54,8 @@ std::string from_stored(std::string text) {
 }
 
 AuditRecord read_audit_row(const Answer& rows, int row) {
-  AuditRecord record;
-  int column = 0;
-  const auto text = [&](std::string& member) { member = from_stored(rows.bytes(row, ++column)); };
-  const auto number = [&](auto& member) {
-    member = static_cast<std::remove_reference_t<decltype(member)>>(rows.integer(row, ++column));
-  };
-  text(record.id);
-  text(record.kind);
-  std::int64_t created_at = 0;
-  number(created_at);
-  record.created_at = Time(Duration(created_at));
-  for (auto* member :
-       {&record.session_id, &record.user_id, &record.user_email, &record.method, &record.target_name,
-        &record.tool, &record.decision, &record.policy_id, &record.policy_name})
-    text(*member);
-  number(record.response_status);
-  text(record.error_code);
-  number(record.duration_ms);
-  number(record.bytes_in);
-  number(record.bytes_out);
-  for (auto* member : {&record.client_ip, &record.client_name, &record.trace_id, &record.request_body})
-    text(*member);
-  return record;
+  return read_audit_columns([&](int column) { return from_stored(rows.bytes(row, column)); },
+                            [&](int column) { return rows.integer(row, column); });
 }
 
 }  // namespace mcpgw::detail::postgres
