@@ -67,7 +67,7 @@ Task<void> ModernEndpoint::post(HttpRequest request, std::shared_ptr<Responder> 
   if (!co_await core_->audit->admit(steady_clock::now() + std::chrono::seconds(5)))
     co_return responder->send(http_error(503, "overloaded", "The audit log cannot keep up", meta.request_id));
 
-  if (meta.trace && meta.trace->adopt(read_trace_context(raw::find(envelope.params, "_meta")))) {
+  if (meta.trace && meta.trace->adopt(raw::find(envelope.params, "_meta"))) {
     meta.trace_id = meta.trace->trace_id();
     std::erase_if(request.headers, [](const auto& header) { return iequals(header.first, "traceparent"); });
     request.headers.emplace_back("traceparent", meta.trace->traceparent(nullptr));

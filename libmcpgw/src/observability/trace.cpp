@@ -66,13 +66,6 @@ TraceContext read_trace_context(const HttpHeaders& headers) {
   return out;
 }
 
-TraceContext read_trace_context(std::string_view meta) {
-  HttpHeaders headers;
-  for (const char* name : {"traceparent", "tracestate", "baggage"})
-    if (auto value = raw::string_value(raw::find(meta, name))) headers.emplace_back(name, std::move(*value));
-  return read_trace_context(headers);
-}
-
 RequestTrace::RequestTrace(TraceContext incoming, std::shared_ptr<Tracer> tracer, Time started)
     : tracer_(std::move(tracer)) {
   own_.kind = Span::Kind::server;
@@ -80,8 +73,13 @@ RequestTrace::RequestTrace(TraceContext incoming, std::shared_ptr<Tracer> tracer
   take(std::move(incoming));
 }
 
-bool RequestTrace::adopt(TraceContext incoming) {
-  if (came_ || incoming.trace_id.empty()) return false;
+bool RequestTrace::adopt(std::string_view meta) {
+  if (came_) return false;
+  HttpHeaders said;
+  for (const char* name : {"traceparent", "tracestate", "baggage"})
+    if (auto value = raw::string_value(raw::find(meta, name))) said.emplace_back(name, std::move(*value));
+  TraceContext incoming = read_trace_context(said);
+  if (incoming.trace_id.empty()) return false;
   if (incoming.baggage.empty()) incoming.baggage = context_.baggage;
   take(std::move(incoming));
   return true;

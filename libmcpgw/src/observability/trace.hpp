@@ -30,8 +30,6 @@ struct TraceContext {
 
 /// What the headers say. Malformed ones are as good as none; what is longer than anybody sends is left out.
 TraceContext read_trace_context(const HttpHeaders& headers);
-/// The same from a message's "_meta" (MCP 2026-07-28, basic, "_meta"), a JSON object or empty.
-TraceContext read_trace_context(std::string_view meta);
 
 /// One step of a request, with a beginning and an end.
 struct Span {
@@ -62,8 +60,9 @@ class RequestTrace {
   /// `tracer` is null when nothing is recorded: then the context is passed on as it came.
   RequestTrace(TraceContext incoming, std::shared_ptr<Tracer> tracer, Time started);
 
-  /// What the message says, when no header said it; true when it counts. Before anybody else uses the trace.
-  bool adopt(TraceContext incoming);
+  /// What the message says in its "_meta" (MCP 2026-07-28, basic, "_meta"), a JSON object or empty, when no
+  /// header said it; true when it counts. Before anybody else uses the trace.
+  bool adopt(std::string_view meta);
   const std::string& trace_id() const noexcept { return context_.trace_id; }
   bool recording() const noexcept { return recording_; }
   /// Of the request's own span.
