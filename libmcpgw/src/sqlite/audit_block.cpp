@@ -1,0 +1,179 @@
+#include "sqlite/audit_block.hpp"
+
+#include <algorithm>
+
+namespace mcpgw::detail::sqlite {
+namespace {
+
+// A block: its form, then each row: which texts are those of the row before (one bit each), the numbers as
+// differences or as they are, then the other texts with their lengths. Numbers are of variable length, seven
+// bits a byte, the sign lowest.
+constexpr char kForm = 1;
+
+constexpr std::array<std::string AuditRecord::*, PackedRow::kTexts> kTextMembers = {
+    &AuditRecord::id,          &AuditRecord::kind,        &AuditRecord::session_id,
+    &AuditRecord::user_id,     &AuditRecord::user_email,  &AuditRecord::method,
+    &AuditRecord::target_name, &AuditRecord::tool,        &AuditRecord::decision,
+    &AuditRecord::policy_id,   &AuditRecord::policy_name, &AuditRecord::error_code,
+    &AuditRecord::client_ip,   &AuditRecord::client_name, &AuditRecord::trace_id,
+    &AuditRecord::request_body};
+
+void put_unsigned(std::string& out, std::uint64_t number) {
+  while (number >= 0x80) {
+    out += static_cast<char>(number | 0x80);
+    number >>= 7;
+  }
+  out += static_cast<char>(number);
+}
+
+void put_signed(std::string& out, std::int64_t number) {
+  const auto bits = static_cast<std::uint64_t>(number);
+  put_unsigned(out, (bits << 1) ^ (number < 0 ? ~std::uint64_t{0} : 0));
+}
+
+/// Differences wrap round, so that no time is out of range.
+std::int64_t difference(std::int64_t a, std::int64_t b) {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) - static_cast<std::uint64_t>(b));
+}
+
+/// Reads what the functions above wrote; after a fault everything is empty.
+class Reader {
+ public:
+  explicit Reader(std::string_view data) : rest_(data) {}
+
+  std::uint64_t unsigned_number() {
+    std::uint64_t out = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      if (rest_.empty()) break;
+      const auto byte = static_cast<unsigned char>(rest_.front());
+      rest_.remove_prefix(1);
+      out |= std::uint64_t{byte & 0x7fU} << shift;
+      if (byte < 0x80) return out;
+    }
+    return fail(), 0;
+  }
+  std::int64_t signed_number() {
+    const std::uint64_t bits = unsigned_number();
+    return static_cast<std::int64_t>((bits >> 1) ^ (~(bits & 1) + 1));
+  }
+  std::int64_t after(std::int64_t before) {
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(before) +
+                                     static_cast<std::uint64_t>(signed_number()));
+  }
+  std::string_view text() {
+    const std::uint64_t size = unsigned_number();
+    if (size > rest_.size()) return fail(), std::string_view();
+    const std::string_view out = rest_.substr(0, size);
+    rest_.remove_prefix(size);
+    return out;
+  }
+  bool done() const { return rest_.empty(); }
+  bool good() const { return good_; }
+
+ private:
+  void fail() {
+    good_ = false;
+    rest_ = {};
+  }
+
+  std::string_view rest_;
+  bool good_ = true;
+};
+
+}  // namespace
+
+AuditRecord PackedRow::record() const {
+  AuditRecord out;
+  for (std::size_t i = 0; i < kTexts; ++i) (out.*kTextMembers[i]) = text[i];
+  out.created_at = Time(Duration(created_at));
+  out.response_status = response_status;
+  out.duration_ms = duration_ms;
+  out.bytes_in = bytes_in;
+  out.bytes_out = bytes_out;
+  return out;
+}
+
+std::optional<std::string_view> block_key(BlockKey key, std::string_view value) {
+  const bool common = (key == BlockKey::method && value == "tools/call") ||
+                      (key == BlockKey::decision && value == "allow") ||
+                      (key == BlockKey::kind && value == "mcp") || (key == BlockKey::failed && value.empty());
+  return common ? std::nullopt : std::optional(value);
+}
+
+void BlockWriter::add(const AuditRecord& record, std::int64_t position) {
+  PackedRow row;
+  row.position = position;
+  for (std::size_t i = 0; i < PackedRow::kTexts; ++i) row.text[i] = record.*kTextMembers[i];
+  row.created_at = record.created_at.time_since_epoch().count();
+  row.response_status = record.response_status;
+  row.duration_ms = record.duration_ms;
+  row.bytes_in = record.bytes_in;
+  row.bytes_out = record.bytes_out;
+  add(row);
+}
+
+void BlockWriter::add(const PackedRow& row) {
+  if (rows_ == 0) {
+    data_ = kForm;
+    first_ = last_.position = row.position;
+    oldest_ = newest_ = row.created_at;
+  }
+  std::uint64_t same = 0;
+  for (std::size_t i = 0; i < PackedRow::kTexts; ++i)
+    if (row.text[i] == last_.text[i]) same |= std::uint64_t{1} << i;
+  put_unsigned(data_, same);
+  put_signed(data_, row.position - last_.position);
+  put_signed(data_, difference(row.created_at, last_.created_at));
+  put_signed(data_, row.response_status);
+  put_signed(data_, row.duration_ms);
+  put_signed(data_, row.bytes_in);
+  put_signed(data_, row.bytes_out);
+  for (std::size_t i = 0; i < PackedRow::kTexts; ++i) {
+    if ((same >> i & 1) != 0) continue;
+    put_unsigned(data_, row.text[i].size());
+    data_ += row.text[i];
+  }
+  const auto repeated = [&](PackedRow::Text text) { return rows_ > 0 && (same >> text & 1) != 0; };
+  count(BlockKey::user, row.text[PackedRow::user_id], repeated(PackedRow::user_id));
+  count(BlockKey::target, row.text[PackedRow::target_name], repeated(PackedRow::target_name));
+  count(BlockKey::method, row.text[PackedRow::method], repeated(PackedRow::method));
+  count(BlockKey::decision, row.text[PackedRow::decision], repeated(PackedRow::decision));
+  count(BlockKey::kind, row.text[PackedRow::kind], repeated(PackedRow::kind));
+  const bool failed = row.response_status >= 400;
+  count(BlockKey::failed, failed ? "1" : "", rows_ > 0 && failed == (last_.response_status >= 400));
+  if (first_id_.empty()) first_id_ = row.text[PackedRow::id];
+  oldest_ = std::min(oldest_, row.created_at);
+  newest_ = std::max(newest_, row.created_at);
+  last_ = row;
+  ++rows_;
+}
+
+void BlockWriter::count(BlockKey key, std::string_view value, bool repeated) {
+  std::int64_t*& place = counted_[static_cast<std::size_t>(key)];
+  if (!repeated) place = block_key(key, value) ? &keys_[{key, value}] : nullptr;
+  if (place != nullptr) ++*place;
+}
+
+std::optional<std::vector<PackedRow>> read_block(std::string_view data, std::int64_t first) {
+  if (data.empty() || data.front() != kForm) return std::nullopt;
+  Reader reader(data.substr(1));
+  std::vector<PackedRow> out;
+  PackedRow row;
+  row.position = first;
+  while (!reader.done()) {
+    const std::uint64_t same = reader.unsigned_number();
+    row.position = reader.after(row.position);
+    row.created_at = reader.after(row.created_at);
+    row.response_status = static_cast<int>(reader.signed_number());
+    row.duration_ms = reader.signed_number();
+    row.bytes_in = reader.signed_number();
+    row.bytes_out = reader.signed_number();
+    for (std::size_t i = 0; i < PackedRow::kTexts; ++i)
+      if ((same >> i & 1) == 0) row.text[i] = reader.text();
+    if (!reader.good()) return std::nullopt;
+    out.push_back(row);
+  }
+  return out;
+}
+
+}  // namespace mcpgw::detail::sqlite
