@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "api.hpp"
-#include "config.hpp"
 #include "database.hpp"
+#include "load_config.hpp"
 #include "output.hpp"
 
 namespace mcpgw::app {

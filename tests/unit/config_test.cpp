@@ -1,5 +1,3 @@
-#include "config.hpp"
-
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +10,7 @@
 
 #include "config_values.hpp"
 #include "kubeconfig.hpp"
+#include "load_config.hpp"
 #include "mcpgw/random.hpp"
 #include "secrets_file.hpp"
 
@@ -298,10 +297,10 @@ TEST_CASE("Kubernetes: what a cluster could not take is refused at the start") {
   CHECK(options.limits == std::map<std::string, std::string>{{"cpu", "1"}, {"memory", "1Gi"}});
   CHECK_FALSE(options.access);  // in the cluster
   CHECK(parse("kubernetes: {kubeconfig: /etc/kubeconfig}").config.gateway.kubernetes.access);
-  for (const char* line :
-       {"kubernetes: {namespace: Tools}", "kubernetes: {namespace: ../x}", "kubernetes: {service_url: \"http://svc\"}",
-        "kubernetes: {resources: {limits: 1}}", "kubernetes: {resources: {max: {cpu: 1}}}",
-        "kubernetes: {resources: {limits: {cpu: [1]}}}", "kubernetes: {idle_ttl: 0s}"}) {
+  for (const char* line : {"kubernetes: {namespace: Tools}", "kubernetes: {namespace: ../x}",
+                           "kubernetes: {service_url: \"http://svc\"}",
+                           "kubernetes: {resources: {limits: 1}}", "kubernetes: {resources: {max: {cpu: 1}}}",
+                           "kubernetes: {resources: {limits: {cpu: [1]}}}", "kubernetes: {idle_ttl: 0s}"}) {
     INFO(line);
     CHECK(parse(line).errors.size() == 1);
   }
@@ -321,14 +320,16 @@ TEST_CASE("a kubeconfig's current context says where the cluster is and who we a
   };
   write("ca.crt", "a CA");
   write("token", "from a file\n");
-  const auto good = read("server: \"https://k:6443\", certificate-authority: ca.crt", "tokenFile: token, token: old");
+  const auto good =
+      read("server: \"https://k:6443\", certificate-authority: ca.crt", "tokenFile: token, token: old");
   REQUIRE(good);
   CHECK(good->server == "https://k:6443");
   CHECK(good->ca == "a CA");
   CHECK(good->token == "from a file");
   CHECK(good->verify);
-  const auto inside = read("server: \"https://k\", certificate-authority-data: YSBDQQ==, insecure-skip-tls-verify: true",
-                           "client-certificate-data: Y2VydA==, client-key-data: a2V5");
+  const auto inside =
+      read("server: \"https://k\", certificate-authority-data: YSBDQQ==, insecure-skip-tls-verify: true",
+           "client-certificate-data: Y2VydA==, client-key-data: a2V5");
   REQUIRE(inside);
   CHECK(inside->ca == "a CA");
   CHECK_FALSE(inside->verify);

@@ -1,13 +1,11 @@
-// Configuration: a YAML file, environment variables and command line options become one checked value.
-// docs/configuration.md is the reference of all keys.
+// The configuration as one checked value. The program fills it from a file, the environment and its command
+// line, the C interface from an object of options; the keys mean the same in both. docs/configuration.md is
+// their reference.
 #pragma once
 
 #include <chrono>
 #include <map>
-#include <optional>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include "mcpgw/gateway.hpp"
@@ -48,34 +46,5 @@ struct Config {
   bool needs_jwt_secret() const { return gateway.jwt_secret.empty(); }
   bool needs_encryption_key() const { return gateway.encryption.current.empty(); }
 };
-
-struct ConfigSources {
-  std::string file;  ///< empty: no file
-  std::string text;  ///< its content
-  std::map<std::string, std::string> environment;
-  struct Option {
-    std::string key;  ///< "server.port"
-    std::string value;
-    std::string name;  ///< "--port", for errors
-  };
-  std::vector<Option> options;  ///< of the command line
-};
-
-struct LoadedConfig {
-  Config config;
-  std::vector<std::string> errors;  ///< "mcpgw.yaml:3: server.port: must be ..."; empty: config is good
-  std::vector<std::string> warnings;
-};
-
-/// Order: options > environment > file > defaults. No text ever holds a configured value.
-LoadedConfig parse_config(const ConfigSources& sources);
-
-/// Reads `path`, or ./mcpgw.yaml when it is empty and that exists, and the process environment.
-LoadedConfig load_config(const std::string& path, std::vector<ConfigSources::Option> options);
-
-/// Every key, for documentation and tests.
-std::vector<std::string> config_keys();
-/// "server.tls.cert" -> "MCPGW_SERVER_TLS_CERT"
-std::string environment_name(std::string_view key);
 
 }  // namespace mcpgw::app

@@ -1,4 +1,4 @@
-#include "config.hpp"
+#include "load_config.hpp"
 
 #include <sys/stat.h>
 #include <unistd.h>
