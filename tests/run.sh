@@ -217,17 +217,6 @@ run_web() {
   node_tests web tests/web/*.test.mjs
 }
 
-# python_environment DIRECTORY REQUIREMENTS: a virtual environment with exactly these packages, made anew when they change.
-python_environment() {
-  local stamp=$1/requirements.sum
-  if [ -x "$1/bin/python" ] && sha256sum --check --status "$stamp" 2>/dev/null; then return 0; fi
-  rm -rf "$1"
-  python3 -m venv "$1" &&
-    "$1/bin/python" -m pip install --disable-pip-version-check --no-input --quiet --no-deps --requirement "$2" &&
-    "$1/bin/python" -m pip check --disable-pip-version-check &&
-    sha256sum "$2" >"$stamp"
-}
-
 run_api() {
   say api
   build dev || { fail api $logs/build-dev.log "does not build"; return; }

@@ -66,12 +66,18 @@ check "core alone: build" cmake --build "$core" --target "${alone[@]/#/tests/inp
 for case in "${alone[@]}"; do check "core alone: $case" "$core/tests/inprocess/inprocess_$case"; done
 no_other_libraries() { ! ldd "$core/tests/inprocess/inprocess_calls" | grep -E 'sqlite|httplib|libpq'; }
 check "core alone: links nothing else" no_other_libraries
-# The packages, of a release build of their own: `cpack` builds nothing but what is installed.
+# What is given to others' tools, judged by those.
 source "$here/../../apps/lib/packages.sh"
+tools=$here/../../build/venv-package
+check "tools for the chart and the Dockerfile" python_environment "$tools" "$here/requirements.txt"
+check "the Dockerfile, by hadolint" "$tools/bin/hadolint" "$here/../../apps/packaging/Dockerfile"
+check "the Helm chart" env -C "$here" PYTHONDONTWRITEBYTECODE=1 "MCPGW=$build/apps/mcpgw/mcpgw" "$tools/bin/python" -m unittest chart_test
+# The packages, of a release build of their own: `cpack` builds nothing but what is installed.
 release=$here/../../build/package
 check "tools for packages" install_packages "${package_packages[@]}"
-check "release: configure" cmake -G Ninja -S "$here/../.." -B "$release" -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr \
-  -DMCPGW_BUILD_TESTS=OFF -DMCPGW_BUILD_EXAMPLES=OFF
+# The command of the Dockerfile, so that what an image holds is what is tested here.
+configure=$(sed -n "s#^ *\\(cmake -G Ninja -S \\. -B\\) /build \\(.*\\) && .*#\\1 build/package \\2#p" "$here/../../apps/packaging/Dockerfile")
+check "release: configure" env -C "$here/../.." bash -euc "${configure:?the Dockerfile is not what this test reads}"
 check "release: build" cmake --build "$release"
 check "release: packages" cmake -E chdir "$release" cpack -G DEB -B "$work/debs"
 for step in contents size unit bootstrap install container run upgrade purge; do
