@@ -1,25 +1,61 @@
+#include "json/json.hpp"
+
 #include <doctest/doctest.h>
 
+#include <cctype>
 #include <random>
 
-#include "json/json.hpp"
 #include "json/raw.hpp"
+#include "json/redact.hpp"
 
 using namespace mcpgw::detail;
 using raw::Fault;
 
 TEST_CASE("good texts") {
-  for (const char* text : {"{}", " [ ] ", "0", "-0.0", "1E+2", "1e5", "\"\"", R"("\u0041\n\/\"")", "null", "true",
-                           R"({"a":{"a":1},"b":[{"a":1},{"a":2}]})", "\"\xf0\x9f\x98\x80\xe2\x80\xa8\"", R"("\ud800")",
-                           R"({"\ud83d\ude00":1})", "123456789012345678901234567890"})
+  for (const char* text :
+       {"{}", " [ ] ", "0", "-0.0", "1E+2", "1e5", "\"\"", R"("\u0041\n\/\"")", "null", "true",
+        R"({"a":{"a":1},"b":[{"a":1},{"a":2}]})", "\"\xf0\x9f\x98\x80\xe2\x80\xa8\"", R"("\ud800")",
+        R"({"\ud83d\ude00":1})", "123456789012345678901234567890"})
     CHECK_MESSAGE(raw::check(text, 8) == Fault::none, text);
 }
 
 TEST_CASE("bad texts") {
-  for (const char* text :
-       {"", " ", "{", "}", "[1,]", "{,}", R"({"a"})", R"({"a":})", R"({"a":1,})", R"({a:1})", "01", "1.", ".5", "+1",
-        "-", "1e", "1e+", "tru", "nul", "NaN", "\"", "\"\\x\"", "\"\\u12g4\"", "\"\n\"", "\"\t\"", "[1 2]", "{} {}", "[}",
-        "{]", "\xef\xbb\xbf{}", "'a'", R"({"a":1 "b":2})", R"({"\ud800":1})", R"({"\udc00":1})", "/**/1", "[1]]"})
+  for (const char* text : {"",
+                           " ",
+                           "{",
+                           "}",
+                           "[1,]",
+                           "{,}",
+                           R"({"a"})",
+                           R"({"a":})",
+                           R"({"a":1,})",
+                           R"({a:1})",
+                           "01",
+                           "1.",
+                           ".5",
+                           "+1",
+                           "-",
+                           "1e",
+                           "1e+",
+                           "tru",
+                           "nul",
+                           "NaN",
+                           "\"",
+                           "\"\\x\"",
+                           "\"\\u12g4\"",
+                           "\"\n\"",
+                           "\"\t\"",
+                           "[1 2]",
+                           "{} {}",
+                           "[}",
+                           "{]",
+                           "\xef\xbb\xbf{}",
+                           "'a'",
+                           R"({"a":1 "b":2})",
+                           R"({"\ud800":1})",
+                           R"({"\udc00":1})",
+                           "/**/1",
+                           "[1]]"})
     CHECK_MESSAGE(raw::check(text, 8) == Fault::syntax, text);
   CHECK(raw::check(std::string("\"a\0b\"", 5), 8) == Fault::syntax);
   for (const char* text : {"\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xe2\x82\""})
@@ -27,9 +63,9 @@ TEST_CASE("bad texts") {
 }
 
 TEST_CASE("duplicate names are refused whatever way they are written") {
-  for (const char* text : {R"({"a":1,"a":2})", R"({"a":1,"\u0061":2})", R"({"m\u0065thod":1,"method":2})",
-                           R"({"x":{"b":1,"c":2,"b":3}})", R"([{"a":1,"b":{},"a":1}])", R"({"":1,"":2})",
-                           R"({"\/":1,"/":2})"})
+  for (const char* text :
+       {R"({"a":1,"a":2})", R"({"a":1,"\u0061":2})", R"({"m\u0065thod":1,"method":2})",
+        R"({"x":{"b":1,"c":2,"b":3}})", R"([{"a":1,"b":{},"a":1}])", R"({"":1,"":2})", R"({"\/":1,"/":2})"})
     CHECK_MESSAGE(raw::check(text, 8) == Fault::duplicate, text);
   CHECK(raw::check(R"({"a":1,"A":2,"a ":3})", 8) == Fault::none);
   std::string many = "{";
@@ -86,17 +122,22 @@ TEST_CASE("a changed member leaves all other bytes alone") {
 TEST_CASE("the check agrees with nlohmann on generated texts") {
   std::mt19937 random(4711);
   const std::string alphabet = "{}[]\",:0123456789.eE+-truefalsn \\u\n\xc3\xa9";
-  const std::vector<std::string> seeds = {R"({"a":[1,2.5,{"b":null}],"c":"x\u00e9"})", "[true,false,null]", R"("\\\"")",
-                                          R"({"x":{"y":{"z":[[[]]]}}})"};
+  const std::vector<std::string> seeds = {R"({"a":[1,2.5,{"b":null}],"c":"x\u00e9"})", "[true,false,null]",
+                                          R"("\\\"")", R"({"x":{"y":{"z":[[[]]]}}})"};
   int valid = 0;
   for (int i = 0; i < 200000; ++i) {
     std::string text = seeds[random() % seeds.size()];
     for (int edits = static_cast<int>(random() % 4); edits > 0 && !text.empty(); --edits) {
       const std::size_t at = random() % text.size();
       switch (random() % 3) {
-        case 0: text[at] = alphabet[random() % alphabet.size()]; break;
-        case 1: text.erase(at, 1); break;
-        default: text.insert(at, 1, alphabet[random() % alphabet.size()]);
+        case 0:
+          text[at] = alphabet[random() % alphabet.size()];
+          break;
+        case 1:
+          text.erase(at, 1);
+          break;
+        default:
+          text.insert(at, 1, alphabet[random() % alphabet.size()]);
       }
     }
     const Fault fault = raw::check(text, 64);
@@ -116,4 +157,50 @@ TEST_CASE("parse_json refuses what check refuses") {
   CHECK_FALSE(parse_json("[[[[]]]]", 3));
   CHECK_FALSE(parse_json("\"\xff\""));
   CHECK(dump_json(Json(std::string("a\xff"))) == "\"a\xef\xbf\xbd\"");
+}
+
+TEST_CASE("R39, R91: what is named like a secret, and every secret given, is gone from a body") {
+  const auto redacted = [](const std::string& body, RedactRules rules = {}) {
+    rules.by_name = true;
+    rules.max_bytes = 100000;
+    return redact_body(body, rules);
+  };
+  // Each word, as people spell it, alone or within a name, wherever it stands.
+  for (const char* word : {"password", "passwd", "secret", "token", "api_key", "api-key", "apikey",
+                           "authorization", "credential", "private_key", "private-key", "cookie"}) {
+    for (const int spelling : {0, 1, 2}) {
+      std::string name = word;
+      for (std::size_t i = 0; i < name.size(); ++i)
+        if (spelling == 1 || (spelling == 2 && i % 2 == 0))
+          name[i] = static_cast<char>(std::toupper(static_cast<unsigned char>(name[i])));
+      for (const std::string& whole : {name, "x" + name, name + "s", "my_" + name + "_2", "kk" + name + "ww"})
+        for (const std::string& body :
+             {R"({")" + whole + R"(":"hunter2"})", R"({"a":[1,{")" + whole + R"(":{"v":"hunter2"}}]})",
+              R"({"n":1,")" + whole + R"(": 123, "b":"hunter1"})"}) {
+          CAPTURE(body);
+          const std::string out = redacted(body);
+          CHECK(out.find("hunter2") == std::string::npos);
+          CHECK(out.find("123") == std::string::npos);
+          CHECK(out.find("[redacted]") != std::string::npos);
+        }
+    }
+  }
+  // An escape in the name hides nothing; booleans and progress tokens say nothing.
+  CHECK(redacted(R"({"pass\u0077ord":"hunter2"})").find("hunter2") == std::string::npos);
+  CHECK(redacted(R"({"has_token":true})") == R"({"has_token":true})");
+  CHECK(redacted(R"({"_meta":{"progressToken":7}})") == R"({"_meta":{"progressToken":7}})");
+  // What only looks alike stays, byte by byte.
+  for (const char* kept : {R"({"work":"weekly","zebra":"c", "cr":"kiwi"})", R"({"tok":1.0,"ken":-0.0})",
+                           R"({"cook":[ 1 , 2 ]})"})
+    CHECK(redacted(kept) == kept);
+  RedactRules rules;
+  rules.secrets = {"s3cr3t-value", "abc"};
+  CHECK(redacted(R"({"text":"it is s3cr3t-value!","short":"abc","other":"abcd"})", rules) ==
+        R"({"text":"it is [redacted]!","short":"[redacted]","other":"abcd"})");
+  rules.by_name = false;
+  CHECK(redact_body(R"({"password":"x","n":1})", rules) == R"({"password":"x","n":1})");  // "full"
+  CHECK(redact_body("[1]", rules).empty());
+  rules.max_bytes = 5;
+  rules.method = "tools/call";
+  CHECK(redact_body(R"({"n":1,"m":2})", rules) == R"({"truncated":true,"bytes":13,"method":"tools/call"})");
 }

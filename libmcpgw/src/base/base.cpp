@@ -2,6 +2,7 @@
 #include <openssl/rand.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 
@@ -80,38 +81,41 @@ std::shared_ptr<Random> make_system_random() { return std::make_shared<SystemRan
 
 namespace {
 /// RFC 9562, section 4: `bytes` with version and variant set.
-std::string uuid_text(std::string& bytes, int version) {
-  bytes[6] = static_cast<char>((bytes[6] & 0x0f) | version << 4);
-  bytes[8] = static_cast<char>((bytes[8] & 0x3f) | 0x80);
-  std::string out;
-  out.reserve(36);
-  const std::string hex = detail::to_hex(bytes);
-  for (const auto& [from, size] : {std::pair{0, 8}, {8, 4}, {12, 4}, {16, 4}, {20, 12}}) {
-    if (from != 0) out += '-';
-    out.append(hex, static_cast<std::size_t>(from), static_cast<std::size_t>(size));
+std::string uuid_text(std::array<unsigned char, 16>& bytes, int version) {
+  bytes[6] = static_cast<unsigned char>((bytes[6] & 0x0f) | version << 4);
+  bytes[8] = static_cast<unsigned char>((bytes[8] & 0x3f) | 0x80);
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string out(36, '-');
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) ++at;
+    out[at++] = kDigits[bytes[i] >> 4];
+    out[at++] = kDigits[bytes[i] & 15];
   }
   return out;
 }
 }  // namespace
 
 std::string make_uuid(Random& random) {
-  std::string bytes(16, '\0');
+  std::array<unsigned char, 16> bytes{};
   random.fill(bytes.data(), bytes.size());
   return uuid_text(bytes, 4);
 }
 
 std::string detail::make_ordered_uuid(Random& random, Time time) {
-  std::string bytes(16, '\0');
+  std::array<unsigned char, 16> bytes{};
   const auto ms = std::chrono::floor<std::chrono::milliseconds>(time).time_since_epoch().count();
   for (int i = 0; i < 6; ++i)
-    bytes[static_cast<std::size_t>(i)] = static_cast<char>(static_cast<std::uint64_t>(ms) >> (8 * (5 - i)));
+    bytes[static_cast<std::size_t>(i)] =
+        static_cast<unsigned char>(static_cast<std::uint64_t>(ms) >> (8 * (5 - i)));
   random.fill(bytes.data() + 6, bytes.size() - 6);
   return uuid_text(bytes, 7);
 }
 
 const std::string* find_header(const HttpHeaders& headers, std::string_view name) noexcept {
+  // Lengths differ mostly, so that few names are compared.
   for (const auto& [key, value] : headers)
-    if (detail::iequals(key, name)) return &value;
+    if (key.size() == name.size() && detail::iequals(key, name)) return &value;
   return nullptr;
 }
 

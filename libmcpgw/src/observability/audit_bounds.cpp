@@ -1,6 +1,8 @@
 #include "observability/audit_bounds.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 
 namespace mcpgw::detail {
 namespace {
@@ -23,6 +25,21 @@ void drop_partial_character(std::string& text) {
   if (length_of(text[start - 1]) != text.size() - start + 1) text.resize(start - 1);
 }
 
+/// Without control characters, as nearly every text is: eight bytes are looked at together.
+bool is_plain(std::string_view text) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
+  while (text.size() >= 8) {
+    std::uint64_t word;
+    std::memcpy(&word, text.data(), 8);
+    const std::uint64_t deleted = word ^ (kOnes * 0x7f);
+    // A byte below n has its high bit in (word - n) and not in word.
+    if ((((word - kOnes * 0x20) & ~word) | ((deleted - kOnes) & ~deleted)) & kHigh) return false;
+    text.remove_prefix(8);
+  }
+  return std::none_of(text.begin(), text.end(),
+                      [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; });
+}
+
 }  // namespace
 
 void bound_text(std::string& text, std::size_t max) {
@@ -34,6 +51,7 @@ void bound_text(std::string& text, std::size_t max) {
   } else if (static_cast<unsigned char>(text.back()) >= 0x80) {
     drop_partial_character(text);
   }
+  if (is_plain(text)) return;
   std::replace_if(
       text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; }, '?');
 }

@@ -27,7 +27,7 @@ bool printable(std::string_view text) {
 std::string joined(const HttpHeaders& headers, std::string_view name, std::size_t max) {
   std::string out;
   for (const auto& [key, value] : headers) {
-    if (!iequals(key, name)) continue;
+    if (key.size() != name.size() || !iequals(key, name)) continue;
     const std::string_view one = trim(value);
     if (one.empty()) continue;
     if (!out.empty()) out += ',';
@@ -43,8 +43,9 @@ TraceContext read_trace_context(const HttpHeaders& headers) {
   TraceContext out;
   out.baggage = joined(headers, "baggage", kMaxBaggage);
   const std::string* found = nullptr;
+  constexpr std::string_view kParent = "traceparent";
   for (const auto& [key, value] : headers) {
-    if (!iequals(key, "traceparent")) continue;
+    if (key.size() != kParent.size() || !iequals(key, kParent)) continue;
     if (found != nullptr) return out;  // two: nobody knows which
     found = &value;
   }
