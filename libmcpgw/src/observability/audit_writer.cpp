@@ -26,13 +26,10 @@ AuditWriter::AuditWriter(std::shared_ptr<AuditSink> sink, AuditOptions options, 
 
 AuditWriter::~AuditWriter() { stop(); }
 
-bool AuditWriter::admits_locked() const {
-  return queue_.size() + taken_ < options_.queue_max && !(options_.sync && failing_);
-}
-
-bool AuditWriter::admits() const {
-  const std::lock_guard lock(mutex_);
-  return admits_locked();
+bool AuditWriter::admits_locked() {
+  const bool out = queue_.size() + taken_ < options_.queue_max && !(options_.sync && failing_);
+  admits_.store(out, std::memory_order_relaxed);
+  return out;
 }
 
 Task<bool> AuditWriter::admit(SteadyTime deadline) {
@@ -49,16 +46,34 @@ Task<bool> AuditWriter::admit(SteadyTime deadline) {
   }
 }
 
-void AuditWriter::enqueue_locked(AuditRecord record) {
+void AuditWriter::enqueue_locked(AuditRecord&& record) {
   queue_.push_back(std::move(record));
   ++queued_;
+  if (queue_.size() + taken_ >= options_.queue_max) (void)admits_locked();
 }
 
-void AuditWriter::add(AuditRecord record) {
+void AuditWriter::take_locked(std::vector<AuditRecord>& batch) {
+  if (next_ == backlog_.size()) {
+    backlog_.clear();
+    next_ = 0;
+    backlog_.swap(queue_);
+  }
+  if (next_ == 0 && backlog_.size() <= kBatch) {  // nearly always: nothing is moved
+    batch.swap(backlog_);
+  } else {
+    const auto begin = backlog_.begin() + static_cast<std::ptrdiff_t>(next_);
+    const auto end = begin + static_cast<std::ptrdiff_t>(std::min(backlog_.size() - next_, kBatch));
+    batch.assign(std::make_move_iterator(begin), std::make_move_iterator(end));
+    next_ += batch.size();
+  }
+  taken_ = batch.size() + backlog_.size() - next_;
+}
+
+void AuditWriter::add(AuditRecord&& record, bool bounded) {
 #ifdef MCPGW_BENCH_UNOBSERVED  // tests/bench measures what observing costs
   return;
 #endif
-  prepare(record);
+  prepare(record, bounded);
   bool wake;
   {
     const std::lock_guard lock(mutex_);
@@ -87,7 +102,7 @@ Task<bool> AuditWriter::settled() {
 }
 
 bool AuditWriter::store(AuditRecord record) {
-  prepare(record);
+  prepare(record, false);
   std::unique_lock lock(mutex_);
   enqueue_locked(std::move(record));
   ready_.notify_one();
@@ -98,10 +113,10 @@ bool AuditWriter::store(AuditRecord record) {
   return done_ >= number;
 }
 
-void AuditWriter::prepare(AuditRecord& record) const {
+void AuditWriter::prepare(AuditRecord& record, bool bounded) const {
   if (record.created_at == Time{}) record.created_at = clock_->now();
   record.id = make_ordered_uuid(*random_, record.created_at);
-  bound_row(record);
+  if (!bounded) bound_row(record);
 }
 
 void AuditWriter::run() {
@@ -112,7 +127,8 @@ void AuditWriter::run() {
   std::vector<AuditRecord> batch;
   std::unique_lock lock(mutex_);
   for (;;) {
-    if (batch.empty()) {
+    const bool idle = batch.empty() && next_ == backlog_.size();
+    if (idle) {
       ready_.wait_until(lock, next_purge, [this] { return stopping_ || !queue_.empty(); });
       if (queue_.empty() && stopping_) return;
     }
@@ -127,16 +143,14 @@ void AuditWriter::run() {
       lock.lock();
     }
     if (batch.empty()) {
-      if (queue_.empty()) continue;
-      if (!stopping_ && !options_.sync && queue_.size() < kBatch)
+      if (idle && queue_.empty()) continue;
+      if (idle && !stopping_ && !options_.sync && queue_.size() < kBatch)
         ready_.wait_for(lock, kFlushWindow, [this] { return stopping_ || queue_.size() >= kBatch; });
-      const auto end = queue_.begin() + static_cast<std::ptrdiff_t>(std::min(queue_.size(), kBatch));
-      batch.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(end));
-      queue_.erase(queue_.begin(), end);
-      taken_ = batch.size();
+      take_locked(batch);
     }
     lock.unlock();
     const Status stored = sink_->append(batch);
+    const std::size_t rows = batch.size();
     if (stored) batch.clear();
     lock.lock();
     if (!stored) {
@@ -148,6 +162,7 @@ void AuditWriter::run() {
               {{"reason", stored.error().reason}, {"queued", left}}});
       failing_ = true;
       ++failures_;
+      (void)admits_locked();
       flushed_.notify_all();
       for (auto& [number, waiter] : sync_waiters_) waiter->set(false);
       sync_waiters_.clear();
@@ -167,8 +182,9 @@ void AuditWriter::run() {
     if (failing_ && log_) log_({LogLevel::info, "audit", "audit rows are stored again", {}});
     failing_ = false;
     retry = kRetryFirst;
-    done_ += taken_;
-    taken_ = 0;
+    done_ += rows;
+    taken_ -= rows;
+    (void)admits_locked();
     std::erase_if(sync_waiters_, [this](auto& entry) {
       if (entry.first > done_) return false;
       entry.second->set(true);

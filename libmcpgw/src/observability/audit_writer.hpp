@@ -2,8 +2,8 @@
 // by one thread; a full queue slows requests down instead of losing rows.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -26,9 +26,10 @@ class AuditWriter {
   /// until the deadline: refuse the request.
   Task<bool> admit(SteadyTime deadline);
   /// Whether admit() would let a request pass at once.
-  bool admits() const;
-  /// Queues a row; its id and, when unset, its time are set here. Never blocks.
-  void add(AuditRecord record);
+  bool admits() const noexcept { return admits_.load(std::memory_order_relaxed); }
+  /// Queues a row; its id and, when unset, its time are set here. Never blocks. `bounded`: bound_row() has been
+  /// there.
+  void add(AuditRecord&& record, bool bounded = false);
   /// Queues a row; in sync mode returns when it, and all that were queued before it, are stored. False when
   /// that failed: it is tried again all the same.
   Task<bool> write(AuditRecord record);
@@ -49,9 +50,11 @@ class AuditWriter {
 
  private:
   void run();
-  void prepare(AuditRecord& record) const;
-  bool admits_locked() const;
-  void enqueue_locked(AuditRecord record);
+  void prepare(AuditRecord& record, bool bounded) const;
+  /// To be called after every change of what it looks at.
+  bool admits_locked();
+  void enqueue_locked(AuditRecord&& record);
+  void take_locked(std::vector<AuditRecord>& batch);
 
   const std::shared_ptr<AuditSink> sink_;
   const AuditOptions options_;
@@ -62,8 +65,8 @@ class AuditWriter {
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable ready_;
   std::condition_variable flushed_;
-  std::deque<AuditRecord> queue_;
-  std::size_t taken_ = 0;  ///< rows that left the queue and are being stored
+  std::vector<AuditRecord> queue_;
+  std::size_t taken_ = 0;  ///< rows that left the queue and are not stored yet
   std::uint64_t queued_ = 0;
   std::uint64_t done_ = 0;
   std::uint64_t failures_ = 0;  ///< batches that could not be stored
@@ -71,6 +74,10 @@ class AuditWriter {
   std::vector<std::shared_ptr<Waiter<bool>>> space_waiters_;
   bool failing_ = false;
   bool stopping_ = false;
+  // Of the thread that writes: what it has taken from the queue, and how much of that has gone into a batch.
+  std::vector<AuditRecord> backlog_;
+  std::size_t next_ = 0;
+  std::atomic<bool> admits_{true};  ///< what admits_locked() said last
   std::thread thread_;
 };
 
