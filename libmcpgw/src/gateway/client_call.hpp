@@ -38,7 +38,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   std::string request_id;
   std::shared_ptr<RequestTrace> trace;  ///< null: there is none
   AuditRecord audit;
-  RequestIds ids() const { return {request_id, audit.trace_id}; }
+  RequestIds ids() const { return {request_id, trace ? trace->trace_id() : std::string()}; }
   Duration started{};
   TaskRef task;  ///< that it asks about, or made
   /// Target of the running upstream request, for messages that come with it.

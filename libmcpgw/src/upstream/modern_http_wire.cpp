@@ -48,7 +48,7 @@ class HttpWire final : public ModernWire {
     std::string detail;
     auto sent = co_await options_.client->send(message_of(request), &cancel, &detail);
     if (!sent) {
-      if (!detail.empty()) log(LogLevel::warn, detail);
+      if (!detail.empty()) log(request, LogLevel::warn, detail);
       co_return sent.error();
     }
     std::unique_ptr<HttpExchange> exchange = std::move(*sent);
@@ -82,14 +82,14 @@ class HttpWire final : public ModernWire {
       for (const SseDecoder::Event& event : events) {
         if (event.data.empty() || event.event != "message") continue;
         if (raw::check(event.data, kJsonDepth) != raw::Fault::none) {
-          log(LogLevel::warn, "an event that is not JSON was skipped");
+          log(request, LogLevel::warn, "an event that is not JSON was skipped");
           continue;
         }
         if (auto answer = answer_to(event.data, request.id)) co_return std::move(*answer);
         auto read = read_envelope(event.data);
         const auto* message = std::get_if<Envelope>(&read);
         if (message == nullptr || message->kind != Envelope::Kind::notification) {
-          log(LogLevel::warn, "an event that is no notification was skipped");
+          log(request, LogLevel::warn, "an event that is no notification was skipped");
         } else if (request.on_notification) {
           if (const auto deadline = request.on_notification(*message)) exchange->set_deadline(*deadline);
         }
@@ -97,7 +97,8 @@ class HttpWire final : public ModernWire {
     }
   }
 
-  void log(LogLevel level, std::string text) const {
+  void log(const WireRequest& request, LogLevel level, std::string text) const {
+    if (request.observer && request.observer->on_log(level, text)) return;
     if (on_log_) on_log_(level, std::move(text));
   }
 

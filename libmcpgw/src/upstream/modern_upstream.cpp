@@ -461,6 +461,7 @@ class ModernUpstream final : public Upstream, public std::enable_shared_from_thi
     request.params = with_trace(std::move(params), call.headers);
     request.deadline = running->deadline;
     request.client = running->observer ? running->observer->client() : nullptr;
+    request.observer = running->observer;
     request.on_notification = [running, id = running->id](const Envelope& message) {
       return preceding(*running, id, message);
     };

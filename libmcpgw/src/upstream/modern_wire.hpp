@@ -20,6 +20,8 @@ struct WireRequest {
   SteadyTime deadline = SteadyTime::max();
   /// Whose doing what comes without a request's name on it is. Null: nobody's.
   const void* client = nullptr;
+  /// Told the log lines about the request. May be null.
+  std::shared_ptr<CallObserver> observer;
   /// Notifications that belong to the request, in order, before its answer, from any thread; one may come
   /// while the request is being given up. Returns the deadline from then on; nullopt leaves it.
   std::function<std::optional<SteadyTime>(const Envelope&)> on_notification;

@@ -72,17 +72,19 @@ class SseChannel final : public PostingChannel, public std::enable_shared_from_t
     home_.dispatch([self = shared_from_this()] { self->home_.spawn(read(self)); });
   }
 
-  Status send(std::string message) override { return post(std::move(message), {}, nullptr); }
+  Status send(std::string message) override { return post(std::move(message), {}, nullptr, nullptr); }
 
-  Status post(std::string message, HttpHeaders headers, std::function<void(Error)> on_failed) override {
+  Status post(std::string message, HttpHeaders headers, std::function<void(Error)> on_failed,
+              std::shared_ptr<CallObserver> call) override {
     if (closed_.load(std::memory_order_acquire)) return closed_error("The connection is closed");
     if (posts_.fetch_add(1, std::memory_order_acq_rel) >= kMaxPosts) {
       sent_one();
       return Error(ErrorCode::resource_exhausted, "upstream_timeout", "The server does not take messages");
     }
     home_.dispatch([self = shared_from_this(), message = std::move(message), headers = std::move(headers),
-                    on_failed = std::move(on_failed)]() mutable {
-      self->home_.spawn(carry(self, std::move(message), std::move(headers), std::move(on_failed)));
+                    on_failed = std::move(on_failed), call = std::move(call)]() mutable {
+      self->home_.spawn(
+          carry(self, std::move(message), std::move(headers), std::move(on_failed), std::move(call)));
     });
     return {};
   }
@@ -159,7 +161,7 @@ class SseChannel final : public PostingChannel, public std::enable_shared_from_t
   }
 
   static Task<void> carry(std::shared_ptr<SseChannel> self, std::string message, HttpHeaders headers,
-                          std::function<void(Error)> on_failed) {
+                          std::function<void(Error)> on_failed, std::shared_ptr<CallObserver> call) {
     ClientRequest request;
     request.method = "POST";
     request.url = *self->endpoint_;
@@ -173,12 +175,13 @@ class SseChannel final : public PostingChannel, public std::enable_shared_from_t
     auto sent = co_await self->options_.client->send(std::move(request), nullptr, &detail);
     self->sent_one();
     if (!sent) {
-      if (!detail.empty()) self->log(LogLevel::warn, detail);
+      if (!detail.empty()) self->log(LogLevel::warn, detail, call.get());
       if (on_failed) on_failed(sent.error());
       co_return;
     }
     if (const int status = (*sent)->status; status < 200 || status >= 300) {
-      self->log(LogLevel::warn, "the server answered HTTP " + std::to_string(status) + " to a message");
+      self->log(LogLevel::warn, "the server answered HTTP " + std::to_string(status) + " to a message",
+                call.get());
       // It took no message of this session: it does not know it any more.
       const bool lost = status == 400 || status == 404 || status == 410;
       if (on_failed) on_failed(lost ? session_lost_error() : http_status_error(status));
@@ -196,7 +199,8 @@ class SseChannel final : public PostingChannel, public std::enable_shared_from_t
     if (idle) idle->set();
   }
 
-  void log(LogLevel level, std::string text) const {
+  void log(LogLevel level, std::string text, CallObserver* call = nullptr) const {
+    if (call != nullptr && call->on_log(level, text)) return;
     if (on_log_) on_log_(level, std::move(text));
   }
 

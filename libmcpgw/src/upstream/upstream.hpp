@@ -165,8 +165,10 @@ Task<Result<std::shared_ptr<Upstream>>> open_sse_upstream(Loop& home, HttpUpstre
 class PostingChannel : public MessageChannel {
  public:
   /// As send(). `on_failed` is called at most once, from any thread, when the message did not arrive, with an
-  /// error as of Upstream::request: "session_lost" when it has certainly not been acted on.
-  virtual Status post(std::string message, HttpHeaders headers, std::function<void(Error)> on_failed) = 0;
+  /// error as of Upstream::request: "session_lost" when it has certainly not been acted on. `call`, which may
+  /// be null, is told the log lines about it.
+  virtual Status post(std::string message, HttpHeaders headers, std::function<void(Error)> on_failed,
+                      std::shared_ptr<CallObserver> call = nullptr) = 0;
   /// Waits until everything that was posted has arrived or failed. Awaited on the channel's loop.
   virtual Task<void> flush(SteadyTime deadline) = 0;
 };
@@ -191,7 +193,7 @@ struct StdioChannelOptions {
   std::vector<std::string> args;
   std::vector<std::string> env;
   std::string working_dir;
-  std::string run_as;                ///< "user" or "user:group"; empty: that of the gateway
+  std::string run_as;  ///< "user" or "user:group"; empty: that of the gateway
   std::vector<ProcessLimit> limits;
   std::size_t max_message = 32 * 1024 * 1024;
   std::function<void(LogLevel, std::string)> on_log;
