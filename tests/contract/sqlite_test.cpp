@@ -15,10 +15,13 @@
 #include <functional>
 #include <future>
 #include <iterator>
+#include <random>
 #include <thread>
+#include <tuple>
 
 #include "contract/contract_support.hpp"
 #include "contract/sqlite_support.hpp"
+#include "sqlite/audit_block.hpp"
 #include "storage/write_turns.hpp"
 
 using namespace mcpgw;
@@ -158,8 +161,123 @@ TEST_CASE("sqlite: a newer schema is refused and the file stays as it is") {
   const auto before = content_of(path);
   check_refused(open_sqlite({path}), ErrorCode::unsupported, "schema_too_new", path);
   CHECK(content_of(path) == before);
-  RawDatabase(path).run("PRAGMA user_version=1");
+  RawDatabase(path).run("PRAGMA user_version=3");
   CHECK(must(open_database(path).storage->get("c", "k"))->value == "1");
+}
+
+TEST_CASE("sqlite: audit rows of a file of version 2 are packed, and keep their order and positions") {
+  TempDir directory;
+  const auto path = directory.file("gateway.db");
+  must(open_database(path).storage->put("c", "k", "1"));
+  const std::string columns =
+      "id, kind, created_at, session_id, user_id, user_email, method, target_name, tool, decision, policy_id,"
+      " policy_name, response_status, failed, error_code, duration_ms, bytes_in, bytes_out, client_ip,"
+      " client_name, trace_id, request_body";
+  RawDatabase(path).run(
+      "DROP TABLE audit_block; DROP TABLE audit_key; DELETE FROM meta WHERE name LIKE 'audit%';"
+      "CREATE TABLE audit(position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, kind TEXT, created_at "
+      "INTEGER,"
+      " session_id TEXT, user_id TEXT, user_email TEXT, method TEXT, target_name TEXT, tool TEXT, decision "
+      "TEXT,"
+      " policy_id TEXT, policy_name TEXT, response_status INTEGER, failed INTEGER, error_code TEXT,"
+      " duration_ms INTEGER, bytes_in INTEGER, bytes_out INTEGER, client_ip TEXT, client_name TEXT, trace_id "
+      "TEXT,"
+      " request_body TEXT);"
+      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) INSERT INTO audit(" +
+      columns +
+      ") SELECT 'id-' || i, 'mcp', i * 1000000, 's', 'u' || (i % 2), 'e', 'tools/call', 't', 'tool-' || i, "
+      "'allow',"
+      " 'p', 'n', 200, 0, '', i, 1, 2, '::1', 'c', '', '{\"n\":' || i || '}' FROM n;"
+      "DELETE FROM audit WHERE position IN (700, 1200); PRAGMA user_version=2");
+  REQUIRE(must(must(snapshot_sqlite(path))->next_audit_rows()).size() ==
+          200);  // only read: it stays as it is
+  CHECK(RawDatabase(path).value("PRAGMA user_version") == "2");
+  auto database = open_database(path);
+  AuditQuery query;
+  query.limit = 2000;
+  auto page = must(database.audit->query(query));
+  CHECK(page.total == 1198);
+  REQUIRE(page.records.size() == 1198);
+  CHECK(page.records.front().id == "id-1199");
+  CHECK(page.records.front().request_body == R"({"n":1199})");
+  CHECK(page.records.front().duration_ms == 1199);
+  CHECK(page.records.back().created_at == Time(std::chrono::seconds(1)));
+  query.filter.user_id = "u1";
+  CHECK(must(database.audit->query(query)).total == 600);
+  // A position that was taken is not used again.
+  must_ok(database.audit->append({row("new")}));
+  query = {};
+  query.before = 1201;
+  query.limit = 1;
+  CHECK(must(database.audit->query(query)).records.at(0).id == "id-1199");
+  CHECK(must(database.audit->purge(Time(std::chrono::seconds(600)))) == 600);
+  CHECK(must(database.audit->query({})).total == 599);
+  CHECK(RawDatabase(path).value("SELECT sum(rows) FROM audit_block") == "599");
+  CHECK(RawDatabase(path).value(
+            "SELECT sum(rows) FROM audit_key WHERE what = 2 AND value = CAST('t' AS BLOB)") == "599");
+  CHECK(RawDatabase(path).value("SELECT count(*) FROM sqlite_schema WHERE name = 'audit'") == "0");
+}
+
+TEST_CASE("sqlite: a block of audit rows gives back what was put in, and damage is noticed") {
+  std::mt19937 random(7);
+  const auto any = [&](std::size_t max) {
+    std::string out(random() % (max + 1), '\0');
+    for (char& c : out) c = static_cast<char>(random());
+    return out;
+  };
+  for (int round = 0; round < 50; ++round) {
+    std::vector<AuditRecord> records(1 + random() % 20);
+    for (AuditRecord& one : records) {
+      one.id = any(40);
+      one.user_id = random() % 2 == 0 ? "same" : any(3);
+      one.tool = any(300);
+      one.request_body = any(2000);
+      one.created_at = Time(
+          Duration(static_cast<std::int64_t>((std::uint64_t{random()} << 32 | random()) >> random() % 64)));
+      if (random() % 8 == 0) one.created_at = random() % 2 == 0 ? Time::min() : Time::max();
+      one.response_status = static_cast<int>(random() % 600);
+      one.duration_ms = random() % 4 == 0 ? INT64_MIN : static_cast<std::int64_t>(random());
+      one.bytes_out = random() % 4 == 0 ? INT64_MAX : 0;
+    }
+    detail::sqlite::BlockWriter block;
+    std::int64_t position = 1 + static_cast<std::int64_t>(random());
+    const std::int64_t first = position;
+    for (const AuditRecord& one : records)
+      block.add(one, position += static_cast<std::int64_t>(random() % 3) + (&one != &records[0]));
+    const auto rows = detail::sqlite::read_block(block.data(), block.first());
+    REQUIRE(rows);
+    REQUIRE(rows->size() == records.size());
+    CHECK(block.first() >= first);
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const AuditRecord back = (*rows)[i].record();
+      const AuditRecord& one = records[i];
+      CHECK(std::tie(back.id, back.user_id, back.tool, back.request_body, back.created_at,
+                     back.response_status, back.duration_ms, back.bytes_out, back.method) ==
+            std::tie(one.id, one.user_id, one.tool, one.request_body, one.created_at, one.response_status,
+                     one.duration_ms, one.bytes_out, one.method));
+    }
+    CHECK(rows->front().position == block.first());
+    CHECK(rows->back().position == position);
+    // A block that was cut, or of whose bytes one is another: refused or read as other rows, never beyond its
+    // end.
+    for (std::size_t cut = 0; cut < block.data().size(); cut += 1 + random() % 97)
+      (void)detail::sqlite::read_block(std::string(block.data(), 0, cut), first);
+    for (int i = 0; i < 50; ++i) {
+      std::string bad = block.data();
+      bad[random() % bad.size()] = static_cast<char>(random());
+      (void)detail::sqlite::read_block(bad, first);
+    }
+    CHECK_FALSE(detail::sqlite::read_block(block.data().substr(0, block.data().size() - 1), first));
+  }
+  CHECK_FALSE(detail::sqlite::read_block("", 1));
+  CHECK_FALSE(detail::sqlite::read_block(std::string_view("\2", 1), 1));
+
+  TempDir directory;
+  const auto path = directory.file("gateway.db");
+  auto database = open_database(path);
+  must_ok(database.audit->append({row("a"), row("b")}));
+  RawDatabase(path).run("UPDATE audit_block SET data = x'01ff'");
+  check_error(database.audit->query({}), ErrorCode::data_loss, "storage_damaged");
 }
 
 TEST_CASE("sqlite: the file of another program is refused and stays as it is") {

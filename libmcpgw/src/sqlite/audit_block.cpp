@@ -18,18 +18,30 @@ constexpr std::array<std::string AuditRecord::*, PackedRow::kTexts> kTextMembers
     &AuditRecord::client_ip,   &AuditRecord::client_name, &AuditRecord::trace_id,
     &AuditRecord::request_body};
 
-void put_unsigned(std::string& out, std::uint64_t number) {
-  while (number >= 0x80) {
-    out += static_cast<char>(number | 0x80);
-    number >>= 7;
+/// Numbers on their way into a block: together, since each would look at the string's end again.
+class Numbers {
+ public:
+  void put(std::uint64_t number) {
+    while (number >= 0x80) {
+      bytes_[size_++] = static_cast<char>(number | 0x80);
+      number >>= 7;
+    }
+    bytes_[size_++] = static_cast<char>(number);
   }
-  out += static_cast<char>(number);
-}
+  void put_signed(std::int64_t number) {
+    const auto bits = static_cast<std::uint64_t>(number);
+    put((bits << 1) ^ (number < 0 ? ~std::uint64_t{0} : 0));
+  }
+  void move_to(std::string& out) {
+    out.append(bytes_.data(), size_);
+    size_ = 0;
+  }
 
-void put_signed(std::string& out, std::int64_t number) {
-  const auto bits = static_cast<std::uint64_t>(number);
-  put_unsigned(out, (bits << 1) ^ (number < 0 ? ~std::uint64_t{0} : 0));
-}
+ private:
+  static constexpr std::size_t kMost = 7, kLongest = 10;
+  std::array<char, kMost * kLongest> bytes_;
+  std::size_t size_ = 0;
+};
 
 /// Differences wrap round, so that no time is out of range.
 std::int64_t difference(std::int64_t a, std::int64_t b) {
@@ -121,16 +133,19 @@ void BlockWriter::add(const PackedRow& row) {
   std::uint64_t same = 0;
   for (std::size_t i = 0; i < PackedRow::kTexts; ++i)
     if (row.text[i] == last_.text[i]) same |= std::uint64_t{1} << i;
-  put_unsigned(data_, same);
-  put_signed(data_, row.position - last_.position);
-  put_signed(data_, difference(row.created_at, last_.created_at));
-  put_signed(data_, row.response_status);
-  put_signed(data_, row.duration_ms);
-  put_signed(data_, row.bytes_in);
-  put_signed(data_, row.bytes_out);
+  Numbers numbers;
+  numbers.put(same);
+  numbers.put_signed(difference(row.position, last_.position));
+  numbers.put_signed(difference(row.created_at, last_.created_at));
+  numbers.put_signed(row.response_status);
+  numbers.put_signed(row.duration_ms);
+  numbers.put_signed(row.bytes_in);
+  numbers.put_signed(row.bytes_out);
+  numbers.move_to(data_);
   for (std::size_t i = 0; i < PackedRow::kTexts; ++i) {
     if ((same >> i & 1) != 0) continue;
-    put_unsigned(data_, row.text[i].size());
+    numbers.put(row.text[i].size());
+    numbers.move_to(data_);
     data_ += row.text[i];
   }
   const auto repeated = [&](PackedRow::Text text) { return rows_ > 0 && (same >> text & 1) != 0; };

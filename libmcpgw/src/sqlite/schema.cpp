@@ -3,6 +3,8 @@
 #include <array>
 #include <cstdint>
 
+#include "sqlite/audit_store.hpp"
+
 namespace mcpgw::detail::sqlite {
 namespace {
 
@@ -62,7 +64,8 @@ CREATE INDEX audit_decision ON audit(decision);
 CREATE INDEX audit_kind ON audit(kind);
 CREATE INDEX audit_failed ON audit(failed);
 )sql",
-    // What nearly all rows have in common needs no index, and each index costs every call: a query for it reads
+    // What nearly all rows have in common needs no index, and each index costs every call: a query for it
+    // reads
     // the rows themselves, from the newest on (audit_store.cpp, Where).
     R"sql(
 DROP INDEX audit_method;
@@ -74,7 +77,32 @@ CREATE INDEX audit_decision ON audit(decision) WHERE decision <> 'allow';
 CREATE INDEX audit_kind ON audit(kind) WHERE kind <> 'mcp';
 CREATE INDEX audit_failed ON audit(failed) WHERE failed <> 0;
 )sql",
+    // Rows that come together are packed together (audit_block.hpp): a record and its indexes cost a call
+    // more
+    // than all else that is written of it. A block is found by its first position, by the times of its rows,
+    // and
+    // by what they have that not nearly all rows have. What is in the table "audit" is packed too.
+    R"sql(
+CREATE TABLE audit_block(
+  first INTEGER PRIMARY KEY,
+  rows INTEGER NOT NULL,
+  oldest INTEGER NOT NULL,
+  newest INTEGER NOT NULL,
+  first_id TEXT,
+  data BLOB NOT NULL
+) STRICT;
+CREATE INDEX audit_block_oldest ON audit_block(oldest);
+CREATE INDEX audit_block_first_id ON audit_block(first_id) WHERE first_id IS NOT NULL;
+CREATE TABLE audit_key(
+  what INTEGER NOT NULL,
+  value BLOB NOT NULL,
+  first INTEGER NOT NULL,
+  rows INTEGER NOT NULL,
+  PRIMARY KEY(what, value, first)
+) STRICT, WITHOUT ROWID;
+)sql",
 };
+constexpr std::int64_t kPacked = 3;  // the version that packs what older ones have stored
 constexpr auto kLatest = static_cast<std::int64_t>(kMigrations.size());
 
 }  // namespace
@@ -114,8 +142,11 @@ Status migrate(Connection& connection) {
     { const auto undone = std::move(*transaction); }
     return check_schema(connection);
   }
-  for (auto step = *version; step < kLatest; ++step)
+  for (auto step = *version; step < kLatest; ++step) {
     if (auto ok = connection.execute(kMigrations[static_cast<std::size_t>(step)]); !ok) return ok;
+    if (step + 1 == kPacked)
+      if (auto ok = pack_audit_rows(connection); !ok) return ok;
+  }
   const std::string stamp = "PRAGMA application_id=" + std::to_string(kApplicationId) +
                             "; PRAGMA user_version=" + std::to_string(kLatest) + ";";
   if (auto ok = connection.execute(stamp.c_str()); !ok) return ok;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "mcpgw/sqlite.hpp"
+#include "sqlite/audit_block.hpp"
 #include "sqlite/audit_row.hpp"
 #include "sqlite/connection.hpp"
 #include "sqlite/schema.hpp"
@@ -20,8 +21,8 @@ constexpr std::int64_t kPageRows = 200;
 
 class Snapshot final : public StorageSnapshot {
  public:
-  Snapshot(std::unique_ptr<Connection> connection, Transaction transaction)
-      : connection_(std::move(connection)), transaction_(std::move(transaction)) {}
+  Snapshot(std::unique_ptr<Connection> connection, Transaction transaction, bool packed)
+      : connection_(std::move(connection)), transaction_(std::move(transaction)), packed_(packed) {}
 
   Result<std::vector<Record>> next_records() override {
     auto rows = connection_->cached(
@@ -44,6 +45,27 @@ class Snapshot final : public StorageSnapshot {
   }
 
   Result<std::vector<AuditRecord>> next_audit_rows() override {
+    return packed_ ? next_block() : next_single_rows();
+  }
+
+ private:
+  Result<std::vector<AuditRecord>> next_block() {
+    auto block =
+        connection_->cached("SELECT first, data FROM audit_block WHERE first > ?1 ORDER BY first LIMIT 1");
+    auto found = block.bind(position_).step();
+    if (!found) return found.error();
+    std::vector<AuditRecord> page;
+    if (!*found) return page;
+    position_ = block.integer(0);
+    const std::string data = block.bytes(1);
+    const auto rows = read_block(data, position_);
+    if (!rows) return to_error(SQLITE_CORRUPT);
+    for (const PackedRow& row : *rows) page.push_back(row.record());
+    return page;
+  }
+
+  /// Of a file that an earlier version has written, and that is only read.
+  Result<std::vector<AuditRecord>> next_single_rows() {
     auto rows = connection_->cached("SELECT " MCPGW_AUDIT_COLUMNS
                                     " FROM audit WHERE position > ?1 ORDER BY position LIMIT ?2");
     rows.bind(position_).bind(kPageRows);
@@ -57,9 +79,9 @@ class Snapshot final : public StorageSnapshot {
     }
   }
 
- private:
   std::unique_ptr<Connection> connection_;
   Transaction transaction_;  // ends before the connection
+  const bool packed_;
   std::string collection_, key_;
   std::int64_t position_ = 0;
 };
@@ -76,11 +98,14 @@ Result<std::unique_ptr<StorageSnapshot>> snapshot_sqlite(const std::string& path
   auto tables =
       (*connection)->integer("SELECT count(*) FROM sqlite_schema WHERE name IN ('record', 'audit')");
   if (!tables) return tables.error();
-  if (*tables != 2) return Error{ErrorCode::not_found, "not_found", "The database is empty.", "path"};
+  auto packed = (*connection)->integer("SELECT count(*) FROM sqlite_schema WHERE name = 'audit_block'");
+  if (!packed) return packed.error();
+  if (*tables + *packed != 2)
+    return Error{ErrorCode::not_found, "not_found", "The database is empty.", "path"};
   auto transaction = Transaction::begin(**connection, Transaction::Kind::read);
   if (!transaction) return transaction.error();
   return std::unique_ptr<StorageSnapshot>(
-      std::make_unique<Snapshot>(std::move(*connection), std::move(*transaction)));
+      std::make_unique<Snapshot>(std::move(*connection), std::move(*transaction), *packed != 0));
 }
 
 }  // namespace mcpgw
