@@ -132,3 +132,38 @@ TEST_CASE("every framing, and what follows from it for the connection") {
     CHECK(server.connections() == c.connections);
   }
 }
+
+TEST_CASE("a server that closes together with its answer: the next request goes over a new connection") {
+  std::promise<void> asked, may_answer, closed;
+  ScriptedServer server([&](Peer& peer, int number) {
+    if (peer.read_request().empty()) return;
+    if (number == 0) {
+      asked.set_value();
+      may_answer.get_future().wait();
+    }
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    if (number == 0) {
+      peer.close();
+      closed.set_value();
+    }
+    peer.wait_closed();
+  });
+  Fixture f;
+  auto first = f.start(Fixture::request(server.url()));
+  asked.get_future().wait();
+  // While the loop is held up both come: one event tells of them, and no other will.
+  std::promise<void> go_on, held;
+  f.runtime->impl().loop(0).post([&] {
+    held.set_value();
+    go_on.get_future().wait();
+  });
+  held.get_future().wait();
+  may_answer.set_value();
+  closed.get_future().wait();
+  go_on.set_value();
+  CHECK(first.get().body == "ok");
+  const Answer answer = f.get(server.url());
+  CHECK(answer.error == "");
+  CHECK(answer.body == "ok");
+  CHECK(server.connections() == 2);
+}

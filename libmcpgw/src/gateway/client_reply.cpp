@@ -30,7 +30,8 @@ int matches(std::string_view range, std::string_view type) {
 }  // namespace
 
 Accepts read_accept(const std::string* header) {
-  if (header == nullptr || trim(*header).empty()) return {};
+  if (header == nullptr || *header == "application/json, text/event-stream" || trim(*header).empty())
+    return {};
   int json = 0, sse = 0;
   Accepts out{false, false};
   for (const std::string& range : split(*header, ',')) {
@@ -78,33 +79,20 @@ void PostReply::begin() {
 }
 
 void PostReply::watch() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!options_.accepts.sse || std::exchange(watched_, true)) return;
-  }
-  tick(kSilence);
+  const std::lock_guard lock(mutex_);
+  if (!options_.accepts.sse || std::exchange(watched_, true) || open_ == 0) return;
+  reminder_ = loop_.reminders().add(kSilence, weak_from_this());
 }
 
-void PostReply::tick(std::chrono::milliseconds delay) {
-  auto timer = std::make_shared<SteadyTimer>(loop_.io(), delay);
-  {
-    const std::lock_guard lock(mutex_);
-    if (open_ == 0) return;
-    timer_ = timer;
-  }
-  timer->async_wait([weak = weak_from_this(), timer](const boost::system::error_code& error) {
-    const auto self = weak.lock();
-    if (error || !self) return;
-    {
-      const std::lock_guard lock(self->mutex_);
-      if (self->open_ == 0) return;
-      if (!self->started_ && !self->gone_)
-        self->start_locked();
-      else if (self->stream_ && !self->stream_->write(": keep-alive\n\n"))
-        self->stream_ = nullptr;
-    }
-    self->tick(kKeepAlive);
-  });
+void PostReply::on_reminder() {
+  const std::lock_guard lock(mutex_);
+  reminder_.reset();
+  if (open_ == 0) return;
+  if (!started_ && !gone_)
+    start_locked();
+  else if (stream_ && !stream_->write(": keep-alive\n\n"))
+    stream_ = nullptr;
+  reminder_ = loop_.reminders().add(kKeepAlive, weak_from_this());
 }
 
 bool PostReply::start_locked() {
@@ -140,7 +128,6 @@ bool PostReply::emit(const std::string& message) {
 }
 
 void PostReply::answer(const std::string& message, std::size_t at) {
-  std::shared_ptr<SteadyTimer> timer;
   std::unique_ptr<InFlight> in_flight;
   std::shared_ptr<ResponseStream> stream;
   std::shared_ptr<Responder> responder;
@@ -156,7 +143,9 @@ void PostReply::answer(const std::string& message, std::size_t at) {
     else
       answers_.at(at) = message;
     if (open_ > 0) return;
-    timer = std::move(timer_);
+    // Elsewhere it is left to come and find nothing to do.
+    if (reminder_ && loop_.here()) loop_.reminders().cancel(*reminder_);
+    reminder_.reset();
     in_flight = std::move(in_flight_);
     if (!started_ && !options_.accepts.json && !gone_) start_locked();
     if (started_) {
@@ -184,7 +173,6 @@ void PostReply::answer(const std::string& message, std::size_t at) {
   if (responder) responder->send(std::move(response));
   if (stream) stream->close();
   if (options_.streams && number != 0) options_.streams->finished(number, bytes);
-  if (timer) loop_.dispatch([timer] { timer->cancel(); });
 }
 
 void PostReply::resume(std::shared_ptr<ResponseStream> stream, const Principal& principal,

@@ -12,6 +12,7 @@
 
 #include "gateway/client_streams.hpp"
 #include "gateway/core.hpp"
+#include "runtime/reminders.hpp"
 
 namespace mcpgw::detail {
 
@@ -55,7 +56,7 @@ class Reply {
 /// The HTTP answer of one POST: JSON when the answer comes alone and soon, else an event stream. A stream
 /// whose client has gone waits for it to come back (GET with Last-Event-ID) when it has been told an event
 /// id.
-class PostReply : public Reply, public std::enable_shared_from_this<PostReply> {
+class PostReply final : public Reply, public Reminded, public std::enable_shared_from_this<PostReply> {
  public:
   struct Options {
     Accepts accepts;
@@ -87,7 +88,8 @@ class PostReply : public Reply, public std::enable_shared_from_this<PostReply> {
  private:
   bool start_locked();
   void deliver_locked(const std::string& message, const std::string& instead);
-  void tick(std::chrono::milliseconds delay);
+  /// Nothing has been sent for a while.
+  void on_reminder() override;
   void wait_for_client();
 
   Loop& loop_;
@@ -103,11 +105,11 @@ class PostReply : public Reply, public std::enable_shared_from_this<PostReply> {
   std::optional<EventLog> log_;
   std::uint64_t number_ = 0;
   bool watched_ = false;
-  std::size_t open_;                     ///< answers still to come
-  std::vector<std::string> answers_;     ///< as long as it is no stream, in the requests' order
-  std::uint64_t absence_ = 0;            ///< counts the times that the client went away
-  std::unique_ptr<InFlight> in_flight_;  ///< while nobody's request holds it
-  std::shared_ptr<SteadyTimer> timer_;
+  std::size_t open_;                           ///< answers still to come
+  std::vector<std::string> answers_;           ///< as long as it is no stream, in the requests' order
+  std::uint64_t absence_ = 0;                  ///< counts the times that the client went away
+  std::unique_ptr<InFlight> in_flight_;        ///< while nobody's request holds it
+  std::optional<Reminders::Ticket> reminder_;  ///< of the loop
 };
 
 /// HTTP+SSE of 2024-11-05: the POST is answered with 202, everything goes over the session's stream.

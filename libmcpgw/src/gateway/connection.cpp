@@ -148,6 +148,15 @@ std::shared_ptr<const Listing> UpstreamConnection::known_listing(ListKind kind) 
   return caches_[index(kind)].listing;
 }
 
+std::shared_ptr<const Listing> UpstreamConnection::current_listing(ListKind kind) const {
+  const ServerFacts& facts = upstream_->facts();
+  if (!facts.offers(list_capability(kind))) return nullptr;
+  const bool announced = facts.offers(list_capability(kind), "listChanged");
+  auto known = known_listing(kind);
+  if (!known || (announced && !known->endless)) return known;
+  return steady_clock::now() - known->fetched < kUnannouncedTtl ? known : nullptr;
+}
+
 Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind kind) {
   const Use use(shared_from_this());  // an edit meanwhile lets it finish
   if (!usable()) co_return Error(ErrorCode::unavailable, "upstream_closed", "The connection was closed");

@@ -92,6 +92,8 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
                                                        bool fresh = false);
   /// What is known now, without asking.
   std::shared_ptr<const Listing> known_listing(ListKind kind) const;
+  /// What listing() would bring without asking the server. Null otherwise.
+  std::shared_ptr<const Listing> current_listing(ListKind kind) const;
 
   void attach(const std::shared_ptr<ConnectionListener>& listener);
   /// Ends what was done for it: its subscriptions, its part in the log level.

@@ -73,6 +73,9 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<std::string> forward(Call call, ItemRoute route, ResourceType type, std::string params);
 
   Task<std::optional<ItemRoute>> find_item(Call call, ListKind kind, std::string name);
+  /// The same as far as no server has to be asked for its list.
+  static std::optional<ItemRoute> find_known_item(const ClientCall& call, ListKind kind,
+                                                  const std::string& name);
   Task<std::optional<ItemRoute>> find_resource(Call call, ListKind kind, std::string uri);
 
   /// Connections and lists of all targets of the view, in its order, as far as they are there by the

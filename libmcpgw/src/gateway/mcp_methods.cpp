@@ -273,6 +273,24 @@ Task<std::string> McpEndpoint::list(Call call, ListKind kind) {
   co_return make_result(call->id, result);
 }
 
+std::optional<ItemRoute> McpEndpoint::find_known_item(const ClientCall& call, ListKind kind,
+                                                      const std::string& name) {
+  const auto view = call.session->view(call.principal);
+  for (const auto& target : view->targets) {
+    const bool prefixed = view->prefixed(*target);
+    if (prefixed && !(name.size() > target->slug.size() && name.starts_with(target->slug) &&
+                      name[target->slug.size()] == '_'))
+      continue;
+    const auto connection = call.session->open_connection(call.principal, *target);
+    const auto listing = connection ? connection->current_listing(kind) : nullptr;
+    if (!listing) return std::nullopt;
+    const auto& names = prefixed ? listing->by_exported : listing->by_name;
+    if (const auto it = names.find(name); it != names.end())
+      return ItemRoute{target, name, listing->items[it->second].name, prefixed};
+  }
+  return std::nullopt;
+}
+
 Task<std::optional<ItemRoute>> McpEndpoint::find_item(Call call, ListKind kind, std::string name) {
   const auto view = call->session->view(call->principal);
   const SteadyTime deadline = steady_clock::now() + core_->options.upstream.list_timeout;
@@ -310,7 +328,8 @@ Task<std::string> McpEndpoint::call_item(Call call, ListKind kind) {
       !task.empty() && raw::type_of(task) != raw::Type::object && kind == ListKind::tools)
     co_return invalid_params(*call, "params.task must be an object");
   call->audit.tool = name->substr(0, 256);
-  auto route = co_await find_item(call, kind, *name);
+  auto route = find_known_item(*call, kind, *name);
+  if (!route) route = co_await find_item(call, kind, *name);
   if (!route) co_return unknown_item(*call, kind, *name, "unknown_item", 404);
   if (route->original.empty()) {
     // The target could not be asked. Who may use nothing of that name learns nothing of its state.
@@ -449,7 +468,10 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
   bool sent_again = false;
   for (int attempt = 0;; ++attempt) {
     record.connecting();
-    auto connection = co_await call->session->connection(call->principal, route.target, connect_by);
+    Result<std::shared_ptr<UpstreamConnection>> connection =
+        call->session->open_connection(call->principal, target);
+    if (!*connection)
+      connection = co_await call->session->connection(call->principal, route.target, connect_by);
     if (!connection) co_return upstream_failure(*call, target, connection.error());
     const UpstreamConnection::Use use(*connection);
     // Waiting takes time: whoever was revoked or denied meanwhile does not get through.

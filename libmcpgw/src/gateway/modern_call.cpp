@@ -35,30 +35,15 @@ ModernReply::ModernReply(Loop& loop, std::shared_ptr<Responder> responder, Accep
     : loop_(loop), responder_(std::move(responder)), accepts_(accepts) {}
 
 void ModernReply::watch() {
-  if (accepts_.sse) tick(kSilence);
+  const std::lock_guard lock(mutex_);
+  if (accepts_.sse && !done_ && !reminder_) reminder_ = loop_.reminders().add(kSilence, weak_from_this());
 }
 
-void ModernReply::tick(std::chrono::milliseconds delay) {
-  auto timer = std::make_shared<SteadyTimer>(loop_.io(), delay);
-  {
-    const std::lock_guard lock(mutex_);
-    if (done_) return;
-    timer_ = timer;
-  }
-  timer->async_wait([weak = weak_from_this(), timer](const boost::system::error_code& error) {
-    const auto self = weak.lock();
-    if (error || !self) return;
-    {
-      const std::lock_guard lock(self->mutex_);
-      if (self->done_) return;
-      if (!self->stream_) {
-        if (!self->start_locked()) return;
-      } else if (!self->stream_->write(": keep-alive\n\n")) {
-        return;
-      }
-    }
-    self->tick(kKeepAlive);
-  });
+void ModernReply::on_reminder() {
+  const std::lock_guard lock(mutex_);
+  reminder_.reset();
+  if (done_ || !(stream_ ? stream_->write(": keep-alive\n\n") : start_locked())) return;
+  reminder_ = loop_.reminders().add(kKeepAlive, weak_from_this());
 }
 
 bool ModernReply::start_locked() {
@@ -77,14 +62,15 @@ bool ModernReply::emit(const std::string& message) {
 }
 
 void ModernReply::finish(int status, const std::string& message) {
-  std::shared_ptr<SteadyTimer> timer;
   // The connection may serve other requests afterwards: its end is no longer this one's.
   responder_->on_disconnect(nullptr);
   {
     const std::lock_guard lock(mutex_);
     if (done_) return;
     done_ = true;
-    timer = std::move(timer_);
+    // Elsewhere it is left to come and find nothing to do.
+    if (reminder_ && loop_.here()) loop_.reminders().cancel(*reminder_);
+    reminder_.reset();
     // An error keeps its status even for a client that prefers streams.
     if (stream_ || (!accepts_.json && status == 200)) {
       if (!stream_) start_locked();
@@ -100,7 +86,6 @@ void ModernReply::finish(int status, const std::string& message) {
       responder_->send(std::move(response));
     }
   }
-  if (timer) loop_.dispatch([timer] { timer->cancel(); });
 }
 
 // --- ModernCall --------------------------------------------------------------------------------------
@@ -233,8 +218,8 @@ std::optional<ModernOutcome> ModernCall::resume(const std::shared_ptr<ModernRoun
     if (!round->progress_token.empty()) progress.swap(late_progress_);
   }
   if (!progress.empty())
-    round->reply->emit(make_notification(
-        "notifications/progress", raw::with_member(progress, "progressToken", round->progress_token)));
+    round->reply->emit(make_notification("notifications/progress",
+                                         raw::with_member(progress, "progressToken", round->progress_token)));
   for (Answer& answer : answers)
     answer.push.from->upstream().respond(answer.push.upstream_id, "result", std::move(answer.payload));
   if (now && !from) core->modern->unpark(*this);
@@ -271,17 +256,18 @@ std::optional<ModernOutcome> ModernCall::ask_to_visit(std::string_view error) co
   if (number_ >= kMaxRounds) return std::nullopt;
   const InputRequest& first = visits->front();
   if (!declares(capabilities_, first.method, first.params))
-    return ModernOutcome{true,
-                         error_object(rpc::kMissingCapability, "The client lacks a capability that the server needs",
-                                      R"({"code":"missing_capability","requiredCapabilities":)" +
-                                          required_capabilities(first.method, first.params) + "}"),
-                         400, "missing_capability"};
+    return ModernOutcome{
+        true,
+        error_object(rpc::kMissingCapability, "The client lacks a capability that the server needs",
+                     R"({"code":"missing_capability","requiredCapabilities":)" +
+                         required_capabilities(first.method, first.params) + "}"),
+        400, "missing_capability"};
   // Nothing waits: the server has ended the call, and wants it again.
   RequestState state = state_of(connection->target().id);
   state.round = number_ + 1;
   state.expires = core->modern->states().now() + kWait.count();
-  return ModernOutcome{false, input_required(*visits, core->modern->states().seal(state), gateway_info()), 200,
-                       {}};
+  return ModernOutcome{
+      false, input_required(*visits, core->modern->states().seal(state), gateway_info()), 200, {}};
 }
 
 // --- the time limit ----------------------------------------------------------------------------------

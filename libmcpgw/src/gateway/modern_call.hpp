@@ -19,7 +19,7 @@ namespace mcpgw::detail {
 
 /// The HTTP answer of one modern POST: JSON, or an event stream once something precedes the answer. It stays
 /// undecided for a while, since the status of an error is part of the answer. Safe from any thread.
-class ModernReply : public std::enable_shared_from_this<ModernReply> {
+class ModernReply final : public Reminded, public std::enable_shared_from_this<ModernReply> {
  public:
   ModernReply(Loop& loop, std::shared_ptr<Responder> responder, Accepts accepts);
 
@@ -32,7 +32,8 @@ class ModernReply : public std::enable_shared_from_this<ModernReply> {
 
  private:
   bool start_locked();
-  void tick(std::chrono::milliseconds delay);
+  /// Nothing has been sent for a while.
+  void on_reminder() override;
 
   Loop& loop_;
   const std::shared_ptr<Responder> responder_;
@@ -40,7 +41,7 @@ class ModernReply : public std::enable_shared_from_this<ModernReply> {
   std::mutex mutex_;  // guards what follows
   std::shared_ptr<ResponseStream> stream_;
   bool done_ = false;
-  std::shared_ptr<SteadyTimer> timer_;
+  std::optional<Reminders::Ticket> reminder_;  ///< of the loop
 };
 
 /// One HTTP request of a call: the first one, and each one that brings input.

@@ -112,6 +112,19 @@ std::shared_ptr<const Session::View> Session::view(const Principal& principal) {
   return out;
 }
 
+std::shared_ptr<UpstreamConnection> Session::open_connection(const Principal& principal,
+                                                             const Target& target) const {
+  const std::uint64_t generation = core_->repository->credential_generation();
+  const std::string identity = identity_of(principal);
+  const std::lock_guard lock(mutex_);
+  const auto it = bound_.find(target.id);
+  if (it == bound_.end()) return nullptr;
+  const Bound& bound = it->second;
+  const bool current = bound.generation == generation && bound.identity == identity &&
+                       bound.binding->target->version == target.version;
+  return current && bound.connection && bound.connection->usable() ? bound.connection : nullptr;
+}
+
 Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
     const Principal& principal, const std::shared_ptr<const Target>& target, SteadyTime deadline) {
   std::shared_ptr<const Target> current = target;
@@ -390,7 +403,8 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
   const Target& target = connection->target();
   const bool reached = principal && core_->policy->reaches(*principal, target.id);
   if (!message.id.empty()) {
-    if (reached && message.method == "ping") return connection->upstream().respond(message.id, "result", "{}");
+    if (reached && message.method == "ping")
+      return connection->upstream().respond(message.id, "result", "{}");
     const bool offered = reached && client_offers(message.method) && has_stream();
     const bool refused = !offered || !declares(client_.capabilities, message.method, message.params);
     AuditRecord row;
@@ -416,8 +430,8 @@ void Session::on_connection_message(const std::shared_ptr<UpstreamConnection>& c
     const auto known = id ? core_->pool->tasks().find(target.id, *id) : std::nullopt;
     if (known && known->task.user_id == user_id() &&
         core_->policy->evaluate(*principal, target.id, ResourceType::tool, known->task.tool).allowed())
-      send(make_notification(message.method, raw::with_member(message.params, "taskId",
-                                                              raw::quote(known->task.exported))));
+      send(make_notification(message.method,
+                             raw::with_member(message.params, "taskId", raw::quote(known->task.exported))));
     return;
   }
   if (message.method == "notifications/message") {

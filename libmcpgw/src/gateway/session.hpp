@@ -86,6 +86,8 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
     bool always = false;
   };
   std::shared_ptr<const View> view(const Principal& principal);
+  /// What connection() would bring, when it is open: then no coroutine is needed. Null otherwise.
+  std::shared_ptr<UpstreamConnection> open_connection(const Principal& principal, const Target& target) const;
   /// The session's connection to a target for this principal, opened when needed.
   Task<Result<std::shared_ptr<UpstreamConnection>>> connection(const Principal& principal,
                                                                const std::shared_ptr<const Target>& target,

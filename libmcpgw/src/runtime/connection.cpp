@@ -2,54 +2,28 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/epoll.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 namespace mcpgw::detail {
 
-// Handlers of Asio operations. Each keeps the connection alive while it is pending. One that is destroyed
-// without having run means that the loop is going away: the coroutine that waits is then destroyed, which
-// breaks the circle of coroutine and connection.
-struct ReadyOperation {
-  std::shared_ptr<Connection> connection;
-  bool write;
-  std::uint64_t epoch;
-
-  ReadyOperation(std::shared_ptr<Connection> c, bool w, std::uint64_t e)
-      : connection(std::move(c)), write(w), epoch(e) {}
-  ReadyOperation(ReadyOperation&&) = default;
-  ReadyOperation& operator=(ReadyOperation&&) = delete;
-  ~ReadyOperation() {
-    if (connection) connection->abandon_waiting();
-  }
-  void operator()(const boost::system::error_code&) {
-    const std::shared_ptr<Connection> self = std::move(connection);
-    self->ready(write, epoch);
-  }
-};
-
+// Keeps the connection alive while the timer is pending.
 struct TimerOperation {
   std::shared_ptr<Connection> connection;
   std::uint64_t number;
 
   TimerOperation(std::shared_ptr<Connection> c, std::uint64_t n) : connection(std::move(c)), number(n) {}
-  TimerOperation(TimerOperation&&) = default;
-  TimerOperation& operator=(TimerOperation&&) = delete;
-  ~TimerOperation() {
-    if (connection) connection->abandon_waiting();
-  }
-  void operator()(const boost::system::error_code&) {
-    const std::shared_ptr<Connection> self = std::move(connection);
-    self->timer_fired(number);
-  }
+  void operator()(const boost::system::error_code&) { connection->timer_fired(number); }
 };
 
 Connection::Connection(Loop& loop, Origin origin)
-    : loop_(loop), origin_(std::move(origin)), socket_(loop.executor()), timer_(loop.executor()) {}
+    : loop_(loop), origin_(std::move(origin)), timer_(loop.executor()) {}
 
-Connection::~Connection() = default;
+Connection::~Connection() { close_socket(); }
 
 // --- stopping --------------------------------------------------------------------------------------------
 
@@ -92,11 +66,10 @@ void Connection::timer_fired(std::uint64_t number) {
 }
 
 void Connection::close_socket() {
-  ++epoch_;
-  read_armed_ = write_armed_ = readable_ = false;
+  readable_ = ended_ = wants_write_ = false;
   tls_.reset();
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  loop_.poller().remove(std::exchange(watched_, 0), fd_.get());
+  fd_.reset();
 }
 
 void Connection::shutdown() {
@@ -114,50 +87,40 @@ void Connection::shutdown() {
 
 Task<void> Connection::wait() {
   return asio::async_initiate<const UseTask, void()>(
-      [this](auto&& handler) { waiting_.emplace(std::move(handler)); }, use_task);
+      [this](auto&& handler) {
+        waiting_.emplace(std::move(handler));
+        loop_.poller().begin_wait(*this);
+      },
+      use_task);
 }
 
 void Connection::wake() {
   if (!waiting_) return;
+  loop_.poller().end_wait(*this);
   Waiting waiting = std::move(*waiting_);
   waiting_.reset();
   std::move(waiting)();
 }
 
-void Connection::abandon_waiting() noexcept {
+void Connection::abandon() noexcept {
+  const auto kept = shared_from_this();
   const auto waiting = std::move(waiting_);
   waiting_.reset();
 }
 
-void Connection::arm_read() {
-  if (read_armed_ || !socket_.is_open()) return;
-  read_armed_ = true;
-  socket_.async_wait(TcpSocket::wait_read, ReadyOperation(shared_from_this(), false, epoch_));
-}
-
-void Connection::arm_write() {
-  if (write_armed_ || !socket_.is_open()) return;
-  write_armed_ = true;
-  socket_.async_wait(TcpSocket::wait_write, ReadyOperation(shared_from_this(), true, epoch_));
-}
-
-void Connection::ready(bool write, std::uint64_t epoch) {
-  if (epoch != epoch_) return;
-  if (write) {
-    write_armed_ = false;
-  } else {
-    read_armed_ = false;
-    readable_ = true;
-    if (idle_owner_ != nullptr) {
-      if (quiet()) {
-        arm_read();
-      } else {
-        idle_owner_->idle_ended(*this);
-      }
-      return;
-    }
+void Connection::on_event(std::uint32_t events) {
+  const auto kept = shared_from_this();
+  const bool ended = (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+  const bool reads = ended || (events & EPOLLIN) != 0;
+  const bool writes = wants_write_ && (ended || (events & EPOLLOUT) != 0);
+  ended_ |= ended;
+  readable_ |= reads;
+  if (idle_owner_ != nullptr) {
+    if (reads && !quiet()) idle_owner_->idle_ended(*this);
+    return;
   }
-  wake();
+  if (writes) wants_write_ = false;
+  if (reads || writes) wake();
 }
 
 // --- idle ------------------------------------------------------------------------------------------------
@@ -167,7 +130,7 @@ void Connection::enter_idle(IdleOwner* owner, SteadyTime until) {
   idle_owner_ = owner;
   idle_since_ = std::chrono::steady_clock::now();
   set_deadline(until);
-  arm_read();
+  wants_write_ = false;
 }
 
 bool Connection::quiet() {
@@ -178,7 +141,7 @@ bool Connection::quiet() {
     readable_ = false;
     return n == kAgain;
   }
-  const ssize_t n = ::recv(socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  const ssize_t n = ::recv(fd_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   readable_ = false;
   return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }
@@ -195,28 +158,30 @@ int Connection::open(const sockaddr& address, socklen_t length) {
   ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keep_idle, sizeof keep_idle);
   int result = 0;
   if (::connect(fd, &address, length) != 0 && errno != EINPROGRESS) result = errno;
-  boost::system::error_code error;
   if (result == 0) {
-    socket_.assign(address.sa_family == AF_INET ? asio::ip::tcp::v4() : asio::ip::tcp::v6(), fd, error);
-    if (error) result = error.value();
+    watched_ = loop_.poller().add(fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
+    if (watched_ == 0) result = errno;
   }
-  if (result != 0) ::close(fd);
+  if (result != 0)
+    ::close(fd);
+  else
+    fd_ = UniqueFd(fd);
   return result;
 }
 
 int Connection::connect_result() {
   int error = 0;
   socklen_t size = sizeof error;
-  if (::getsockopt(socket_.native_handle(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) return errno;
+  if (::getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) return errno;
   if (error != 0) return error;
   sockaddr_storage peer;
   size = sizeof peer;
-  if (::getpeername(socket_.native_handle(), reinterpret_cast<sockaddr*>(&peer), &size) == 0) return 0;
+  if (::getpeername(fd_.get(), reinterpret_cast<sockaddr*>(&peer), &size) == 0) return 0;
   return errno == ENOTCONN ? EINPROGRESS : errno;
 }
 
 ssize_t Connection::read(char* data, std::size_t size) {
-  if (!socket_.is_open()) {
+  if (!fd_) {
     io_error_ = EBADF;
     return -1;
   }
@@ -228,7 +193,7 @@ ssize_t Connection::read(char* data, std::size_t size) {
     return n;
   }
   do {
-    n = ::recv(socket_.native_handle(), data, size, MSG_DONTWAIT);
+    n = ::recv(fd_.get(), data, size, MSG_DONTWAIT);
   } while (n < 0 && errno == EINTR);
   // Fewer bytes than asked for: the socket is empty, and asking again would be a wasted call.
   if (n < static_cast<ssize_t>(size)) readable_ = false;
@@ -239,7 +204,7 @@ ssize_t Connection::read(char* data, std::size_t size) {
 }
 
 ssize_t Connection::write(std::string_view first, std::string_view second) {
-  if (!socket_.is_open()) {
+  if (!fd_) {
     io_error_ = EBADF;
     return -1;
   }
@@ -256,7 +221,7 @@ ssize_t Connection::write(std::string_view first, std::string_view second) {
   message.msg_iovlen = first.empty() || second.empty() ? 1 : 2;
   ssize_t n;
   do {
-    n = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    n = ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
   } while (n < 0 && errno == EINTR);
   if (n >= 0) {
     written_ += static_cast<std::size_t>(n);
@@ -268,7 +233,7 @@ ssize_t Connection::write(std::string_view first, std::string_view second) {
 }
 
 int Connection::step_handshake() {
-  if (!tls_ || !socket_.is_open()) return -1;
+  if (!tls_ || !fd_) return -1;
   readable_ = false;
   const int n = tls_->handshake();
   io_error_ = tls_->io_error();

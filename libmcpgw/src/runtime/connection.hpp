@@ -1,8 +1,8 @@
 // Connection: one outgoing TCP connection, with or without TLS, on one loop. It gives coroutines non-blocking
 // reads and writes, a wait for readiness, and two ways to stop them: a deadline and abort().
 //
-// One wait for readability stays pending from one exchange to the next. It costs one system call an answer,
-// tells at once when an idle peer closes, and a deadline that moves costs nothing until it comes.
+// Its socket is watched from connecting to closing, edge by edge: that costs no system call an answer and
+// tells at once when an idle peer closes. A deadline that moves costs nothing until it comes.
 #pragma once
 
 #include <sys/socket.h>
@@ -14,7 +14,9 @@
 #include <string_view>
 
 #include "runtime/loop.hpp"
+#include "runtime/poller.hpp"
 #include "runtime/tls.hpp"
+#include "runtime/unique_fd.hpp"
 
 namespace mcpgw::detail {
 
@@ -35,8 +37,8 @@ class IdleOwner {
   ~IdleOwner() = default;
 };
 
-/// Threads: everything on its loop. Waiting operations end when the socket is closed, for whatever reason.
-class Connection : public std::enable_shared_from_this<Connection> {
+/// Threads: everything on its loop.
+class Connection final : public Pollable, public Abandoned, public std::enable_shared_from_this<Connection> {
  public:
   enum class Stop { none, timeout, cancelled };
 
@@ -47,7 +49,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   const Origin& origin() const noexcept { return origin_; }
   Loop& loop() noexcept { return loop_; }
-  int native_handle() { return socket_.native_handle(); }
+  int native_handle() const noexcept { return fd_.get(); }
   /// The number of the current use.
   std::uint64_t use() const noexcept { return use_; }
 
@@ -70,7 +72,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   int open(const sockaddr& address, socklen_t length);
   /// What became of it: 0, errno, or EINPROGRESS.
   int connect_result();
-  bool is_open() const noexcept { return socket_.is_open(); }
+  bool is_open() const noexcept { return static_cast<bool>(fd_); }
   /// Attaches TLS. The handshake goes through step_handshake().
   void set_tls(std::unique_ptr<TlsSession> tls) { tls_ = std::move(tls); }
   TlsSession* tls() noexcept { return tls_.get(); }
@@ -86,11 +88,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Bytes handed to the system since begin_use().
   std::size_t written() const noexcept { return written_; }
 
-  /// Whether a read may bring something. False: arm_read() and wait().
-  bool readable() const noexcept { return readable_ || (tls_ && tls_->has_pending()); }
-  void arm_read();
-  void arm_write();
-  /// Until something armed happens, or the connection stops. May also return for no reason.
+  /// Whether a read may bring something. False: wait().
+  bool readable() const noexcept { return readable_ || ended_ || (tls_ && tls_->has_pending()); }
+  /// The next wait() ends when there is room to write, too.
+  void want_write() noexcept { wants_write_ = true; }
+  /// Until there is something to read or what is wanted besides, or the connection stops. May also return for
+  /// no reason.
   Task<void> wait();
   /// Ends a wait().
   void wake();
@@ -109,28 +112,27 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   using Waiting = asio::async_result<UseTask, void()>::handler_type;
-  friend struct ReadyOperation;
   friend struct TimerOperation;
 
-  void ready(bool write, std::uint64_t epoch);
+  void on_event(std::uint32_t events) override;
   void timer_fired(std::uint64_t number);
   void arm_timer();
-  /// The loop is going away: the waiting coroutine is destroyed.
-  void abandon_waiting() noexcept;
+  /// The loop is going away: the waiting coroutine is destroyed, which breaks the circle of the two.
+  void abandon() noexcept override;
 
   Loop& loop_;
   const Origin origin_;
-  TcpSocket socket_;
+  UniqueFd fd_;
+  Poller::Token watched_ = 0;
   std::unique_ptr<TlsSession> tls_;
   int io_error_ = 0;
   std::size_t written_ = 0;
   std::size_t tls_sent_before_ = 0;
 
   std::optional<Waiting> waiting_;
-  std::uint64_t epoch_ = 0;  // of the socket: an operation of a closed one is told by it
-  bool read_armed_ = false;
-  bool write_armed_ = false;
   bool readable_ = false;
+  bool ended_ = false;  // the peer has closed: no other edge will tell
+  bool wants_write_ = false;
 
   SteadyTimer timer_;
   SteadyTime deadline_ = SteadyTime::max();

@@ -117,7 +117,11 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
     connection->set_deadline(request.deadline);
 
     bool unsent = false;
-    Status done = co_await exchange->write_request(*head, body, unsent);
+    Status done;
+    std::string_view head_left = *head, body_left = body;
+    exchange->write_now(head_left, body_left);
+    if (!head_left.empty() || !body_left.empty())
+      done = co_await exchange->write_request(head_left, body_left, unsent);
     // The peer had closed and the system took not one byte: nothing can have been executed.
     if (!done && unsent && reused) continue;
     if (done) done = co_await exchange->read_head();

@@ -30,8 +30,8 @@ struct HttpClientOptions {
   /// As Proxy::parse() takes them; an empty `proxy`: none. The proxy's own address may be a private one.
   std::string proxy;
   std::vector<std::string> no_proxy;
-  /// Names are resolved by the proxy, which then alone decides what may be reached. Otherwise they are resolved
-  /// here, and the proxy is asked for the address that was checked.
+  /// Names are resolved by the proxy, which then alone decides what may be reached. Otherwise they are
+  /// resolved here, and the proxy is asked for the address that was checked.
   bool proxy_resolves = false;
   // TLS; all PEM texts.
   std::string ca;       ///< empty: the system's
@@ -62,6 +62,9 @@ class HttpExchange {
   virtual Task<Result<std::string>> read_some() = 0;
   /// The rest of the body. resource_exhausted/"response_too_large" beyond `max_bytes`.
   virtual Task<Result<std::string>> read_all(std::size_t max_bytes) = 0;
+  /// What read_all() would bring, when all of it came with the head: most answers, and no coroutine is
+  /// needed.
+  virtual std::optional<std::string> take_whole(std::size_t max_bytes) = 0;
   /// Moves the deadline for everything that follows.
   virtual void set_deadline(SteadyTime deadline) = 0;
 };
@@ -84,7 +87,8 @@ class CancelSource {
 class HttpClient {
  public:
   /// invalid_argument when TLS material or the proxy cannot be used.
-  static Result<std::shared_ptr<HttpClient>> create(std::shared_ptr<Runtime> runtime, HttpClientOptions options);
+  static Result<std::shared_ptr<HttpClient>> create(std::shared_ptr<Runtime> runtime,
+                                                    HttpClientOptions options);
   virtual ~HttpClient() = default;
 
   /// Sends the request and returns when the head of the answer is there.
@@ -93,7 +97,8 @@ class HttpClient {
   /// deadline_exceeded/"upstream_timeout", cancelled/"cancelled",
   /// invalid_argument/"upstream_protocol_error" (not HTTP), resource_exhausted/"response_too_large".
   /// The message names no URL or address; `detail` does, for the log.
-  virtual Task<Result<std::unique_ptr<HttpExchange>>> send(ClientRequest request, CancelSource* cancel = nullptr,
+  virtual Task<Result<std::unique_ptr<HttpExchange>>> send(ClientRequest request,
+                                                           CancelSource* cancel = nullptr,
                                                            std::string* detail = nullptr) = 0;
   /// Closes idle connections and lets running exchanges end.
   virtual void close_idle() = 0;

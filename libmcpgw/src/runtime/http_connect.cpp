@@ -17,6 +17,9 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::size_t kMaxAddresses = 16;
+/// A server that is being started anew refuses connections for a moment, and has got nothing of the request.
+constexpr int kTries = 2;
+constexpr auto kAfterRefused = std::chrono::milliseconds(200);
 
 std::string error_text(int error) { return std::generic_category().message(error); }
 
@@ -86,7 +89,7 @@ Task<int> connect_one(Connection& connection, const SocketAddress& address) {
   int result = connection.open(address.get(), address.length);
   if (result != 0) co_return result;
   for (;;) {
-    connection.arm_write();
+    connection.want_write();
     co_await connection.wait();
     if (connection.stop() != Connection::Stop::none) co_return ETIMEDOUT;
     result = connection.connect_result();
@@ -109,8 +112,7 @@ Task<std::string> handshake(Connection& connection, const ConnectContext& contex
         co_return error_text(connection.io_error());
       co_return connection.tls()->failure();
     }
-    if (connection.tls()->wants_write()) connection.arm_write();
-    connection.arm_read();
+    if (connection.tls()->wants_write()) connection.want_write();
     co_await connection.wait();
     if (connection.stop() != Connection::Stop::none) co_return "timed out";
   }
@@ -123,6 +125,7 @@ struct Attempt {
   const SteadyTime deadline;  // the request's
   const SteadyTime until;     // of connecting
   std::string failure;
+  bool refused = false;  // by every address that was tried
 };
 
 /// The addresses of a name, or of a literal itself.
@@ -173,7 +176,7 @@ Task<std::string> open_tunnel(Connection& connection, const Proxy& proxy, const 
         continue;
       }
       if (n != Connection::kAgain) co_return "the proxy closed the connection";
-      connection.arm_write();
+      connection.want_write();
     } else if (connection.readable()) {
       char buffer[1024];
       const ssize_t n = connection.read(buffer, sizeof buffer);
@@ -188,7 +191,6 @@ Task<std::string> open_tunnel(Connection& connection, const Proxy& proxy, const 
         continue;
       }
     }
-    connection.arm_read();
     co_await connection.wait();
   }
   if (answer.size() < 12 || answer.compare(0, 7, "HTTP/1.") != 0 || answer[8] != ' ')
@@ -204,6 +206,7 @@ Task<std::string> open_tunnel(Connection& connection, const Proxy& proxy, const 
 Task<Status> connect_to(Attempt& attempt, const std::vector<SocketAddress>& addresses,
                         const std::string& destination) {
   Connection& connection = *attempt.connection;
+  attempt.refused = true;
   for (std::size_t i = 0; i < addresses.size(); ++i) {
     const SocketAddress& address = addresses[i];
     const SteadyTime now = steady_clock::now();
@@ -212,6 +215,7 @@ Task<Status> connect_to(Attempt& attempt, const std::vector<SocketAddress>& addr
     const auto left = static_cast<int>(addresses.size() - i);
     connection.set_deadline(left == 1 ? attempt.until : now + (attempt.until - now) / left);
     const int result = co_await connect_one(connection, address);
+    attempt.refused &= result == ECONNREFUSED;
     std::string why;
     if (result != 0) why = error_text(result);
     if (why.empty() && !destination.empty())
@@ -319,10 +323,21 @@ Task<Status> connect(std::shared_ptr<Connection> connection, ConnectContext cont
   connection->set_deadline(until);
   const bool proxied = context.proxy != nullptr && context.proxy->serves(origin.host, origin.port);
   Status done;
-  if (proxied)
-    done = co_await connect_through(attempt);
-  else
-    done = co_await connect_directly(attempt);
+  for (int tries = 1;; ++tries) {
+    if (proxied)
+      done = co_await connect_through(attempt);
+    else
+      done = co_await connect_directly(attempt);
+    const SteadyTime again = steady_clock::now() + kAfterRefused;
+    if (done || !attempt.refused || tries == kTries || again >= until) break;
+    connection->set_deadline(again);
+    while (connection->stop() == Connection::Stop::none) co_await connection->wait();
+    if (connection->stop() != Connection::Stop::timeout) break;
+    connection->clear_timeout();
+    connection->set_deadline(until);
+    attempt.refused = false;
+  }
+  if (connection->stop() == Connection::Stop::cancelled) done = cancelled_error();
   if (!done && detail != nullptr) {
     *detail = origin.host + ":" + std::to_string(origin.port) + ": " +
               (attempt.failure.empty() ? done.error().message : attempt.failure);

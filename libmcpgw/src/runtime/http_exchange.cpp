@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include "runtime/http_connect.hpp"
 
@@ -102,28 +103,30 @@ void Exchange::set_deadline(SteadyTime deadline) {
   if (connection_) connection_->set_deadline(deadline);
 }
 
-Task<Status> Exchange::receive(std::string_view& piece) {
-  for (;;) {
-    if (connection_->stop() == Connection::Stop::timeout) co_return fail(timeout_error());
-    if (connection_->stop() == Connection::Stop::cancelled) co_return fail(cancelled_error());
-    if (connection_->readable()) {
-      const ssize_t n = connection_->read(read_buffer(), kReadBuffer);
-      if (n >= 0) {
-        piece = std::string_view(read_buffer(), static_cast<std::size_t>(n));
-        co_return Status();
-      }
-      if (n != Connection::kAgain) {
-        co_return closed_error(connection_->tls() != nullptr
-                                   ? "TLS: " + connection_->tls()->failure()
-                                   : std::generic_category().message(connection_->io_error()));
-      }
-    }
-    connection_->arm_read();
-    co_await connection_->wait();
+std::optional<Status> Exchange::receive(std::string_view& piece) {
+  if (connection_->stop() == Connection::Stop::timeout) return fail(timeout_error());
+  if (connection_->stop() == Connection::Stop::cancelled) return fail(cancelled_error());
+  if (!connection_->readable()) return std::nullopt;
+  const ssize_t n = connection_->read(read_buffer(), kReadBuffer);
+  if (n >= 0) {
+    piece = std::string_view(read_buffer(), static_cast<std::size_t>(n));
+    return Status();
   }
+  if (n == Connection::kAgain) return std::nullopt;
+  return closed_error(connection_->tls() != nullptr
+                          ? "TLS: " + connection_->tls()->failure()
+                          : std::generic_category().message(connection_->io_error()));
 }
 
 // --- the request -----------------------------------------------------------------------------------------
+
+void Exchange::write_now(std::string_view& first, std::string_view& second) {
+  const ssize_t n = connection_->write(first, second);
+  if (n < 0) return;  // whoever goes on sees why
+  const std::size_t of_first = std::min(first.size(), static_cast<std::size_t>(n));
+  first.remove_prefix(of_first);
+  second.remove_prefix(static_cast<std::size_t>(n) - of_first);
+}
 
 Task<Status> Exchange::write_request(std::string_view first, std::string_view second, bool& unsent) {
   unsent = false;
@@ -155,8 +158,7 @@ Task<Status> Exchange::write_request(std::string_view first, std::string_view se
         continue;
       }
     }
-    if (connection_->tls() == nullptr || connection_->tls()->wants_write()) connection_->arm_write();
-    connection_->arm_read();
+    if (connection_->tls() == nullptr || connection_->tls()->wants_write()) connection_->want_write();
     co_await connection_->wait();
   }
   if (!first.empty() || !second.empty()) reusable_ = false;
@@ -180,8 +182,9 @@ Parse Exchange::parse_heads() {
 Task<Status> Exchange::read_head() {
   while (parsed_ == Parse::more) {
     std::string_view piece;
-    Status received = co_await receive(piece);
-    if (!received) co_return received;
+    std::optional<Status> received;
+    while (!(received = receive(piece))) co_await connection_->wait();
+    if (!*received) co_return *received;
     if (piece.empty()) co_return closed_error("closed before the answer's head");
     pending_.append(piece);
     parsed_ = parse_heads();
@@ -264,18 +267,25 @@ Task<Result<std::string>> Exchange::read_some() {
   }
   while (out.empty() && !done_) {
     std::string_view piece;
-    if (auto received = co_await receive(piece); !received) co_return received.error();
+    std::optional<Status> received;
+    while (!(received = receive(piece))) co_await connection_->wait();
+    if (!*received) co_return received->error();
     if (auto taken = piece.empty() ? body_ended_by_close() : take_body(piece, out); !taken)
       co_return taken.error();
   }
   co_return out;
 }
 
+std::optional<std::string> Exchange::take_whole(std::size_t max_bytes) {
+  if (error_ || !done_ || pending_.size() > max_bytes) return std::nullopt;
+  return std::exchange(pending_, {});
+}
+
 Task<Result<std::string>> Exchange::read_all(std::size_t max_bytes) {
   std::string out;
   if (error_) co_return *error_;
   if (left_ > max_bytes) co_return fail(too_large());
-  if (done_ && pending_.size() <= max_bytes) co_return std::move(pending_);
+  if (auto whole = take_whole(max_bytes)) co_return std::move(*whole);
   if (!pending_.empty()) {
     if (auto taken = take_pending(out); !taken) co_return taken.error();
   }
@@ -283,7 +293,9 @@ Task<Result<std::string>> Exchange::read_all(std::size_t max_bytes) {
   out.reserve(static_cast<std::size_t>(std::min<std::uint64_t>(out.size() + left_, 1024 * 1024)));
   while (!done_ && out.size() <= max_bytes) {
     std::string_view piece;
-    if (auto received = co_await receive(piece); !received) co_return received.error();
+    std::optional<Status> received;
+    while (!(received = receive(piece))) co_await connection_->wait();
+    if (!*received) co_return received->error();
     if (auto taken = piece.empty() ? body_ended_by_close() : take_body(piece, out); !taken)
       co_return taken.error();
   }

@@ -38,19 +38,23 @@ class Exchange final : public HttpExchange {
         chunks_(max_header_bytes) {}
   ~Exchange() override;
 
+  /// Sends head and body as far as they fit now; they are left with the rest.
+  void write_now(std::string_view& head, std::string_view& body);
   /// Sends head and body. `unsent` tells that the connection failed before anything was handed to the system.
   Task<Status> write_request(std::string_view head, std::string_view body, bool& unsent);
   Task<Status> read_head();
 
   Task<Result<std::string>> read_some() override;
   Task<Result<std::string>> read_all(std::size_t max_bytes) override;
+  std::optional<std::string> take_whole(std::size_t max_bytes) override;
   void set_deadline(SteadyTime deadline) override;
   /// What the system or TLS said about the failure, for the log.
   const std::string& failure() const noexcept { return failure_; }
 
  private:
-  /// Reads once into the loop's buffer; `piece` views it and is valid until the next suspension.
-  Task<Status> receive(std::string_view& piece);
+  /// Reads once into the loop's buffer; `piece` views it and is valid until the next suspension. Nothing:
+  /// there is nothing yet.
+  std::optional<Status> receive(std::string_view& piece);
   /// Decodes body bytes into `out`. Gives the connection back at the end of the body.
   Status take_body(std::string_view bytes, std::string& out);
   Status take_pending(std::string& out);

@@ -6,12 +6,19 @@
 #include <cstdio>
 #include <exception>
 
+#include "runtime/poller.hpp"
+#include "runtime/reminders.hpp"
+
 namespace mcpgw::detail {
 namespace {
 thread_local Loop* current_loop = nullptr;
 }
 
-Loop::Loop(std::size_t index) : guard_(asio::make_work_guard(io_)), index_(index) {
+Loop::Loop(std::size_t index)
+    : guard_(asio::make_work_guard(io_)),
+      index_(index),
+      poller_(std::make_unique<Poller>(*this)),
+      reminders_(std::make_unique<Reminders>(*this)) {
   thread_ = std::thread([this] {
     current_loop = this;
     sigset_t pipe;
@@ -62,6 +69,7 @@ void Loop::stop_and_join() {
 
 void Loop::empty() {
   emptied_ = true;
+  poller_->abandon_all();
   io_.shutdown();
 }
 

@@ -43,6 +43,8 @@ using TcpSocket = asio::basic_stream_socket<asio::ip::tcp, Executor>;
 using TcpAcceptor = asio::basic_socket_acceptor<asio::ip::tcp, Executor>;
 using SteadyTime = std::chrono::steady_clock::time_point;
 
+class Poller;
+class Reminders;
 class WorkerPool;
 
 /// One thread that runs an io_context. SIGPIPE is blocked in it: a pipe whose reader has gone is an error of
@@ -75,6 +77,8 @@ class Loop {
       post(std::forward<F>(work));
     }
   }
+  Poller& poller() noexcept { return *poller_; }
+  Reminders& reminders() noexcept { return *reminders_; }
   /// Starts a coroutine on this loop. Exceptions that leave it are logged to stderr and end nothing else.
   void spawn(Task<void> task);
 
@@ -97,6 +101,8 @@ class Loop {
   Context io_{1};
   asio::executor_work_guard<Executor> guard_;
   std::size_t index_;
+  std::unique_ptr<Poller> poller_;
+  std::unique_ptr<Reminders> reminders_;
   std::mutex spawner_mutex_;
   std::unique_ptr<WorkerPool> spawner_;  // guarded by the mutex
   bool emptied_ = false;                 // written when no thread but one is left

@@ -49,7 +49,8 @@ Connection::~Connection() {
 void Connection::open() {
   self_ = shared_from_this();
   watched_ = EPOLLIN | EPOLLRDHUP;
-  if (!shard_->watch(fd_, watched_, this, false)) {
+  token_ = shard_->poller().add(fd_, watched_, *this);
+  if (token_ == 0) {
     close();
     return;
   }
@@ -379,7 +380,7 @@ void Connection::settle() {
 void Connection::watch(std::uint32_t events) {
   if (events == watched_) return;
   watched_ = events;
-  shard_->watch(fd_, events, this, true);
+  shard_->poller().modify(token_, fd_, events);
 }
 
 void Connection::close() {
@@ -402,7 +403,7 @@ void Connection::close() {
     disconnected_ = nullptr;
     channel = channel_.get();
   }
-  shard_->unwatch(fd_);
+  shard_->poller().remove(token_, fd_);
   ::close(fd_);
   fd_ = -1;
   in_ = {};
@@ -411,7 +412,7 @@ void Connection::close() {
   tls_.reset();
   reader_.next();
   shard_->remove(*this);
-  Shard* const shard = shard_;
+  Poller& poller = shard_->poller();
   shard_ = nullptr;
   if (callback) {
     if (called_) {
@@ -421,7 +422,7 @@ void Connection::close() {
     }
   }
   if (channel != nullptr) report_close(*channel, 1006);
-  shard->bury(std::move(self_));
+  poller.bury(std::move(self_));
 }
 
 }  // namespace mcpgw::detail::server

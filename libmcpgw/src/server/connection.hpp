@@ -14,6 +14,7 @@
 #include "mcpgw/http.hpp"
 #include "mcpgw/server.hpp"
 #include "runtime/loop.hpp"
+#include "runtime/poller.hpp"
 #include "server/framing.hpp"
 #include "server/message.hpp"
 #include "server/proxies.hpp"
@@ -104,7 +105,7 @@ struct WebSocketChannel {
   bool awaits_pong = false;
 };
 
-class Connection : public std::enable_shared_from_this<Connection> {
+class Connection final : public Pollable, public std::enable_shared_from_this<Connection> {
  public:
   /// What a connection waits for: each kind has its own list, ordered by deadline.
   enum class Wait : std::uint8_t {
@@ -130,7 +131,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // --- on the loop ---
   /// Keeps the connection alive until it is closed, and begins to read.
   void open();
-  void on_event(std::uint32_t events);
+  void on_event(std::uint32_t events) override;
   void on_deadline();
   /// Ends it now. A request that is being answered learns of it.
   void close();
@@ -233,6 +234,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::size_t out_index_ = 0;
   std::size_t out_offset_ = 0;
   std::uint32_t watched_ = 0;
+  Poller::Token token_ = 0;
   Phase phase_;
   bool called_ = false;   ///< inside a call of a handler: nothing of the handler's may be called
   bool resumes_ = false;  ///< resume() is posted

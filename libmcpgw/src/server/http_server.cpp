@@ -1,5 +1,3 @@
-#include <sys/epoll.h>
-
 #include <future>
 #include <mutex>
 #include <thread>
@@ -138,13 +136,8 @@ Result<std::shared_ptr<HttpServer::Impl>> HttpServer::Impl::start(std::shared_pt
   Runtime::Impl& loops = impl->runtime_->impl();
   std::vector<detail::server::Shard*> peers;
   for (std::size_t i = 0; i < loops.loop_count(); ++i) {
-    const int epoll_fd = ::epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_fd < 0) {
-      impl->shards_.clear();
-      return Error(ErrorCode::unavailable, "no_socket", "No event queue can be opened");
-    }
     impl->shards_.push_back(
-        std::make_shared<detail::server::Shard>(loops.loop(i), impl->context_, *impl->handler_, epoll_fd));
+        std::make_shared<detail::server::Shard>(loops.loop(i), impl->context_, *impl->handler_));
     peers.push_back(impl->shards_.back().get());
   }
   for (const auto& shard : impl->shards_) {

@@ -13,7 +13,6 @@
 namespace mcpgw::detail::server {
 namespace {
 
-constexpr int kEventsAtOnce = 128;
 constexpr int kAcceptsAtOnce = 32;  // then connections get their turn again
 constexpr std::size_t kImbalance =
     8;  // connections one loop may have more than another before it hands them on
@@ -38,13 +37,11 @@ AddressBytes address_of(const sockaddr_storage& peer) noexcept {
 
 }  // namespace
 
-Shard::Shard(Loop& loop, std::shared_ptr<ServerContext> context, RequestHandler& handler, int epoll_fd)
+Shard::Shard(Loop& loop, std::shared_ptr<ServerContext> context, RequestHandler& handler)
     : loop_(loop),
       context_(std::move(context)),
       port_(std::make_shared<LoopPort>(loop)),
       handler_(handler),
-      epoll_fd_(epoll_fd),
-      poller_(loop.executor(), epoll_fd),
       timer_(loop.executor()),
       accept_timer_(loop.executor()),
       scratch_(kReceiveSize),
@@ -52,62 +49,27 @@ Shard::Shard(Loop& loop, std::shared_ptr<ServerContext> context, RequestHandler&
 
 Shard::~Shard() = default;
 
-// --- polling ---------------------------------------------------------------------------------------------
-
-void Shard::wait_for_events() {
-  poller_.async_wait(asio::posix::descriptor_base::wait_read,
-                     [self = shared_from_this()](const boost::system::error_code& error) {
-                       if (self->stopped_ || error) return;
-                       self->poll();
-                       if (!self->stopped_) self->wait_for_events();
-                     });
-}
-
-void Shard::poll() {
-  std::array<epoll_event, kEventsAtOnce> events;
-  const int count = ::epoll_wait(epoll_fd_, events.data(), kEventsAtOnce, 0);
-  polling_ = true;
-  for (int i = 0; i < count && !stopped_; ++i) {
-    const epoll_event& event = events[static_cast<std::size_t>(i)];
-    if (event.data.ptr == nullptr) {
-      accept_some();
-    } else {
-      static_cast<Connection*>(event.data.ptr)->on_event(event.events);
-    }
-  }
-  polling_ = false;
-  grave_.clear();
-}
-
-bool Shard::watch(int fd, std::uint32_t events, Connection* connection, bool known) {
-  epoll_event event{};
-  event.events = events;
-  event.data.ptr = connection;
-  return ::epoll_ctl(epoll_fd_, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0;
-}
-
-// Closing alone is not enough: a child between fork and exec would keep the registration alive.
-void Shard::unwatch(int fd) { ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, nullptr); }
-
-void Shard::bury(std::shared_ptr<Connection> connection) {
-  if (polling_) grave_.push_back(std::move(connection));
-}
-
 // --- accepting -------------------------------------------------------------------------------------------
 
 void Shard::listen(std::vector<std::shared_ptr<SharedFd>> listeners) {
   if (stopped_) return;
   listeners_ = std::move(listeners);
   watch_listeners();
-  wait_for_events();
 }
 
 void Shard::watch_listeners() {
   // Exclusive: a new connection wakes one loop, not all.
-  for (const auto& listener : listeners_) watch(listener->get(), EPOLLIN | EPOLLEXCLUSIVE, nullptr, false);
+  for (const auto& listener : listeners_)
+    watched_.push_back(poller().add(listener->get(), EPOLLIN | EPOLLEXCLUSIVE, *this));
 }
 
-void Shard::accept_some() {
+void Shard::unwatch_listeners() {
+  for (std::size_t i = 0; i < watched_.size(); ++i) poller().remove(watched_[i], listeners_[i]->get());
+  watched_.clear();
+}
+
+void Shard::on_event(std::uint32_t /*events*/) {
+  const auto keep = shared_from_this();
   for (std::size_t i = 0; i < listeners_.size(); ++i) accept_from(listeners_[i]->get());
 }
 
@@ -140,10 +102,10 @@ void Shard::accept_from(int listener) {
 void Shard::pause_accepting(int error) {
   context_->log(LogLevel::warn, "No connection can be accepted for now", {{"errno", std::to_string(error)}});
   if (Connection* oldest = lists_[static_cast<std::size_t>(Connection::Wait::idle)].first) oldest->close();
-  for (const auto& listener : listeners_) unwatch(listener->get());
+  unwatch_listeners();
   accept_timer_.expires_after(kAcceptPause);
   accept_timer_.async_wait([self = shared_from_this()](const boost::system::error_code& failed) {
-    if (!failed && !self->stopped_) self->watch_listeners();
+    if (!failed && !self->stopped_ && self->watched_.empty()) self->watch_listeners();
   });
 }
 
@@ -197,7 +159,7 @@ void Shard::adopt(int fd, const AddressBytes& peer, bool make_room) {
 }
 
 void Shard::drain() {
-  for (const auto& listener : listeners_) unwatch(listener->get());
+  unwatch_listeners();
   listeners_.clear();
   accept_timer_.cancel();
   for (const List& list : lists_) {
@@ -222,8 +184,6 @@ void Shard::stop() {
   stopped_ = true;
   port_->close();
   timer_.cancel();
-  boost::system::error_code ignored;
-  poller_.close(ignored);
 }
 
 // --- deadlines -------------------------------------------------------------------------------------------

@@ -1,13 +1,12 @@
-// Shard: the server's part on one loop. It polls its connections and the listening socket with an epoll of
-// its own, which Asio watches as one descriptor: a busy loop then costs one receive and one send a request.
+// Shard: the server's part on one loop: its connections, their deadlines, and its share of accepting.
 #pragma once
 
 #include <array>
-#include <boost/asio/posix/basic_stream_descriptor.hpp>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "runtime/poller.hpp"
 #include "server/connection.hpp"
 #include "server/httplib_parser.hpp"
 #include "server/listener.hpp"
@@ -15,9 +14,9 @@
 namespace mcpgw::detail::server {
 
 /// Everything but the constructor and the atomics runs on the loop.
-class Shard : public std::enable_shared_from_this<Shard> {
+class Shard final : public Pollable, public std::enable_shared_from_this<Shard> {
  public:
-  Shard(Loop& loop, std::shared_ptr<ServerContext> context, RequestHandler& handler, int epoll_fd);
+  Shard(Loop& loop, std::shared_ptr<ServerContext> context, RequestHandler& handler);
   ~Shard();
 
   /// All shards of the server, once, before listen(). They live as long as one of them does work.
@@ -40,12 +39,9 @@ class Shard : public std::enable_shared_from_this<Shard> {
   std::size_t plain_scratch_size() const noexcept { return plain_scratch_.size(); }
 
   // For connections.
-  bool watch(int fd, std::uint32_t events, Connection* connection, bool known);
-  void unwatch(int fd);
+  Poller& poller() noexcept { return loop_.poller(); }
   void enlist(Connection& connection, Connection::Wait wait, std::chrono::steady_clock::duration patience);
   void remove(Connection& connection);
-  /// Keeps a closed connection until the events at hand, which may name it, are through.
-  void bury(std::shared_ptr<Connection> connection);
 
  private:
   struct List {
@@ -54,11 +50,11 @@ class Shard : public std::enable_shared_from_this<Shard> {
   };
   static constexpr auto kLists = static_cast<std::size_t>(Connection::Wait::count);
 
-  void wait_for_events();
-  void poll();
-  void accept_some();
+  /// Somebody wants to connect.
+  void on_event(std::uint32_t events) override;
   void accept_from(int listener);
   void watch_listeners();
+  void unwatch_listeners();
   void place(int fd, const AddressBytes& peer);
   void adopt(int fd, const AddressBytes& peer, bool make_room);
   void pause_accepting(int error);
@@ -73,17 +69,14 @@ class Shard : public std::enable_shared_from_this<Shard> {
   RequestHandler& handler_;  ///< the server's; not called after stop()
   HttplibParser parser_;
   std::vector<Shard*> peers_;
-  const int epoll_fd_;
-  asio::posix::basic_stream_descriptor<Executor> poller_;
   SteadyTimer timer_;
   SteadyTimer accept_timer_;
   std::chrono::steady_clock::time_point armed_ = std::chrono::steady_clock::time_point::max();
   std::vector<std::shared_ptr<SharedFd>> listeners_;
+  std::vector<Poller::Token> watched_;  ///< of the listeners
   std::array<List, kLists> lists_;
-  std::vector<std::shared_ptr<Connection>> grave_;
   std::vector<char> scratch_;
   std::vector<char> plain_scratch_;
-  bool polling_ = false;
   bool stopped_ = false;
 
   std::atomic<std::size_t> load_{0};                  ///< connections here

@@ -218,6 +218,8 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     }
     if (exchange->status == 200 && is_media_type(exchange->headers, "text/event-stream"))
       co_return co_await read_streams(running, std::move(exchange));
+    if (const auto whole = exchange->take_whole(options_.max_message))
+      co_return read_json_answer(running, exchange->status, exchange->headers, *whole);
     auto body = co_await exchange->read_all(options_.max_message);
     if (!body) co_return body.error();
     co_return read_json_answer(running, exchange->status, exchange->headers, *body);

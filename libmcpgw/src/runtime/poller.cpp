@@ -1,0 +1,122 @@
+#include "runtime/poller.hpp"
+
+#include <sys/epoll.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <exception>
+#include <system_error>
+
+namespace mcpgw::detail {
+namespace {
+
+constexpr int kEventsAtOnce = 128;
+
+int make_epoll() {
+  const int fd = ::epoll_create1(EPOLL_CLOEXEC);
+  if (fd < 0) throw std::system_error(errno, std::generic_category(), "epoll_create1");
+  return fd;
+}
+
+}  // namespace
+
+Poller::Poller(Loop& loop) : epoll_fd_(make_epoll()), events_(loop.executor(), epoll_fd_) {
+  wait_for_events();
+}
+
+Poller::~Poller() = default;
+
+void Poller::wait_for_events() {
+  events_.async_wait(asio::posix::descriptor_base::wait_read, [this](const boost::system::error_code& error) {
+    if (error) return;
+    poll();
+    wait_for_events();
+  });
+}
+
+void Poller::poll() {
+  std::array<epoll_event, kEventsAtOnce> events;
+  const int count = ::epoll_wait(epoll_fd_, events.data(), kEventsAtOnce, 0);
+  polling_ = true;
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events[static_cast<std::size_t>(i)];
+    const Slot* slot = find(event.data.u64);
+    if (slot == nullptr) continue;
+    try {
+      slot->watched->on_event(event.events);
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "mcpgw: a callback on a socket threw: %s\n", e.what());
+    }
+  }
+  polling_ = false;
+  grave_.clear();
+}
+
+Poller::Slot* Poller::find(Token token) noexcept {
+  const auto index = static_cast<std::uint32_t>(token);
+  if (index >= slots_.size()) return nullptr;
+  Slot& slot = slots_[index];
+  return slot.watched != nullptr && slot.generation == token >> 32 ? &slot : nullptr;
+}
+
+Poller::Token Poller::add(int fd, std::uint32_t events, Pollable& watched) {
+  if (free_ == kNone) {
+    if (slots_.size() >= kNone) return 0;
+    free_ = static_cast<std::uint32_t>(slots_.size());
+    slots_.emplace_back().next_free = kNone;
+  }
+  const std::uint32_t index = free_;
+  Slot& slot = slots_[index];
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = static_cast<Token>(slot.generation) << 32 | index;
+  if (::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0) return 0;
+  free_ = slot.next_free;
+  slot.watched = &watched;
+  return event.data.u64;
+}
+
+bool Poller::modify(Token token, int fd, std::uint32_t events) {
+  if (find(token) == nullptr) return false;
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = token;
+  return ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, fd, &event) == 0;
+}
+
+void Poller::remove(Token token, int fd) {
+  Slot* slot = find(token);
+  if (slot == nullptr) return;
+  ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, nullptr);
+  slot->watched = nullptr;
+  if (++slot->generation == 0) slot->generation = 1;  // no token is ever 0
+  slot->next_free = free_;
+  free_ = static_cast<std::uint32_t>(token);
+}
+
+void Poller::begin_wait(Abandoned& waiting) noexcept {
+  if (waiting.listed_) return;
+  waiting.listed_ = true;
+  waiting.previous_ = nullptr;
+  waiting.next_ = first_;
+  if (first_ != nullptr) first_->previous_ = &waiting;
+  first_ = &waiting;
+}
+
+void Poller::end_wait(Abandoned& waiting) noexcept {
+  if (!waiting.listed_) return;
+  waiting.listed_ = false;
+  (waiting.previous_ == nullptr ? first_ : waiting.previous_->next_) = waiting.next_;
+  if (waiting.next_ != nullptr) waiting.next_->previous_ = waiting.previous_;
+}
+
+void Poller::abandon_all() noexcept {
+  while (first_ != nullptr) {
+    Abandoned& waiting = *first_;
+    end_wait(waiting);
+    waiting.abandon();
+  }
+}
+
+}  // namespace mcpgw::detail

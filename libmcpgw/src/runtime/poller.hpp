@@ -1,0 +1,90 @@
+// Poller: the sockets of one loop that are served all the time, watched by an epoll of their own, which Asio
+// sees as one descriptor. Asio's own waits cost a system call, an allocation and several locks each; here a
+// socket is registered once and told of what happens for as long as it lives.
+#pragma once
+
+#include <boost/asio/posix/basic_stream_descriptor.hpp>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "runtime/loop.hpp"
+
+namespace mcpgw::detail {
+
+/// Told of what happens on a descriptor.
+class Pollable {
+ public:
+  /// `events` as of epoll. It may remove itself, and others.
+  virtual void on_event(std::uint32_t events) = 0;
+
+ protected:
+  ~Pollable() = default;
+};
+
+/// What waits on a loop and is destroyed with it.
+class Abandoned {
+ public:
+  virtual void abandon() noexcept = 0;
+
+ protected:
+  ~Abandoned() = default;
+
+ private:
+  friend class Poller;
+  Abandoned* previous_ = nullptr;
+  Abandoned* next_ = nullptr;
+  bool listed_ = false;
+};
+
+/// Threads: all on its loop; once the loop has been joined, on any one thread.
+class Poller {
+ public:
+  /// Names a registration; 0 none. One that has been removed is never told anything again, even when an event
+  /// for it had been fetched already.
+  using Token = std::uint64_t;
+
+  explicit Poller(Loop& loop);
+  ~Poller();
+  Poller(const Poller&) = delete;
+  Poller& operator=(const Poller&) = delete;
+
+  /// 0 when the system refuses. `watched` must live until remove().
+  Token add(int fd, std::uint32_t events, Pollable& watched);
+  bool modify(Token token, int fd, std::uint32_t events);
+  /// Before `fd` is closed: a child between fork and exec would keep the registration alive. A token of 0 is
+  /// fine.
+  void remove(Token token, int fd);
+
+  /// Keeps what has ended until the events at hand are through.
+  void bury(std::shared_ptr<void> ended) {
+    if (polling_) grave_.push_back(std::move(ended));
+  }
+
+  void begin_wait(Abandoned& waiting) noexcept;
+  void end_wait(Abandoned& waiting) noexcept;
+  /// The loop ends: all that waits is destroyed.
+  void abandon_all() noexcept;
+
+ private:
+  struct Slot {
+    Pollable* watched = nullptr;
+    std::uint32_t generation = 1;
+    std::uint32_t next_free = 0;
+  };
+  static constexpr std::uint32_t kNone = UINT32_MAX;
+
+  Slot* find(Token token) noexcept;
+  void wait_for_events();
+  void poll();
+
+  const int epoll_fd_;
+  asio::posix::basic_stream_descriptor<Executor> events_;
+  std::vector<Slot> slots_;
+  std::uint32_t free_ = kNone;
+  std::vector<std::shared_ptr<void>> grave_;
+  bool polling_ = false;
+  Abandoned* first_ = nullptr;
+};
+
+}  // namespace mcpgw::detail

@@ -1,0 +1,226 @@
+// What a loop keeps for its sockets and its reminders.
+#include <doctest/doctest.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <future>
+
+#include "runtime/poller.hpp"
+#include "runtime/reminders.hpp"
+#include "runtime/unique_fd.hpp"
+
+using namespace mcpgw;
+using namespace mcpgw::detail;
+using namespace std::chrono_literals;
+using std::chrono::steady_clock;
+
+namespace {
+
+struct Loops {
+  std::shared_ptr<Runtime> runtime = Runtime::create({.loops = 1});
+  Loop& loop = runtime->impl().loop(0);
+
+  /// Runs `work` on the loop and waits for it.
+  void run(std::function<void()> work) {
+    std::promise<void> done;
+    loop.post([&] {
+      work();
+      done.set_value();
+    });
+    done.get_future().wait();
+  }
+};
+
+struct Pair {
+  std::array<UniqueFd, 2> ends;
+  Pair() {
+    int fds[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+    ends = {UniqueFd(fds[0]), UniqueFd(fds[1])};
+  }
+  int here() const { return ends[0].get(); }
+  void tell() const { REQUIRE(::send(ends[1].get(), "x", 1, MSG_NOSIGNAL) == 1); }
+};
+
+struct Watched final : Pollable {
+  std::function<void(std::uint32_t)> work;
+  void on_event(std::uint32_t events) override { work(events); }
+};
+
+struct Whom final : Reminded {
+  std::function<void()> work;
+  void on_reminder() override { work(); }
+};
+
+std::shared_ptr<Whom> whom(std::function<void()> work) {
+  auto out = std::make_shared<Whom>();
+  out->work = std::move(work);
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("poller: whoever was removed is told nothing more, even when its event had been fetched") {
+  Loops loops;
+  Pair first, second;
+  Watched one, two;
+  Poller::Token a = 0, b = 0;
+  std::atomic<int> told{0};
+  std::promise<void> through;
+  Poller& poller = loops.loop.poller();
+  // Both events are fetched together; whichever comes first removes the other.
+  one.work = [&](std::uint32_t) {
+    ++told;
+    poller.remove(std::exchange(a, 0), first.here());
+    poller.remove(std::exchange(b, 0), second.here());
+    loops.loop.post([&] { through.set_value(); });
+  };
+  two.work = one.work;
+  loops.run([&] {
+    a = poller.add(first.here(), EPOLLIN, one);
+    b = poller.add(second.here(), EPOLLIN, two);
+    REQUIRE(a != 0);
+    REQUIRE(b != 0);
+    first.tell();
+    second.tell();
+  });
+  through.get_future().wait();
+  loops.run([] {});
+  CHECK(told == 1);
+}
+
+TEST_CASE("poller: a registration that takes the place of another is not told what was meant for that one") {
+  Loops loops;
+  Pair old_pair, other, fresh;
+  Watched old, remover, heir;
+  Poller::Token a = 0, b = 0, c = 0;
+  std::atomic<int> wrong{0};
+  std::promise<void> through;
+  Poller& poller = loops.loop.poller();
+  const auto replace = [&](Poller::Token& mine, int my_fd, Poller::Token& others, int others_fd) {
+    poller.remove(std::exchange(mine, 0), my_fd);
+    poller.remove(std::exchange(others, 0), others_fd);
+    c = poller.add(fresh.here(), EPOLLIN, heir);
+    CHECK(c != 0);
+    loops.loop.post([&] { through.set_value(); });
+  };
+  old.work = [&](std::uint32_t) { replace(a, old_pair.here(), b, other.here()); };
+  remover.work = [&](std::uint32_t) { replace(b, other.here(), a, old_pair.here()); };
+  heir.work = [&](std::uint32_t) { ++wrong; };  // nothing was sent to it
+  loops.run([&] {
+    a = poller.add(old_pair.here(), EPOLLIN, old);
+    b = poller.add(other.here(), EPOLLIN, remover);
+    old_pair.tell();
+    other.tell();
+  });
+  through.get_future().wait();
+  loops.run([&] { poller.remove(c, fresh.here()); });
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("poller: an exception of one that is told ends nothing else") {
+  Loops loops;
+  Pair bad, good;
+  Watched thrower, other;
+  std::promise<void> told;
+  Poller& poller = loops.loop.poller();
+  Poller::Token a = 0, b = 0;
+  thrower.work = [&](std::uint32_t) {
+    poller.remove(a, bad.here());
+    throw std::runtime_error("on purpose");
+  };
+  other.work = [&](std::uint32_t) {
+    poller.remove(b, good.here());
+    told.set_value();
+  };
+  loops.run([&] {
+    a = poller.add(bad.here(), EPOLLIN, thrower);
+    b = poller.add(good.here(), EPOLLIN, other);
+    bad.tell();
+  });
+  loops.run([&] { good.tell(); });
+  CHECK(told.get_future().wait_for(10s) == std::future_status::ready);
+}
+
+TEST_CASE("poller: a descriptor that cannot be watched is refused") {
+  Loops loops;
+  Watched watched;
+  Poller::Token token = 1;
+  loops.run([&] { token = loops.loop.poller().add(-1, EPOLLIN, watched); });
+  CHECK(token == 0);
+}
+
+TEST_CASE("reminders: never early, in the order of their times, and not once they are called off") {
+  Loops loops;
+  Reminders& reminders = loops.loop.reminders();
+  const auto began = steady_clock::now();
+  std::vector<std::pair<int, steady_clock::duration>> came;
+  std::promise<void> last;
+  const auto note = [&](int which) {
+    return whom([&came, began, which] { came.emplace_back(which, steady_clock::now() - began); });
+  };
+  const auto late = note(3), early = note(1), middle = note(2), off = note(4);
+  const auto end = whom([&] { last.set_value(); });
+  loops.run([&] {
+    reminders.add(90ms, late);
+    reminders.add(10ms, early);
+    const auto ticket = reminders.add(20ms, off);
+    reminders.add(50ms, middle);
+    reminders.add(30ms, note(5));  // nobody holds it
+    reminders.cancel(ticket);
+    reminders.add(150ms, end);
+  });
+  REQUIRE(last.get_future().wait_for(20s) == std::future_status::ready);
+  REQUIRE(came.size() == 3);
+  CHECK(came[0].first == 1);
+  CHECK(came[1].first == 2);
+  CHECK(came[2].first == 3);
+  CHECK(came[0].second >= 10ms);
+  CHECK(came[1].second >= 50ms);
+  CHECK(came[2].second >= 90ms);
+}
+
+TEST_CASE("reminders: one may call off another that has come due with it, and add new ones") {
+  Loops loops;
+  Reminders& reminders = loops.loop.reminders();
+  std::optional<Reminders::Ticket> a, b;
+  std::atomic<int> came{0};
+  std::promise<void> again;
+  const auto third = whom([&] { again.set_value(); });
+  std::shared_ptr<Whom> first, second;
+  const auto work = [&](std::optional<Reminders::Ticket>& other) {
+    ++came;
+    reminders.cancel(*other);
+    reminders.add(1ms, third);
+  };
+  first = whom([&] { work(b); });
+  second = whom([&] { work(a); });
+  loops.run([&] {
+    a = reminders.add(1ms, first);
+    b = reminders.add(1ms, second);
+  });
+  REQUIRE(again.get_future().wait_for(20s) == std::future_status::ready);
+  loops.run([] {});
+  CHECK(came == 1);
+}
+
+TEST_CASE("reminders: many that are called off leave nothing") {
+  Loops loops;
+  Reminders& reminders = loops.loop.reminders();
+  std::atomic<int> came{0};
+  const auto one = whom([&] { ++came; });
+  loops.run([&] {
+    std::vector<Reminders::Ticket> tickets;
+    for (int i = 0; i < 20000; ++i) tickets.push_back(reminders.add(std::chrono::milliseconds(i % 300), one));
+    for (const auto& ticket : tickets) reminders.cancel(ticket);
+  });
+  std::promise<void> later;
+  const auto end = whom([&] { later.set_value(); });
+  loops.run([&] { reminders.add(350ms, end); });
+  REQUIRE(later.get_future().wait_for(20s) == std::future_status::ready);
+  CHECK(came == 0);
+  CHECK(one.use_count() == 1);
+}
