@@ -6,6 +6,7 @@ MCPGW_C_LIBRARY names a library that is built; without it CMake builds one from 
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import setup
@@ -25,6 +26,10 @@ def built_library() -> Path:
     named = os.environ.get("MCPGW_C_LIBRARY")
     if named:
         return Path(named)
+    if not (ROOT / "libmcpgw" / "CMakeLists.txt").exists():
+        sys.exit("There is no source tree of mcpgw around this directory: set MCPGW_C_LIBRARY to a libmcpgw_c.so")
+    if shutil.which("cmake") is None:
+        sys.exit("CMake is missing; README.md names what building the library needs. Or set MCPGW_C_LIBRARY to a libmcpgw_c.so")
     build = ROOT / "build" / "python"
     options = ["-DCMAKE_BUILD_TYPE=Release"]
     options += [f"-DMCPGW_BUILD_{part}=OFF" for part in ("APPS", "EXAMPLES", "TESTS", "TESTING_LIB")]
