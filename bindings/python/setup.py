@@ -20,14 +20,13 @@ except ImportError:  # setuptools before 70 leaves it to the package wheel
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+HEADER = ROOT / "bindings" / "c" / "include" / "mcpgw" / "mcpgw.h"
 
 
 def built_library() -> Path:
     named = os.environ.get("MCPGW_C_LIBRARY")
     if named:
         return Path(named)
-    if not (ROOT / "libmcpgw" / "CMakeLists.txt").exists():
-        sys.exit("There is no source tree of mcpgw around this directory: set MCPGW_C_LIBRARY to a libmcpgw_c.so")
     if shutil.which("cmake") is None:
         sys.exit("CMake is missing; README.md names what building the library needs. Or set MCPGW_C_LIBRARY to a libmcpgw_c.so")
     build = ROOT / "build" / "python"
@@ -40,10 +39,12 @@ def built_library() -> Path:
 
 class BuildWithLibrary(build_py):
     def run(self) -> None:
+        if not HEADER.exists():
+            sys.exit("This directory is built as a part of mcpgw's source tree: the header and the library come from there")
         super().run()
         package = Path(self.build_lib) / "mcpgw"
         package.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / "bindings" / "c" / "include" / "mcpgw" / "mcpgw.h", package / "mcpgw.h")
+        shutil.copyfile(HEADER, package / "mcpgw.h")
         shutil.copyfile(built_library(), package / "libmcpgw_c.so")
 
 
