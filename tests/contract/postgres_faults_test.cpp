@@ -4,6 +4,7 @@
 #include "contract/audit_rows.hpp"
 #include "contract/cutting_proxy.hpp"
 #include "contract/postgres_support.hpp"
+#include "postgres/pool.hpp"
 
 using namespace mcpgw;
 using namespace mcpgw::contract;
@@ -244,4 +245,63 @@ TEST_CASE("postgres: what was missed for longer than it can be told is read agai
   CHECK(must(both.proxied.storage->put("c", "gone", "2", 0)) > 1);
   CHECK(both.server.run(both.database, "SELECT count(*) FROM mcpgw_record WHERE value IS NULL") == "0");
   both.proxied.storage->unwatch(watch);
+}
+
+TEST_CASE(
+    "postgres: what was committed while nobody could be notified is told afterwards, once and in order") {
+  Both both;
+  ChangeLog told;
+  const auto watch = both.proxied.storage->watch(told.callback());
+  must(both.proxied.storage->put("c", "gone", "1"));
+  REQUIRE(told.wait_for(1));
+  for (std::size_t round = 0; round < 3; ++round) {
+    const auto before = told.commits().size();
+    both.proxy.set_down(true);
+    const auto name = std::to_string(round);
+    const auto first = must(both.direct.storage->put("c", "first" + name, "1"));
+    must(both.direct.storage->commit(
+        {{Kind::put, "c", "left" + name, "1", {}}, {Kind::put, "c", "right" + name, "1", {}}}));
+    const auto last = must(both.direct.storage->put("c", "last" + name, "1"));
+    both.proxy.set_down(false);
+    REQUIRE(told.wait_for(before + 3));
+    const auto commits = told.commits();
+    CHECK(text_of(commits[before]) == "c/first" + name + "@" + std::to_string(first) + " ");
+    CHECK(commits[before + 1].size() == 2);
+    CHECK(text_of(commits[before + 2]) == "c/last" + name + "@" + std::to_string(last) + " ");
+  }
+  // And what comes now is told as ever, nothing twice.
+  const auto before = told.commits().size();
+  must(both.direct.storage->put("c", "now", "1"));
+  REQUIRE(told.wait_for(before + 1));
+  CHECK(told.commits().size() == before + 1);
+  CHECK(before == 10);
+  both.proxied.storage->unwatch(watch);
+}
+
+TEST_CASE(
+    "postgres: a statement that takes longer than a call may is ended on the server, and its connection goes "
+    "on") {
+  auto& server = PostgresServer::shared();
+  const auto database = server.make_database();
+  PostgresOptions options;
+  options.url = server.url_of(database);
+  options.call_timeout_ms = 300;
+  const auto info = must(detail::postgres::connection_info(options));
+  const auto connection =
+      must(detail::postgres::Connection::open(info, steady_clock::now() + std::chrono::seconds(10)));
+  const auto begun = steady_clock::now();
+  connection->send_text("SELECT pg_sleep(60)");
+  const auto ended = connection->run(begun + std::chrono::seconds(30));
+  REQUIRE_FALSE(ended);
+  CHECK(ended.error().code == ErrorCode::unavailable);
+  CHECK(steady_clock::now() - begun < std::chrono::seconds(15));
+  CHECK_FALSE(connection->broken());
+  CHECK(
+      server.run(database,
+                 "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mcpgw' AND state <> 'idle'"
+                 " AND datname = current_database()") == "0");
+  connection->send_text("SELECT 1::bigint");
+  const auto after = connection->run(steady_clock::now() + std::chrono::seconds(10));
+  REQUIRE(after);
+  CHECK(after->front().integer(0, 0) == 1);
 }
