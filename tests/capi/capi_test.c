@@ -307,7 +307,9 @@ static void refusals(void) {
       {"{\"server\":{\"port\":70000}}", "invalid_option"},
       {"{\"cors\":{\"allowed_origins\":\"*\"}}", "invalid_option"},
       {"{\"server\":{\"tls\":{\"cert\":\"/c.pem\"}}}", "invalid_option"},
-      {"{\"database\":{\"url\":\"postgres://u:hush-hush@h/d\"}}", "unsupported_database"},
+      {"{\"database\":{\"url\":\"sqlite://hush-hush.db\"}}", "invalid_option"},
+      {"{\"database\":{\"url\":\"postgres://u:hush-hush@h/d\"}}", "invalid_option"},
+      {"{\"database\":{\"host\":\"h\",\"password\":\"hush-hush\",\"url\":\"sqlite://x.db\"}}", "invalid_option"},
   };
   size_t i;
   for (i = 0; i < sizeof wrong / sizeof wrong[0]; ++i) {

@@ -166,6 +166,10 @@ mcpgw_status mcpgw_gateway_create(const char* options, size_t size, const mcpgw_
     auto handle = std::make_unique<mcpgw_gateway>();
     handle->config = default_options();
     if (auto done = apply_options(view(options, size), handle->config); !done) return done;
+    // Others over the same database must take the tokens that this one signs.
+    if (handle->config.database.kind == app::DatabaseConfig::Kind::postgres &&
+        handle->config.needs_jwt_secret())
+      return invalid("invalid_option", "jwt.secret is missing; with PostgreSQL it must be set", "jwt.secret");
     handle->threads = std::make_shared<CallbackThreads>();
     handle->administrator = std::make_shared<HostAdministrator>();
     GatewayOptions made = handle->config.gateway;

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "config_keys.hpp"
-#include "mcpgw/sqlite.hpp"
+#include "database.hpp"
 
 namespace mcpgw::capi {
 
@@ -53,20 +53,40 @@ Status set(const app::ConfigKey& key, const Json& value, app::Config& config) {
   return {};
 }
 
-Status read(const Json& object, const std::string& path, app::Config& config) {
+/// `given`: the keys that were set.
+Status read(const Json& object, const std::string& path, app::Config& config,
+            std::vector<std::string>& given) {
   for (const auto& [word, value] : object.items()) {
     const std::string name = path.empty() ? word : path + "." + word;
     if (value.is_null()) continue;
     if (const auto* key = find_key(name)) {
       if (auto done = set(*key, value, config); !done) return done;
+      given.push_back(name);
     } else if (is_section(name)) {
       if (!value.is_object()) return invalid("invalid_option", name + " must be an object of options", name);
-      if (auto done = read(value, name, config); !done) return done;
+      if (auto done = read(value, name, config, given); !done) return done;
     } else {
       return invalid("unknown_option", "There is no such option; docs/configuration.md lists them",
                      name.substr(0, 100));
     }
   }
+  return {};
+}
+
+bool in_memory(const app::Config& config) {
+  return config.database.kind == app::DatabaseConfig::Kind::sqlite && config.database.path.empty();
+}
+
+/// A database is named by a URL or by its parts, which are PostgreSQL's.
+Status settle_database(const std::vector<std::string>& given, app::Config& config) {
+  bool url = false, parts = false;
+  for (const auto& name : given) {
+    if (name.compare(0, 9, "database.") != 0 || name == "database.max_connections") continue;
+    (name == "database.url" ? url : parts) = true;
+  }
+  if (url && parts)
+    return invalid("invalid_option", "database.url excludes host, user and the like", "database.url");
+  if (parts) config.database.kind = app::DatabaseConfig::Kind::postgres;
   return {};
 }
 
@@ -86,7 +106,9 @@ Status apply_options(std::string_view json, app::Config& config) {
     const auto object = detail::parse_json(json);
     if (!object || !object->is_object())
       return invalid("invalid_options", "The options must be one JSON object");
-    if (auto done = read(*object, "", config); !done) return done;
+    std::vector<std::string> given;
+    if (auto done = read(*object, "", config, given); !done) return done;
+    if (auto done = settle_database(given, config); !done) return done;
   }
   const auto& gateway = config.gateway;
   if (!gateway.encryption.previous.empty() && gateway.encryption.current.empty())
@@ -102,17 +124,16 @@ Status apply_options(std::string_view json, app::Config& config) {
 
 Result<OpenedStorage> open_storage(const app::Config& config, std::shared_ptr<Storage> given) {
   if (given) {
-    if (!config.database.path.empty() || config.database.kind != app::DatabaseConfig::Kind::sqlite)
+    if (!in_memory(config))
       return invalid("invalid_option", "database excludes a storage of the host", "database.url");
     return OpenedStorage{std::move(given), nullptr};
   }
-  if (config.database.kind != app::DatabaseConfig::Kind::sqlite)
-    return Error(ErrorCode::unsupported, "unsupported_database", "Only SQLite databases can be opened here",
-                 "database.url");
-  if (config.database.path.empty()) return OpenedStorage{make_memory_storage(), nullptr};
-  SqliteOptions options;
-  options.path = config.database.path;
-  auto opened = open_sqlite(options);
+  if (in_memory(config)) return OpenedStorage{make_memory_storage(), nullptr};
+  // A key that is made up may only seal what ends with the process.
+  if (config.gateway.encryption.current.empty())
+    return invalid("invalid_option", "encryption.key is missing; with a database it must be set",
+                   "encryption.key");
+  auto opened = app::open_storage(config.database);
   if (!opened) return opened.error();
   return OpenedStorage{opened->storage, opened->audit};
 }

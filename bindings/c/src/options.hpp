@@ -20,7 +20,7 @@ struct OpenedStorage {
   std::shared_ptr<Storage> storage;
   std::shared_ptr<AuditSink> audit;
 };
-/// `given`, else what database.url names, else memory.
+/// `given`, else the database that is named, else memory. With a database encryption.key must be set.
 Result<OpenedStorage> open_storage(const app::Config& config, std::shared_ptr<Storage> given);
 
 }  // namespace mcpgw::capi

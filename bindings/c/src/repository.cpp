@@ -207,11 +207,7 @@ Status open(const app::Config& config, OpenedStorage storage, mcpgw_repository& 
   options.storage = storage.storage;
   options.keys = given.encryption;
   const auto random = make_system_random();
-  // As for a gateway: a key that is made up may only seal what ends with the process.
   if (options.keys.current.empty()) {
-    if (!config.database.path.empty())
-      return invalid("invalid_option", "encryption.key is missing; with a database it must be set",
-                     "encryption.key");
     options.keys.current.resize(32);
     random->fill(options.keys.current.data(), options.keys.current.size());
   }
