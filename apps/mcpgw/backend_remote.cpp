@@ -77,6 +77,15 @@ Result<std::string> read_token(const ServerOptions& options) {
   return token;
 }
 
+/// Paths are sent as they are given. What says so has another name in later releases of httplib.
+template <class Client>
+void keep_paths(Client& client) {
+  if constexpr (requires { client.set_path_encode(false); })
+    client.set_path_encode(false);
+  else
+    client.set_url_encode(false);
+}
+
 class RemoteBackend final : public Backend {
  public:
   RemoteBackend(const ServerOptions& options, ServerUrl url, std::string token)
@@ -85,7 +94,7 @@ class RemoteBackend final : public Backend {
     client_.set_read_timeout(kAnswerSeconds);
     client_.set_write_timeout(kAnswerSeconds);
     client_.set_follow_location(false);
-    client_.set_url_encode(false);
+    keep_paths(client_);
     client_.set_keep_alive(true);
     client_.enable_server_certificate_verification(true);
     if (!options.ca_file.empty()) client_.set_ca_cert_path(options.ca_file.c_str());
