@@ -153,8 +153,15 @@ const std::string kOk = "mcp tools/call 200 allow - git echo";
 }  // namespace
 
 TEST_CASE("R39: every message has its row, whatever became of it") {
-  World world;
+  constexpr std::size_t kBody = 4096;
+  InProcessOptions given = options();
+  given.gateway.limits.mcp_body = kBody;
+  World world(std::move(given));
   McpClient &alice = world.gw.as("alice"), &bob = world.gw.as("bob");
+  const std::string api_only = world.gw.gateway()
+                                   .authenticator()
+                                   ->mint(alice.user_id(), "api", TokenKind::api, {"api"}, std::nullopt)
+                                   ->token;
   REQUIRE(alice.initialize("2025-11-25", R"({"roots":{}})").ok());
   const auto post = [&](const std::string& body) { return world.post(alice, body).status; };
   const auto failing = [&](void (FakeUpstream::*fault)(const std::string&)) {
@@ -254,6 +261,36 @@ TEST_CASE("R39: every message has its row, whatever became of it") {
          HttpRequest request = post_request(alice, rpc_request("1", "tools/list"));
          request.headers[0].second = "Bearer nonsense";
          CHECK(world.gw.send(std::move(request)).status == 401);
+       },
+       {}},
+      {"a form that is not ours, or too much of it",
+       [&] {
+         const auto refused = [&](const char* name, const std::string& value, const std::string& body) {
+           HttpRequest request = post_request(alice, body);
+           std::erase_if(request.headers, [&](const auto& header) { return header.first == name; });
+           request.headers.emplace_back(name, value);
+           return world.gw.send(std::move(request)).status;
+         };
+         const std::string call = rpc_request("1", "tools/call", R"({"name":"echo"})");
+         CHECK(refused("Accept", "text/html", call) == 406);
+         CHECK(refused("Content-Type", "text/plain", call) == 415);
+         CHECK(refused("Content-Type", "application/json", std::string(kBody + 1, ' ')) == 413);
+       },
+       {"mcp invalid 406 - not_acceptable - -", "mcp invalid 415 - unsupported_media_type - -",
+        "mcp invalid 413 - body_too_large - -"}},
+      {"a token that is not for this",
+       [&] {
+         HttpRequest request = post_request(alice, rpc_request("1", "tools/list"));
+         request.headers[0].second = "Bearer " + api_only;
+         CHECK(world.gw.send(request).status == 403);
+         request.method = "GET";
+         CHECK(world.gw.send(std::move(request)).status == 403);
+       },
+       {"mcp invalid 403 - insufficient_scope - -"}},
+      {"a page of somebody else: nobody is known yet",
+       [&] {
+         CHECK(world.post(alice, rpc_request("1", "tools/list"), {{"Origin", "https://evil.test"}}).status ==
+               403);
        },
        {}},
       {"a server asks in a call, and may",
@@ -577,6 +614,15 @@ TEST_CASE("R39, R71: while rows cannot be stored requests wait and are then refu
   while (answered < 20 && alice.call_tool("echo").ok()) ++answered;
   CHECK(answered == 12);
   CHECK(ready(world.gw) == 503);
+  // Nor do refusals pile up: what is refused waits like what is done, and is answered without a row at last.
+  HttpRequest wrong = post_request(alice, rpc_request("1", "tools/list"));
+  wrong.headers.emplace_back("Content-Type", "text/plain");
+  std::erase(wrong.headers, std::pair<std::string, std::string>("Content-Type", "application/json"));
+  CHECK(world.gw.send(std::move(wrong)).status == 503);
+  const std::string session = alice.session_id();
+  alice.use_session({});
+  CHECK_FALSE(alice.initialize().ok());
+  alice.use_session(session);
   // Nothing happens of which there would be no row: at the server, or in storage.
   CHECK(world.git->received("tools/call").size() == 13);
   HttpResponse refused =

@@ -110,6 +110,15 @@ struct Lines {
           if (name == field) out.push_back(value);
     return out;
   }
+  /// A field of the line that says this; empty when there is none.
+  std::string value(const std::string& text, const std::string& field) const {
+    const std::lock_guard lock(kept_->mutex);
+    for (const LogEvent& event : kept_->events)
+      if (event.message.find(text) != std::string::npos)
+        for (const auto& [name, value] : event.fields)
+          if (name == field) return value;
+    return {};
+  }
 
  private:
   struct Kept {
@@ -203,6 +212,61 @@ TEST_CASE("R65: a trace that comes in goes on to the server, and into log, row a
   CHECK(server.received("tools/call").back().header("traceparent") == kIncoming);
   CHECK(call(alice, "echo", {{"baggage", std::string(9000, 'b')}}).ok());
   CHECK(server.received("tools/call").back().header("baggage").empty());
+}
+
+TEST_CASE("R65: what is logged of one call bears its ids, whichever way its server is reached") {
+  std::optional<ScriptedMcp> http;
+  std::optional<ScriptedSse> sse;
+  std::string transport = "streamable-http", line;
+  SUBCASE("Streamable HTTP") {
+    http.emplace([](McpExchange& exchange) {
+      if (exchange.method != "tools/call") return false;
+      exchange.status(500);
+      return true;
+    });
+    line = "HTTP 500";
+  }
+  SUBCASE("HTTP+SSE") {
+    sse.emplace();
+    sse->on_request = [](McpExchange& exchange) {
+      if (exchange.method != "tools/call") return false;
+      exchange.status(500);
+      return true;
+    };
+    transport = "sse";
+    line = "HTTP 500 to a message";
+  }
+  SUBCASE("2026-07-28") {
+    http.emplace([](McpExchange& exchange) {
+      if (exchange.method == "server/discover") {
+        exchange.result(
+            R"({"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"resultType":"complete"})");
+        return true;
+      }
+      if (exchange.method != "tools/call") return false;
+      exchange.stream();
+      exchange.event("no JSON");
+      exchange.stream_result(R"({"content":[],"resultType":"complete"})");
+      exchange.end_stream();
+      return true;
+    });
+    line = "an event that is not JSON was skipped";
+  }
+  Lines log;
+  InProcessOptions options;
+  options.gateway.upstream.allow_private = true;
+  options.gateway.log = log.sink();
+  InProcessGateway gw(std::move(options));
+  change(gw.as("admin"), "POST", "/api/targets",
+         R"({"name":"git","transport_type":")" + transport + R"(","url":")" +
+             (http ? http->url() : sse->url()) + "\"}");
+  gw.allow("alice", "git");
+  McpClient& alice = gw.as("alice");
+  call(alice, "echo", {{"traceparent", kIncoming}, {"X-Request-Id", "the-call"}});
+  REQUIRE(becomes([&] { return !log.value(line, "target").empty(); }));
+  CHECK(log.value(line, "target") == "git");
+  CHECK(log.value(line, "request_id") == "the-call");
+  CHECK(log.value(line, "trace_id") == kTrace);
 }
 
 TEST_CASE("spans of a call: server, authorize, credential and upstream, each below the request") {

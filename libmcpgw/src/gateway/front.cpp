@@ -415,10 +415,6 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   auto principal =
       core_->authenticator->authenticate(authorization == nullptr ? std::string_view() : *authorization);
   if (!principal) return fail_unauthenticated(*reply, principal.error(), authorization != nullptr);
-  if (!principal->has_scope("mcp"))
-    return reply->fail(
-        403, "insufficient_scope", "The token does not have the scope mcp",
-        {{"WWW-Authenticate", R"(Bearer realm="mcpgw", error="insufficient_scope", scope="mcp")"}});
   reply->user_id = principal->user_id;
   if (kObserved && reply->counted) reply->of_user = core_->statistics->begin(principal->user_id);
   if (!principal->token_id.empty() && core_->repository->token_touch_due(principal->token_id))
@@ -430,6 +426,14 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
                      if (const auto alive = weak.lock()) alive->leave_flight();
                    },
                    reply->trace};
+  if (!meta.principal.has_scope("mcp")) {
+    HttpResponse refusal =
+        http_error(403, "insufficient_scope", "The token does not have the scope mcp", reply->request_id);
+    refusal.headers.emplace_back("WWW-Authenticate",
+                                 R"(Bearer realm="mcpgw", error="insufficient_scope", scope="mcp")");
+    if (request.method != "POST") return reply->send(std::move(refusal));
+    return endpoint_->reject(reply, meta, request, std::move(refusal), "insufficient_scope");
+  }
   Loop* here = Loop::current();
   Loop& loop =
       here != nullptr && core_->runtime->impl().owns(here) ? *here : core_->runtime->impl().any_loop();

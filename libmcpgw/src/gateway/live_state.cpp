@@ -114,8 +114,9 @@ Result<int> GatewayLiveState::recycle(const std::string& user_id) {
 Result<int> GatewayLiveState::restart_instances(const std::string& target_id) {
   const auto core = core_.lock();
   if (!core) return 0;
-  if (auto restarted = restart_kubernetes_instances(core, target_id)) return *restarted;
-  const int count = core->pool->restart(target_id);
+  auto pods = restart_kubernetes_instances(core, target_id);
+  if (pods && !*pods) return *pods;
+  const int count = pods ? **pods : core->pool->restart(target_id);
   if (const auto target = core->repository->target(target_id); target && count > 0)
     core->metrics->target(target->name)->restarts.add(static_cast<std::uint64_t>(count));
   return count;

@@ -18,6 +18,8 @@ using std::chrono::steady_clock;
 
 /// Messages of one batch.
 constexpr std::size_t kMaxBatch = 100;
+/// How long a request waits for room in the audit log.
+constexpr auto kAdmission = std::chrono::seconds(5);
 
 const char* begun_text(Session::Begun begun) {
   switch (begun) {
@@ -95,6 +97,17 @@ void McpEndpoint::record(AuditRecord row, std::function<void(bool)> then) {
   });
 }
 
+void McpEndpoint::record_refusal(AuditRecord row, std::function<void(bool)> then) {
+  if (core_->audit->admits()) return record(std::move(row), std::move(then));
+  Loop& loop = core_->runtime->impl().any_loop();
+  loop.post([&loop, core = core_, row = std::move(row), then = std::move(then)]() mutable {
+    loop.spawn([](std::shared_ptr<GatewayCore> held, AuditRecord one, auto done) -> Task<void> {
+      if (!co_await held->audit->admit(steady_clock::now() + kAdmission)) co_return done(false);
+      done(co_await held->audit->write(std::move(one)));
+    }(std::move(core), std::move(row), std::move(then)));
+  });
+}
+
 void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
                          const HttpRequest& request, const Session* session, int status, int code,
                          std::string_view message, std::string_view id, const char* error_code,
@@ -114,23 +127,25 @@ void McpEndpoint::refuse(const std::shared_ptr<Responder>& responder, const Requ
   // What could be read is JSON: only then can anybody tell what of it is a secret.
   if (!method.empty()) row.request_body = audited_body(request.body, row.method, nullptr);
   core_->observer->finished(row, Duration(0), meta.trace.get());
-  record(std::move(row),
-         [responder, response = std::move(response), id = meta.request_id](bool stored) mutable {
-           responder->send(stored ? std::move(response) : unrecorded(id));
-         });
+  record_refusal(std::move(row),
+                 [responder, response = std::move(response), id = meta.request_id](bool stored) mutable {
+                   responder->send(stored ? std::move(response) : unrecorded(id));
+                 });
 }
 
-void McpEndpoint::unavailable(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
-                              const HttpRequest& request, std::string_view method, std::string_view message) {
-  HttpResponse response = http_error(503, "storage_unavailable", message, meta.request_id);
+void McpEndpoint::reject(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
+                         const HttpRequest& request, HttpResponse response, std::string_view code,
+                         std::string_view method) {
   AuditRecord row = audit_row(meta, request, nullptr);
   row.method = method.empty() ? kUnreadMethod : method;
   row.response_status = response.status;
-  row.error_code = "storage_unavailable";
+  row.error_code = code;
   row.bytes_out = static_cast<std::int64_t>(response.body.size());
   core_->observer->finished(row, Duration(0), meta.trace.get());
-  record(std::move(row),
-         [responder, response = std::move(response)](bool) mutable { responder->send(std::move(response)); });
+  record_refusal(std::move(row),
+                 [responder, response = std::move(response), id = meta.request_id](bool stored) mutable {
+                   responder->send(stored ? std::move(response) : unrecorded(id));
+                 });
 }
 
 std::string McpEndpoint::audited_body(const std::string& body, const std::string& method,
@@ -163,8 +178,9 @@ Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> r
 }
 
 Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
+  std::string_view method;  // as far as it is known
   const auto respond = [&](int status, std::string_view code, std::string_view message) {
-    responder->send(http_error(status, code, message, meta.request_id));
+    reject(responder, meta, request, http_error(status, code, message, meta.request_id), code, method);
   };
   if (request.body.size() > core_->options.limits.mcp_body)
     co_return respond(413, "body_too_large", "The request body is too large");
@@ -176,7 +192,6 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   if (!accepts.json && !accepts.sse && !sse_id)
     co_return respond(406, "not_acceptable", "Accept must admit application/json or text/event-stream");
 
-  std::string_view method;  // as far as it is known
   const auto invalid = [&](const Session* session, int code, std::string_view message, std::string_view id) {
     refuse(responder, meta, request, session, 400, code, message, id, "invalid_request", {}, method);
   };
@@ -207,8 +222,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   if (session_id != nullptr) {
     auto found = co_await core_->sessions->find(
         meta.principal, *session_id, sse_id ? ClientTransport::http_sse : ClientTransport::streamable_http);
-    if (!found)
-      co_return unavailable(responder, meta, request, method, "The session cannot be looked up now");
+    if (!found) co_return respond(503, "storage_unavailable", "The session cannot be looked up now");
     session = *found;
   }
   if (text.front() == '[') {
@@ -225,6 +239,10 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return invalid(session.get(), bad->code, bad->message, bad->id);
   Envelope envelope = std::move(std::get<Envelope>(read));
 
+  // Nothing is done of which there would be no row.
+  if (envelope.kind == Envelope::Kind::request && !core_->audit->admits() &&
+      !co_await core_->audit->admit(steady_clock::now() + kAdmission))
+    co_return responder->send(http_error(503, "overloaded", "The audit log cannot keep up", meta.request_id));
   const bool handshake = envelope.kind == Envelope::Kind::request && envelope.method == "initialize";
   if (handshake && !sse_id)
     co_return co_await initialize(std::move(request), std::move(envelope), std::move(responder),
@@ -255,8 +273,6 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return responder->send(std::move(accepted));
   }
 
-  if (!co_await core_->audit->admit(steady_clock::now() + std::chrono::seconds(5)))
-    co_return respond(503, "overloaded", "The audit log cannot keep up");
   auto call = std::make_shared<ClientCall>(core_, session, meta.principal);
   call->audit = audit_row(meta, request, session.get());
   call->request_id = meta.request_id;
@@ -326,7 +342,7 @@ Task<void> McpEndpoint::answer(Call call) {
       if (!co_await core_->audit->write(std::move(row)))
         text = make_error(call->id, rpc::kInternalError, kUnrecorded, code_data("storage_unavailable"));
     } else {
-      core_->audit->add(std::move(row));
+      core_->audit->add(std::move(row), true);
     }
   }
   call->answer(text);
@@ -348,7 +364,7 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
     const auto* message = std::get_if<Envelope>(&messages.back());
     if (message != nullptr && message->kind != Envelope::Kind::request) continue;
     ++answers;
-    if (!co_await core_->audit->admit(steady_clock::now() + std::chrono::seconds(5)))
+    if (!core_->audit->admits() && !co_await core_->audit->admit(steady_clock::now() + kAdmission))
       co_return responder->send(
           http_error(503, "overloaded", "The audit log cannot keep up", meta.request_id));
   }

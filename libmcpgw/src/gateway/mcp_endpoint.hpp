@@ -30,6 +30,12 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   /// Answers a request to /mcp or /sse whose origin, load and token have been checked.
   Task<void> handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
 
+  /// The answer to a POST of a known user that is refused before anything reads its message, and its row,
+  /// without a body. `method`: as far as it could be read.
+  void reject(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
+              const HttpRequest& request, HttpResponse response, std::string_view code,
+              std::string_view method = {});
+
  private:
   friend class ModernEndpoint;  // the other era: the same items, judged and forwarded alike
   using Call = std::shared_ptr<ClientCall>;
@@ -115,11 +121,11 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
               const HttpRequest& request, const Session* session, int status, int code,
               std::string_view message, std::string_view id, const char* error_code,
               std::string_view data = {}, std::string_view method = {});
-  /// For a message that is JSON-RPC, but cannot be dealt with now.
-  void unavailable(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
-                   const HttpRequest& request, std::string_view method, std::string_view message);
   /// Records a row; in sync mode `then` is called when it is stored, with whether it could be.
   void record(AuditRecord row, std::function<void(bool)> then);
+  /// The same for what was refused, which nobody has let pass yet: while the log is full it waits, and has no
+  /// row when that takes too long (`then` gets false).
+  void record_refusal(AuditRecord row, std::function<void(bool)> then);
 
   const std::shared_ptr<GatewayCore> core_;
 };

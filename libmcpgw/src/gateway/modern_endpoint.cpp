@@ -64,7 +64,7 @@ Task<void> ModernEndpoint::post(HttpRequest request, std::shared_ptr<Responder> 
     co_return legacy_->refuse(
         responder, meta, request, nullptr, fault->status, fault->code, fault->message, envelope.id,
         fault->code == rpc::kInvalidParams ? "invalid_params" : "invalid_request", fault->data);
-  if (!co_await core_->audit->admit(steady_clock::now() + std::chrono::seconds(5)))
+  if (!core_->audit->admits() && !co_await core_->audit->admit(steady_clock::now() + std::chrono::seconds(5)))
     co_return responder->send(http_error(503, "overloaded", "The audit log cannot keep up", meta.request_id));
 
   if (meta.trace && meta.trace->adopt(raw::find(envelope.params, "_meta"))) {
@@ -363,7 +363,7 @@ void ModernEndpoint::finish(const Round& round, ModernOutcome outcome, const Ups
   row.request_body = audited(*round, connection);
   core_->observer->finished(row, took, round->trace.get());
   if (!core_->audit->sync()) {
-    core_->audit->add(std::move(row));
+    core_->audit->add(std::move(row), true);
     return round->reply->finish(status, message);
   }
   Loop& loop = core_->runtime->impl().any_loop();

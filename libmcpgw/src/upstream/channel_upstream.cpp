@@ -148,7 +148,8 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
         // A message that was refused was not waited for: whoever made the call is told why.
         waiter->set(std::move(error));
       };
-    return posting_->post(std::move(text), std::move(headers), std::move(on_failed));
+    return posting_->post(std::move(text), std::move(headers), std::move(on_failed),
+                          pending ? pending->observer : nullptr);
   }
 
   void forget(std::int64_t number) {
