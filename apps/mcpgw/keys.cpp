@@ -1,8 +1,8 @@
 // mcpgw keys: new signing and encryption keys, while gateways run on the same storage. A new key is put into
-// <data_dir>/secrets.json, told to the gateways through storage, and then everything sealed is sealed anew.
-// The old one stays in the file to read with, so each step may be the last one before a crash.
+// <data_dir>/secrets.json (or, where keys are configured, into every gateway's configuration), put in force
+// through storage, and then everything sealed is sealed anew, here or by a gateway when this ends early. The
+// old one stays in the file, so each step may be the last one before a crash.
 #include <chrono>
-#include <thread>
 
 #include "cli.hpp"
 #include "secrets_file.hpp"
@@ -13,11 +13,8 @@ namespace {
 
 using std::chrono::steady_clock;
 
-/// How long a gateway may go on sealing with the old key, and more.
-constexpr std::chrono::milliseconds kTakenUp{1000};
 constexpr std::chrono::milliseconds kReportEvery{500};
 constexpr std::uint64_t kReportRows = 100;
-constexpr int kMaxPasses = 10;
 
 struct Nothing {};
 
@@ -53,50 +50,38 @@ std::uint64_t with_current(const SealedValues& values) {
   return found == values.by_key.end() ? 0 : found->second;
 }
 
-/// Until a whole pass finds nothing, and no gateway can still be sealing with the old key.
-Result<ResealProgress> reseal_all(Repository& repository, std::uint64_t values) {
-  const auto begun = steady_clock::now();
-  auto reported = begun;
-  std::uint64_t before = 0, reported_rows = 0;
-  const auto report = [&](const ResealProgress& now) {
-    const auto done = before + now.resealed;
-    if (done < reported_rows + kReportRows && steady_clock::now() - reported < kReportEvery) return;
-    if (done == reported_rows) return;
+/// Works on the rotation, or watches whoever does, and says how far it has come.
+Result<KeyRotation> reseal_all(Repository& repository) {
+  auto reported = steady_clock::now();
+  std::uint64_t reported_rows = 0;
+  return repository.run_key_rotation([&](const KeyRotation& now) {
+    const auto done = now.progress.resealed;
+    if (done == reported_rows ||
+        (done < reported_rows + kReportRows && steady_clock::now() - reported < kReportEvery))
+      return true;
     reported = steady_clock::now();
     reported_rows = done;
     std::fprintf(stderr, "re-sealed %llu of %llu values\n", static_cast<unsigned long long>(done),
-                 static_cast<unsigned long long>(std::max(done, values)));
-  };
-  ResealProgress all;
-  for (int pass = 0; pass < kMaxPasses; ++pass) {
-    const bool settled = steady_clock::now() - begun >= kTakenUp;
-    const auto progress = repository.reseal(report);
-    if (!progress) return progress.error();
-    before += progress->resealed;
-    all.checked = progress->checked;
-    all.failed = progress->failed;
-    all.resealed = before;
-    if (progress->resealed == 0 && settled) break;
-    if (!settled) std::this_thread::sleep_until(begun + kTakenUp);
-  }
-  return all;
+                 static_cast<unsigned long long>(std::max(done, now.total)));
+    return true;
+  });
 }
 
-int report_reseal(const Invocation& invocation, const std::string& key, const ResealProgress& done,
-                  bool resumed) {
+int report_reseal(const Invocation& invocation, const KeyRotation& done, bool resumed) {
+  const auto& [checked, resealed, failed] = done.progress;
   if (invocation.json)
-    print_json({{"current_key", key},
+    print_json({{"current_key", done.key},
                 {"resumed", resumed},
-                {"values", done.checked},
-                {"resealed", done.resealed},
-                {"unreadable", done.failed}});
+                {"values", checked},
+                {"resealed", resealed},
+                {"unreadable", failed}});
   else
-    print_line("key " + key + " is in force; " + std::to_string(done.resealed) + " of " +
-               std::to_string(done.checked) + " values were sealed with it now" +
+    print_line("key " + done.key + " is in force; " + std::to_string(resealed) + " of " +
+               std::to_string(checked) + " values were sealed with it now" +
                (resumed ? ", going on with a rotation that had been interrupted" : ""));
-  if (done.failed == 0) return kDone;
+  if (failed == 0) return kDone;
   return fail(
-      std::to_string(done.failed) +
+      std::to_string(failed) +
       " stored values cannot be opened with any key: set the missing key in encryption.previous_keys, or "
       "write those values anew");
 }
@@ -105,15 +90,23 @@ int report_reseal(const Invocation& invocation, const std::string& key, const Re
 int reseal(const Invocation& invocation, Config config, bool resumed, bool* complete = nullptr) {
   auto place = open_place(std::move(config));
   if (!place) return fail(place.error());
-  if (auto status = place->repository->announce_keys(); !status) return fail(status.error());
-  const auto values = place->repository->sealed_values();
+  auto& repository = *place->repository;
+  const auto before = repository.key_rotation();
+  if (!before) return fail(before.error());
+  const auto values = repository.sealed_values();
   if (!values) return fail(values.error());
-  const auto done = reseal_all(*place->repository, total(*values) - with_current(*values));
+  const bool same = before->key == values->configured_key;
+  resumed = resumed || (same && before->state == KeyRotation::State::running);
+  // A gateway may have finished what a command that was interrupted had begun.
+  const bool finished = resumed && same && before->state == KeyRotation::State::done;
+  if (!finished)
+    if (auto status = repository.start_key_rotation(); !status) return fail(status.error());
+  const auto done = reseal_all(repository);
   if (!done)
     return fail(done.error().message +
                 "; the new key is in force, run the command again to go on with the rest");
   if (complete) *complete = true;
-  return report_reseal(invocation, values->current_key, *done, resumed);
+  return report_reseal(invocation, *done, resumed);
 }
 
 int rotate_encryption(const Invocation& invocation) {
@@ -125,11 +118,13 @@ int rotate_encryption(const Invocation& invocation) {
     if (!place) return fail(place.error());
     const auto values = place->repository->sealed_values();
     if (!values) return fail(values.error());
-    if (total(*values) == with_current(*values))
+    const auto rotation = place->repository->key_rotation();
+    if (!rotation) return fail(rotation.error());
+    const bool in_force = place->repository->key_in_force() == values->configured_key;
+    if (in_force && total(*values) == with_current(*values) && rotation->state != KeyRotation::State::running)
       return fail(
           "encryption.key is configured, and everything is sealed with it: put a new key there and the old "
-          "one "
-          "into encryption.previous_keys, restart the gateway, and run this again");
+          "one into encryption.previous_keys, on every gateway, and run this again");
     return reseal(invocation, std::move(*config), false);
   }
   {  // Whether there is anything at all, before a new key is made for it.
@@ -188,17 +183,27 @@ int status(const Invocation& invocation) {
   if (!place) return fail(place.error());
   const auto values = place->repository->sealed_values();
   if (!values) return fail(values.error());
+  const auto rotation = place->repository->key_rotation();
+  if (!rotation) return fail(rotation.error());
+  const bool running = rotation->state == KeyRotation::State::running;
+  if (pending)  // perhaps a gateway has finished it
+    pending = rotation->key != values->configured_key || rotation->state != KeyRotation::State::done;
+  const bool waiting = values->configured_key != place->repository->key_in_force();
   const auto& gateway = place->opened.config.gateway;
   const auto current = with_current(*values);
   if (invocation.json) {
-    print_json({{"jwt", {{"source", jwt_source}, {"previous", gateway.previous_jwt_secrets.size()}}},
-                {"encryption",
-                 {{"source", key_source},
-                  {"current_key", values->current_key},
-                  {"previous", gateway.encryption.previous.size()},
-                  {"values", {{"current", current}, {"other", total(*values) - current}}},
-                  {"unreadable", values->unreadable},
-                  {"rotation_pending", pending}}}});
+    print_json(
+        {{"jwt", {{"source", jwt_source}, {"previous", gateway.previous_jwt_secrets.size()}}},
+         {"encryption",
+          {{"source", key_source},
+           {"current_key", values->current_key},
+           {"previous", gateway.encryption.previous.size()},
+           {"configured_key", values->configured_key},
+           {"values", {{"current", current}, {"other", total(*values) - current}}},
+           {"rotation",
+            {{"running", running}, {"resealed", rotation->progress.resealed}, {"total", rotation->total}}},
+           {"unreadable", values->unreadable},
+           {"rotation_pending", pending}}}});
     return kDone;
   }
   print_table({"KEY", "FROM", "OLD ONES KEPT"},
@@ -211,7 +216,13 @@ int status(const Invocation& invocation) {
   print_line("");
   print_table({"SEALED WITH", "VALUES", "KEY IS"}, rows);
   if (values->unreadable > 0) print_line(std::to_string(values->unreadable) + " of them cannot be opened");
-  if (pending) print_line("a rotation was interrupted: run mcpgw keys rotate encryption to go on");
+  if (waiting)
+    print_line("another key is configured (" + values->configured_key +
+               "): run mcpgw keys rotate encryption when every gateway has it");
+  if (running || pending)
+    print_line("a rotation was interrupted or is under way (" + std::to_string(rotation->progress.resealed) +
+               " of " + std::to_string(rotation->total) +
+               " values): run mcpgw keys rotate encryption to go on with it");
   return kDone;
 }
 

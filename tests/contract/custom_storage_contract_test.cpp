@@ -2,7 +2,7 @@
 #include "contract/temp_dir.hpp"
 #include "custom_storage/journal_storage.hpp"
 
-struct Journal {
+struct Journal {  // made anew for each case, empty
   mcpgw::contract::TempDir directory;
   std::shared_ptr<mcpgw::Storage> storage = *JournalStorage::open(directory.file("records.journal"));
 };

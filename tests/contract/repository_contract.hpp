@@ -5,9 +5,13 @@
 //   connects anew #define MCPGW_REPOSITORY_PLACE MyPlace #include "contract/repository_contract.hpp"
 #pragma once
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include "unit/repository_support.hpp"
@@ -124,6 +128,83 @@ TEST_CASE_TEMPLATE("two connections to one database: what one writes the other h
   }
   std::sort(took.begin(), took.end());
   CHECK(took[took.size() / 2] < 100);
+}
+
+TEST_CASE_TEMPLATE("R79: a rotation whose process is killed with -9 is finished by others, once", P,
+                   MCPGW_REPOSITORY_PLACE) {
+  P place;
+  const std::string old_key(32, 'o'), new_key(32, 'n');
+  constexpr int kValues = 300;
+  const auto with = [&](EncryptionKeys keys) {
+    auto options = place.options();
+    options.keys = std::move(keys);
+    return must(Repository::open(std::move(options)));
+  };
+  Target target;
+  {
+    const auto before = with({old_key, {}});
+    target.name = "t";
+    target.url = "https://a.example";
+    target = must(before->create_target(target));
+    std::vector<Repository::EnvWrite> writes;
+    for (int i = 0; i < kValues; ++i) writes.push_back({"K" + std::to_string(i), "value", {}});
+    must(before->set_env(target.id, {Scope::everyone, {}}, writes));
+  }
+  const auto child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {  // a process of its own; it never returns
+    auto options = place.options();
+    options.keys = {new_key, {old_key}};
+    const auto repository = Repository::open(std::move(options));
+    if (repository && (*repository)->start_key_rotation())
+      (void)(*repository)->run_key_rotation([](const KeyRotation& now) {
+        if (now.progress.resealed >= kValues / 3) ::raise(SIGKILL);
+        return true;
+      });
+    ::_exit(1);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(WIFSIGNALED(status));
+
+  // Two replicas that have the new key, and one that was forgotten.
+  const std::vector<std::shared_ptr<Repository>> both{with({new_key, {old_key}}), with({new_key, {old_key}})};
+  const auto forgotten = with({old_key, {}});
+  const auto halfway = must(both[0]->sealed_values());
+  CHECK(halfway.by_key.size() == 2);
+  CHECK(halfway.unreadable == 0);
+  CHECK(must(both[0]->key_rotation()).state == KeyRotation::State::running);
+  // What is written meanwhile is sealed with the new key, by everybody who has it.
+  must(both[1]->set_target_token(target.id, {Scope::everyone, {}}, "token"));
+  CHECK(reason(forgotten->set_target_token(target.id, {Scope::everyone, {}}, "token")) ==
+        "credential_unavailable");
+  CHECK(must(both[0]->reveal_env(target.id, {Scope::everyone, {}})).size() == kValues);
+
+  std::vector<std::thread> threads;
+  std::atomic<int> finished{0};
+  std::atomic<std::uint64_t> most{0};
+  for (const auto& one : both)
+    threads.emplace_back([&, one] {
+      const auto end = one->run_key_rotation();
+      if (!end || end->state != KeyRotation::State::done) return;
+      ++finished;
+      most = end->progress.resealed;
+    });
+  for (auto& thread : threads) thread.join();
+  CHECK(finished == 2);
+  // The killed one may have sealed a few rows that it did not come to count; none was sealed twice.
+  CHECK(most <= kValues);
+  CHECK(most >= kValues / 3);
+  const auto after = must(both[0]->sealed_values());
+  CHECK(after.by_key.size() == 1);
+  CHECK(after.by_key.at(after.configured_key) == kValues + 1);
+  CHECK(after.unreadable == 0);
+  // Done: the old key is no key any more, also to those who are configured with it.
+  CHECK(reason(forgotten->start_key_rotation()) == "key_retired");
+  const auto late = with({old_key, {new_key}});
+  CHECK(late->key_in_force() == after.configured_key);
+  must(late->set_target_token(target.id, {Scope::everyone, {}}, "later"));
+  CHECK(must(both[0]->sealed_values()).by_key.size() == 1);
 }
 
 }  // namespace mcpgw::test

@@ -398,7 +398,7 @@ TEST_CASE("policies decide the next request, and a token that is revoked ends th
 
   const std::string params = modern_params(R"("name":"slow")");
   const auto running =
-      OpenStream::post(gw.gateway(), alice.token(), detail::make_request("1", "tools/call", params),
+      ModernStream::post(gw.gateway(), alice.token(), detail::make_request("1", "tools/call", params),
                        modern_headers("tools/call", params));
   CHECK(eventually([&] { return git->received("tools/call").size() == 2; }));
   CHECK(gw.gateway().repository()->revoke_tokens(alice.user_id(), true));
@@ -419,7 +419,7 @@ TEST_CASE("a client that goes away has cancelled") {
   gw.allow("alice", "git");
   const std::string params = modern_params(R"("name":"slow")");
   const auto running =
-      OpenStream::post(gw.gateway(), gw.as("alice").token(), detail::make_request("1", "tools/call", params),
+      ModernStream::post(gw.gateway(), gw.as("alice").token(), detail::make_request("1", "tools/call", params),
                        modern_headers("tools/call", params));
   CHECK(eventually([&] { return git->received("tools/call").size() == 1; }));
   running->leave();

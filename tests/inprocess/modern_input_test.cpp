@@ -320,7 +320,7 @@ TEST_CASE("a client that leaves while its answer is worked on has cancelled") {
                         with(state_of(asked), "{" + quote(keys_of(asked)[0]) + R"(:{"action":"decline"}})"),
                     {.capabilities = kAll});
   const auto waiting =
-      OpenStream::post(world.gw.gateway(), world.alice().token(),
+      ModernStream::post(world.gw.gateway(), world.alice().token(),
                        detail::make_request("2", "tools/call", params), modern_headers("tools/call", params));
   // The answer has arrived: the second round waits for the call.
   CHECK(eventually([&] {

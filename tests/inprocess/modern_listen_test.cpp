@@ -22,15 +22,15 @@ struct World {
   }
   McpClient& alice() { return gw.as("alice"); }
 
-  std::shared_ptr<OpenStream> listen(McpClient& client, const std::string& filter,
+  std::shared_ptr<ModernStream> listen(McpClient& client, const std::string& filter,
                                      const std::string& id = "\"s\"") {
     const std::string params = modern_params(R"("notifications":)" + filter);
-    return OpenStream::post(gw.gateway(), client.token(),
+    return ModernStream::post(gw.gateway(), client.token(),
                             detail::make_request(id, "subscriptions/listen", params),
                             modern_headers("subscriptions/listen", params));
   }
   /// Waits until the stream has so many messages.
-  static std::string message(const std::shared_ptr<OpenStream>& stream, std::size_t number) {
+  static std::string message(const std::shared_ptr<ModernStream>& stream, std::size_t number) {
     if (!eventually([&] { return stream->messages().size() > number; }))
       return "none came: " + stream->text();
     return stream->messages()[number];
@@ -168,10 +168,10 @@ TEST_CASE("open streams are bounded per user and are no requests in flight") {
   InProcessGateway gw(std::move(few));
   gw.add_upstream("git", echo_upstream("git"));
   gw.allow("alice", "git");
-  std::vector<std::shared_ptr<OpenStream>> open;
+  std::vector<std::shared_ptr<ModernStream>> open;
   const std::string params = modern_params(R"("notifications":{"toolsListChanged":true})");
   const auto listen = [&] {
-    open.push_back(OpenStream::post(gw.gateway(), gw.as("alice").token(),
+    open.push_back(ModernStream::post(gw.gateway(), gw.as("alice").token(),
                                     detail::make_request("1", "subscriptions/listen", params),
                                     modern_headers("subscriptions/listen", params)));
     CHECK(eventually([&] { return open.back()->status() != 0; }));

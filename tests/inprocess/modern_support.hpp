@@ -71,11 +71,11 @@ bool eventually(F&& condition) {
 }
 
 /// The answer to a request whose stream stays open.
-class OpenStream final : public Responder, public std::enable_shared_from_this<OpenStream> {
+class ModernStream final : public Responder, public std::enable_shared_from_this<ModernStream> {
  public:
-  static std::shared_ptr<OpenStream> post(Gateway& gateway, const std::string& token, const std::string& body,
+  static std::shared_ptr<ModernStream> post(Gateway& gateway, const std::string& token, const std::string& body,
                                           const HttpHeaders& headers) {
-    auto out = std::make_shared<OpenStream>();
+    auto out = std::make_shared<ModernStream>();
     HttpRequest request;
     request.method = "POST";
     request.target = "/mcp";
@@ -101,7 +101,7 @@ class OpenStream final : public Responder, public std::enable_shared_from_this<O
     text_ = std::move(head.body);
     class Body final : public ResponseStream {
      public:
-      explicit Body(std::shared_ptr<OpenStream> owner) : owner_(std::move(owner)) {}
+      explicit Body(std::shared_ptr<ModernStream> owner) : owner_(std::move(owner)) {}
       bool write(std::string data) override {
         const std::lock_guard lock(owner_->mutex_);
         if (owner_->closed_) return false;
@@ -114,7 +114,7 @@ class OpenStream final : public Responder, public std::enable_shared_from_this<O
       }
 
      private:
-      const std::shared_ptr<OpenStream> owner_;
+      const std::shared_ptr<ModernStream> owner_;
     };
     return std::make_shared<Body>(shared_from_this());
   }

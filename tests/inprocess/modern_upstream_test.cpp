@@ -234,11 +234,11 @@ TEST_CASE("what a server asks for in a result is asked of a legacy client on its
   REQUIRE(alice.initialize("2025-11-25", kAll).ok());
   const HttpHeaders session{{"Mcp-Session-Id", alice.session_id()}, {"MCP-Protocol-Version", "2025-11-25"}};
   const auto call = [&](const char* id) {
-    return OpenStream::post(gw.gateway(), alice.token(),
+    return ModernStream::post(gw.gateway(), alice.token(),
                             detail::make_request(id, "tools/call", R"({"name":"ask","arguments":{}})"),
                             session);
   };
-  const auto asked = [](const std::shared_ptr<OpenStream>& stream) {
+  const auto asked = [](const std::shared_ptr<ModernStream>& stream) {
     std::vector<std::string> out;
     for (const std::string& message : stream->messages())
       if (!find(message, "method").empty() && !find(message, "id").empty()) out.push_back(message);
@@ -281,7 +281,7 @@ TEST_CASE("a client that goes away closes the stream of its call at the server")
   add(gw, "u", u.server.url());
   const std::string params = modern_params(R"("name":"größe")");
   const auto running =
-      OpenStream::post(gw.gateway(), gw.as("alice").token(), detail::make_request("1", "tools/call", params),
+      ModernStream::post(gw.gateway(), gw.as("alice").token(), detail::make_request("1", "tools/call", params),
                        modern_headers("tools/call", params));
   CHECK(eventually([&] { return u.calls("tools/call").size() == 1; }));
   running->leave();
@@ -305,7 +305,7 @@ TEST_CASE("changes that a server announces on its listen stream reach clients of
   add(gw, "u", u.server.url());
   McpClient& alice = gw.as("alice");
   const std::string params = modern_params(R"("notifications":{"toolsListChanged":true})");
-  const auto stream = OpenStream::post(gw.gateway(), alice.token(),
+  const auto stream = ModernStream::post(gw.gateway(), alice.token(),
                                        detail::make_request("\"mine\"", "subscriptions/listen", params),
                                        modern_headers("subscriptions/listen", params));
   CHECK(eventually([&] { return !u.calls("subscriptions/listen").empty(); }));

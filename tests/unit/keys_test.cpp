@@ -1,5 +1,6 @@
 // Keys that are replaced while everything goes on.
 #include <atomic>
+#include <thread>
 
 #include "mcpgw/authenticator.hpp"
 #include "repository_support.hpp"
@@ -107,18 +108,33 @@ TEST_CASE("R79: another process rotates the key of a repository that goes on") {
   theirs.keys = {kNew, {kOld}};
   theirs.reload_keys = nullptr;
   const auto other = must(Repository::open(theirs));
-  must(other->announce_keys());
+  must(other->start_key_rotation());
   REQUIRE(changes.wait([&] { return changes.count(RepositoryChange::Kind::keys) > 0; }));
   CHECK(file.reads >= 1);
   must(f->set_target_token(target.id, kDefault, "later"));  // sealed with the new key already
   values = must(other->sealed_values());
   CHECK(values.by_key.at(values.current_key) == 1);
-  const auto progress = must(other->reseal());
-  CHECK(progress.resealed == 2);
-  CHECK(progress.failed == 0);
+  // What the old key sealed is still read, by both.
+  CHECK(must(f->reveal_env(target.id, kDefault)).at("B") == "b");
+  const auto old_record = **f.memory->get("env", must(f.memory->list("env", {}, {}, 1)).front().key);
+  const auto done = must(other->run_key_rotation());
+  CHECK(done.state == KeyRotation::State::done);
+  CHECK(done.progress.resealed == 2);
+  CHECK(done.progress.failed == 0);
   CHECK(must(f->reveal_target_token(target.id, kDefault)) == "later");
   CHECK(must(f->reveal_env(target.id, kDefault)).at("B") == "b");
   CHECK(must(f->sealed_values()).by_key.size() == 1);
+
+  // Done: who has the old key alone can neither write nor be believed.
+  REQUIRE(changes.wait([&] { return changes.count(RepositoryChange::Kind::keys) > 1; }));
+  must(f.memory->put(old_record.collection, old_record.key, old_record.value));
+  REQUIRE(changes.wait([&] { return changes.count(RepositoryChange::Kind::env) > 2; }));
+  CHECK(reason(f->reveal_env(target.id, kDefault)) == "credential_unavailable");
+  must(f->set_env(target.id, kDefault, {{"A", "a", {}}, {"B", "b", {}}}));
+  theirs.keys = {kOld, {}};
+  const auto late = must(Repository::open(theirs));
+  CHECK(reason(late->set_target_token(target.id, kDefault, "late")) == "credential_unavailable");
+  CHECK(reason(late->start_key_rotation()) == "key_retired");
 
   theirs.keys = {kLost, {}};
   const auto stranger = must(Repository::open(theirs));
@@ -127,27 +143,111 @@ TEST_CASE("R79: another process rotates the key of a repository that goes on") {
   CHECK(values.by_key.count(values.current_key) == 0);
 }
 
-TEST_CASE("a repository that missed the news finds the key when it needs it") {
+TEST_CASE(
+    "a key that is configured first seals nothing before it is put in force, and then at once everywhere") {
   Fixture f;
-  KeyFile file;
   auto options = f.options();
   options.keys = {kOld, {}};
-  options.reload_keys = file.source();
   f.repository = must(Repository::open(options));
   Target wanted;
   wanted.name = "t";
   wanted.url = "https://a.example";
   const Target target = must(f->create_target(wanted));
+  // Replicas get the new key one after another; what they write meanwhile each of them can read.
+  auto both = options;
+  both.keys = {kNew, {kOld}};
+  const auto second = must(Repository::open(both));
+  must(second->set_target_token(target.id, kDefault, "by the second"));
+  CHECK(must(f->sealed_values()).unreadable == 0);
+  CHECK(second->key_in_force() == f->key_in_force());
+  CHECK(must(second->sealed_values()).configured_key != second->key_in_force());
+  const auto third = must(Repository::open(both));
+  must(second->start_key_rotation());
+  // No write of the third's is sealed with the old key from here on, whether it has heard of the new one or
+  // not.
+  for (int i = 0; i < 20; ++i)
+    must(third->set_env(target.id, kDefault, {{"K" + std::to_string(i), "v", {}}}));
+  const auto values = must(second->sealed_values());
+  CHECK(values.by_key.at(values.configured_key) == 20);
+  CHECK(third->key_in_force() == values.configured_key);
+  // Who does not have it yet is told so, and reads what is still of the old one.
+  CHECK(reason(f->set_target_token(target.id, kDefault, "x")) == "credential_unavailable");
+  CHECK(must(f->reveal_target_token(target.id, kDefault)) == "by the second");
+}
+
+TEST_CASE("a damaged record of the keys in force stops neither reading nor what else changes") {
+  Fixture f;
+  Target wanted;
+  wanted.name = "t";
+  wanted.url = "https://a.example";
+  const Target target = must(f->create_target(wanted));
   must(f->set_target_token(target.id, kDefault, "token"));
-  file.rotate();
-  auto theirs = options;
-  theirs.keys = {kNew, {kOld}};
-  theirs.reload_keys = nullptr;
-  Changes changes(*f);
-  CHECK(must(must(Repository::open(theirs))->reseal()).resealed == 1);
-  REQUIRE(changes.wait([&] { return changes.count(RepositoryChange::Kind::target_token) > 0; }));
-  CHECK(must(f->reveal_target_token(target.id, kDefault)) == "token");
-  CHECK(file.reads == 1);
+  const auto second = must(Repository::open(f.options()));
+  must(f.memory->put("meta", "keys", "[]"));
+  const Target other = f.target("other");
+  for (int i = 0; i < 1000 && !second->target(other.id); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(second->target(other.id));
+  CHECK(must(second->reveal_target_token(target.id, kDefault)) == "token");
+  CHECK(reason(Repository::open(f.options())) == "storage_damaged");
+}
+
+TEST_CASE("of several processes one seals anew; when it is not heard of, another goes on where it was") {
+  Fixture f;
+  auto options = f.options();
+  options.keys = {kNew, {kOld}};
+  {
+    auto before = options;
+    before.keys = {kOld, {}};
+    f.repository = must(Repository::open(before));
+  }
+  Target wanted;
+  wanted.name = "t";
+  wanted.url = "https://a.example";
+  const Target target = must(f->create_target(wanted));
+  std::vector<Repository::EnvWrite> writes;
+  for (int i = 0; i < 300; ++i) writes.push_back({"K" + std::to_string(i), "v", {}});
+  must(f->set_env(target.id, kDefault, writes));
+  const auto first = must(Repository::open(options)), second = must(Repository::open(options));
+  must(first->start_key_rotation());
+  // The first says nothing for a while and does nothing: as if it had been killed. The second waits, then
+  // works.
+  int waited = 0;
+  auto half = must(second->run_key_rotation([&](const KeyRotation& now) {
+    if (now.progress.resealed == 0) ++waited;
+    return now.progress.resealed < 100;
+  }));
+  CHECK(waited >= 5);
+  CHECK(half.state == KeyRotation::State::running);
+  CHECK(half.progress.resealed >= 100);
+  CHECK(half.progress.resealed < 300);
+  // It left in order: the first need not wait, and does the rest only.
+  std::uint64_t begun = 0;
+  const auto done = must(first->run_key_rotation([&](const KeyRotation& now) {
+    if (begun == 0) begun = now.progress.resealed;
+    return true;
+  }));
+  CHECK(begun >= 100);
+  CHECK(done.state == KeyRotation::State::done);
+  CHECK(done.progress.resealed == 300);
+  CHECK(must(second->run_key_rotation()).state == KeyRotation::State::done);
+  CHECK(must(second->reveal_env(target.id, kDefault)).size() == 300);
+
+  // Several at once: no row is sealed twice.
+  auto third_keys = options;
+  third_keys.keys = {kLost, {kNew}};
+  std::vector<std::shared_ptr<Repository>> all;
+  for (int i = 0; i < 3; ++i) all.push_back(must(Repository::open(third_keys)));
+  must(all[0]->start_key_rotation());
+  std::vector<std::thread> threads;
+  std::atomic<int> finished{0};
+  for (const auto& one : all)
+    threads.emplace_back([&, one] {
+      const auto end = one->run_key_rotation();
+      if (end && end->state == KeyRotation::State::done && end->progress.resealed == 300) ++finished;
+    });
+  for (auto& thread : threads) thread.join();
+  CHECK(finished == 3);
 }
 
 TEST_CASE(

@@ -309,15 +309,17 @@ TEST_CASE("R79: keys are rotated online") {
   auto options = f.options();
   options.keys = EncryptionKeys{std::string(32, 'n'), {std::string(32, 'k')}};
   f.repository = must(Repository::open(options));
-  f.storage->fail_commit(3, Error(ErrorCode::unavailable, "storage_unavailable", "away"));
-  CHECK(reason(f->reseal()) == "storage_unavailable");
-  int calls = 0;
-  auto progress = must(f->reseal([&](const ResealProgress&) { ++calls; }));  // continues
-  CHECK(progress.checked == 5);
-  CHECK(progress.resealed == 3);
-  CHECK(progress.failed == 0);
-  CHECK(calls == 5);
-  CHECK(must(f->reseal()).resealed == 0);
+  must(f->start_key_rotation());
+  f.storage->fail_commit(4, Error(ErrorCode::unavailable, "storage_unavailable", "away"));
+  CHECK(reason(f->run_key_rotation()) == "storage_unavailable");
+  const auto rotation = must(f->run_key_rotation());  // continues
+  CHECK(rotation.state == KeyRotation::State::done);
+  CHECK(rotation.total == 5);
+  CHECK(rotation.progress.checked == 5);
+  CHECK(rotation.progress.failed == 0);
+  const auto values = must(f->sealed_values());
+  CHECK(values.by_key.size() == 1);
+  CHECK(values.by_key.at(values.configured_key) == 5);
 
   options.keys.previous.clear();  // the old key is no longer needed
   f.repository = must(Repository::open(options));
@@ -329,5 +331,15 @@ TEST_CASE("R79: keys are rotated online") {
 
   options.keys.current = std::string(32, 'z');
   f.repository = must(Repository::open(options));
-  CHECK(must(f->reseal()).failed == 5);
+  CHECK(must(f->sealed_values()).unreadable == 5);
+  must(f->start_key_rotation());
+  const auto lost = must(f->run_key_rotation());
+  CHECK(lost.state == KeyRotation::State::incomplete);
+  CHECK(lost.progress.failed == 5);
+  // The key turns up: it was not taken out of use.
+  options.keys.previous = {std::string(32, 'n')};
+  f.repository = must(Repository::open(options));
+  must(f->start_key_rotation());
+  CHECK(must(f->run_key_rotation()).state == KeyRotation::State::done);
+  CHECK(must(f->reveal_env(target.id, kDefaultScope)).at("A") == "a");
 }

@@ -255,12 +255,16 @@ TEST_CASE("a client key is sealed in storage and readable in memory") {
   auto other = must(Repository::open(options));
   REQUIRE(other->target(target.id));
   CHECK(other->target(target.id)->tls->client_key == detail::kUnreadableClientKey);
-  CHECK(problems == 1);
+  CHECK(problems == 2);  // the value, and that the key in force is not known here
   CHECK(other->damaged_records() == 1);
   // An edit does not destroy what could be opened again with the right key.
   TargetUpdate update = edit(*other->target(target.id));
   update.target.enabled = false;
   must(other->update_target(update));
+  // What it would seal now nobody else could open.
+  TargetUpdate with_another = edit(with_key(*other->target(target.id)));
+  CHECK(reason(other->update_target(with_another)) == "credential_unavailable");
+  CHECK(reason(other->set_target_token(target.id, kDefaultScope, "token")) == "credential_unavailable");
   other.reset();
   f.repository = must(Repository::open(f.options()));
   CHECK(f->target(target.id)->tls->client_key == kKey);

@@ -145,6 +145,14 @@ struct KubernetesOptions {
   std::chrono::seconds max_lifetime{24 * 3600};
   std::chrono::seconds gc_interval{60};
   std::size_t max_instances = 100;
+  std::size_t max_per_user = 20;  ///< of those that are one user's alone
+};
+
+/// Several gateways over one storage that answer for one another (docs/operations.md, "Replicas").
+struct ReplicaOptions {
+  /// How long the others wait for a sign of life before they take over what a replica had open. A sign is
+  /// written three times in it.
+  std::chrono::milliseconds lease{15000};
 };
 
 enum class AuditBody { none, redacted, full };
@@ -234,6 +242,7 @@ struct GatewayOptions {
   UpstreamOptions upstream;
   StdioOptions stdio;
   KubernetesOptions kubernetes;
+  ReplicaOptions replicas;
   AuditOptions audit;
   bool docs_enabled = true;
   /// The Scalar API reference for /docs: dist/browser/standalone.js of the npm package @scalar/api-reference, as
@@ -268,6 +277,15 @@ class Gateway : public RequestHandler, public std::enable_shared_from_this<Gatew
   /// The port the server listens on, for the Origin rule (loopback origins are accepted with it), and
   /// whether it listens on loopback only. Called by HttpServer.
   void set_listen_address(int port, bool loopback_only);
+
+  /// What other replicas send here: put it behind an HTTP server that they alone can reach (it answers nobody
+  /// who does not have the encryption key), whose bound of a body is at least twice limits.mcp_body and whose
+  /// write buffer twice limits.upstream_bytes. Valid as long as the gateway.
+  std::shared_ptr<RequestHandler> replica_handler();
+  /// From now on the replicas over the same storage know this one, and send requests of its sessions to that
+  /// handler, which they reach at `address` (a URL without path). All replicas need the same encryption keys,
+  /// and clocks that differ by less than 30 seconds. Once; writes to the storage.
+  Status join_replicas(const std::string& address);
 
   /// Stops taking requests (503; /ready says so), lets running ones finish for at most `grace`, closes
   /// streams and upstreams, flushes the audit. Idempotent. Blocks; not from a loop thread.

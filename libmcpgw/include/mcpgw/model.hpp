@@ -188,8 +188,17 @@ struct SessionRecord {
   std::string log_level;
   std::vector<std::string> subscriptions;           ///< exported URIs
   std::map<std::string, std::string> upstream_ids;  ///< upstream key -> upstream session id (sealed at rest)
+  std::string owner;  ///< the replica that has it open; empty: none that others could reach
   Time created_at{};
   Time last_active_at{};
+};
+
+/// A running gateway, as others over the same storage know it.
+struct ReplicaRecord {
+  std::string id;
+  std::string address;    ///< URL at which the others reach it
+  std::int64_t beat = 0;  ///< grows with each sign of life
+  Time started_at{};
 };
 
 }  // namespace mcpgw

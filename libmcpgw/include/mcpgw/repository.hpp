@@ -88,16 +88,27 @@ struct TargetUpdateResult {
 
 /// How many sealed values are stored under which key. Keys are named by 16 hex digits that do not tell them.
 struct SealedValues {
-  std::string current_key;
+  std::string current_key;     ///< in force; the configured one when that is not known here
+  std::string configured_key;  ///< EncryptionKeys::current of this process
   std::map<std::string, std::uint64_t> by_key;
   std::uint64_t unreadable = 0;  ///< of these, the ones that no known key opens
 };
 
-/// Of Repository::reseal().
+/// Of KeyRotation.
 struct ResealProgress {
   std::uint64_t checked = 0;   ///< sealed values looked at
   std::uint64_t resealed = 0;  ///< now sealed with the current key
   std::uint64_t failed = 0;    ///< cannot be opened with any key; left as they are
+};
+
+/// A change of the encryption key, as every process on the storage sees it.
+struct KeyRotation {
+  /// incomplete: everything was tried, and some values no key opens.
+  enum class State { none, running, done, incomplete };
+  State state = State::none;
+  std::string key;          ///< the id of the key that is being, or was, put in force
+  std::uint64_t total = 0;  ///< values that waited for it at the beginning
+  ResealProgress progress;  ///< over all processes that have worked on it
 };
 
 class Repository {
@@ -225,7 +236,14 @@ class Repository {
   /// Creates or replaces.
   Status save_session(const SessionRecord& session);
   /// Replaces; not_found/"session_not_found" when it is gone: what another replica ended stays ended.
+  /// conflict/"session_moved" when another replica has taken it.
   Status update_session(const SessionRecord& session);
+  /// Makes `to` the owner when `from` is it (empty: when there is none). The record as it is then, whoever
+  /// owns it; nullopt when there is none.
+  Result<std::optional<SessionRecord>> take_session(std::string_view id, std::string_view from,
+                                                    std::string_view to);
+  /// Ids of the sessions that others have taken from this replica; they are told once.
+  Result<std::vector<std::string>> taken_sessions(std::string_view replica_id);
   Result<std::optional<SessionRecord>> load_session(std::string_view id);
   Status delete_session(std::string_view id);
   /// All of the user, in one transaction; returns their ids.
@@ -233,6 +251,13 @@ class Repository {
   Result<std::vector<SessionRecord>> sessions_of(std::string_view user_id);
   /// Removes sessions that were last active before `cutoff`; returns their ids.
   Result<std::vector<std::string>> purge_sessions(Time cutoff);
+
+  // --- replicas ------------------------------------------------------------------------------------
+  /// Creates or replaces.
+  Status save_replica(const ReplicaRecord& replica);
+  /// With what is kept for it. Ok when it is gone already.
+  Status delete_replica(std::string_view id);
+  Result<std::vector<ReplicaRecord>> replicas();
 
   // --- instances (processes) -----------------------------------------------------------------------
   /// Sets id and created_at.
@@ -243,13 +268,25 @@ class Repository {
   Result<std::vector<InstanceRecord>> instances();
 
   // --- keys ----------------------------------------------------------------------------------------
-  /// Seals with the current key what a previous one sealed, row by row, while everything goes on. Stops at
-  /// the first storage error; calling it again continues. `progress` is called after each row.
-  Result<ResealProgress> reseal(const std::function<void(const ResealProgress&)>& progress = {});
+  // Which key seals is a fact of the storage, so that processes which are configured one after another agree:
+  // a new key first opens only (it is configured everywhere), then start_key_rotation() puts it in force for
+  // all at once, and what older keys sealed is sealed anew. After that the older ones open nothing any more.
+
+  /// Puts the configured key in force for every process on this storage. Goes on with a rotation to this key
+  /// that is under way already. conflict/"key_retired" when the key was replaced before.
+  Status start_key_rotation();
+  Result<KeyRotation> key_rotation();
+  /// Seals anew what is left, until the rotation is over; while another process does so, waits for it, and
+  /// goes on in its place when it is not heard of for five seconds. `go_on` is called several times a second
+  /// and ends the call early by saying no. Not_found/"not_found" when there is no rotation; storage errors
+  /// end it too, and calling it again continues.
+  Result<KeyRotation> run_key_rotation(const std::function<bool(const KeyRotation&)>& go_on = {});
+  /// The id of the key in force, known here or not. Memory.
+  std::string key_in_force() const;
   /// Reads every sealed value once.
   Result<SealedValues> sealed_values();
-  /// Tells every process on this storage to read its keys again. Done once the new ones are where those
-  /// processes read them, and before anything is sealed with them.
+  /// Tells every process on this storage to read its keys again, once the new ones are where those processes
+  /// read them. Puts no other encryption key in force.
   Status announce_keys();
   /// Stored rows that could not be read or decrypted, counted each time. Memory.
   std::uint64_t damaged_records() const noexcept;

@@ -15,9 +15,11 @@ class ActivityHub;
 class ConnectionPool;
 class InstanceProvider;
 class InstanceLedger;
+class KeyRotationWorker;
 class Metrics;
 class ModernClients;
 class Observer;
+class Replicas;
 class SessionRegistry;
 class SocketTickets;
 class Statistics;
@@ -61,8 +63,10 @@ struct GatewayCore {
   std::shared_ptr<InstanceLedger> ledger;
   std::shared_ptr<InstanceProvider> instances;  ///< null: there are no Kubernetes targets
   std::shared_ptr<ConnectionPool> pool;
+  std::shared_ptr<Replicas> replicas;
   std::shared_ptr<SessionRegistry> sessions;
   std::shared_ptr<ModernClients> modern;
+  std::shared_ptr<KeyRotationWorker> key_rotation;
 
   std::atomic<bool> draining{false};
   /// Child processes that have not ended and goodbyes to upstreams that are on their way: close() waits for

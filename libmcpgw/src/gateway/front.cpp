@@ -84,6 +84,7 @@ class Front::Reply : public Responder, public std::enable_shared_from_this<Front
   std::string remote_address;
   HttpHeaders extra;
   bool no_store = false;
+  bool forwarded = false;  ///< by another replica
   std::atomic<bool> counted{false};
   Statistics::InFlight of_user;  ///< while it is counted, and its user known
   Duration started{};
@@ -226,7 +227,8 @@ Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
       docs_(core_->options.docs_enabled, core_->options.docs_script, core_->options.docs_script_gzip),
       web_files_(core_->options.web_files) {}
 
-void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
+std::shared_ptr<Front::Reply> Front::make_reply(HttpRequest& request,
+                                                std::shared_ptr<Responder> responder) const {
   auto reply = std::make_shared<Reply>(core_, std::move(responder));
   const std::string* id = request.header("X-Request-Id");
   reply->request_id = id != nullptr && valid_request_id(*id) ? *id : make_uuid(*core_->ids);
@@ -235,8 +237,21 @@ void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
   reply->remote_address = request.remote_address;
   reply->started = core_->clock->monotonic();
   reply->bytes_in = request.body.size();
+  return reply;
+}
+
+void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
+  auto reply = make_reply(request, std::move(responder));
   reply->extra = cors_headers(request);
   route(std::move(request), std::move(reply));
+}
+
+void Front::handle_forwarded(HttpRequest request, std::shared_ptr<Responder> responder) {
+  auto reply = make_reply(request, std::move(responder));
+  reply->route = "/mcp (forwarded)";
+  reply->no_store = true;
+  reply->forwarded = true;
+  mcp(std::move(request), std::move(reply));
 }
 
 void Front::begin_trace(HttpRequest& request, Reply& reply) const {
@@ -399,7 +414,8 @@ bool Front::origin_allowed(const HttpRequest& request) const {
 }
 
 void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
-  if (!origin_allowed(request))
+  // Whoever forwards has compared the origin with its own addresses.
+  if (!reply->forwarded && !origin_allowed(request))
     return reply->fail(403, "origin_not_allowed", "This origin may not use the gateway");
   if (core_->draining.load(std::memory_order_acquire))
     return reply->fail(503, "shutting_down", "The gateway is closing", {{"Retry-After", "5"}});
@@ -420,12 +436,14 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   if (!principal->token_id.empty() && core_->repository->token_touch_due(principal->token_id))
     (void)core_->runtime->post_blocking(
         [core = core_, id = principal->token_id] { core->repository->touch_token(id); });
-  RequestMeta meta{reply->request_id, reply->trace ? reply->trace->trace_id() : std::string(),
+  RequestMeta meta{reply->request_id,
+                   reply->trace ? reply->trace->trace_id() : std::string(),
                    std::move(*principal),
                    [weak = std::weak_ptr(reply)] {
                      if (const auto alive = weak.lock()) alive->leave_flight();
                    },
-                   reply->trace};
+                   reply->trace,
+                   reply->forwarded};
   if (!meta.principal.has_scope("mcp")) {
     HttpResponse refusal =
         http_error(403, "insufficient_scope", "The token does not have the scope mcp", reply->request_id);

@@ -20,9 +20,12 @@ class Front : public std::enable_shared_from_this<Front> {
   Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin);
 
   void handle(HttpRequest request, std::shared_ptr<Responder> responder);
+  /// A request to /mcp that another replica took from a client and has examined as far as it concerns it.
+  void handle_forwarded(HttpRequest request, std::shared_ptr<Responder> responder);
 
  private:
   class Reply;
+  std::shared_ptr<Reply> make_reply(HttpRequest& request, std::shared_ptr<Responder> responder) const;
   void begin_trace(HttpRequest& request, Reply& reply) const;
   void route(HttpRequest request, std::shared_ptr<Reply> reply);
   void preflight(const HttpRequest& request, const std::shared_ptr<Reply>& reply);

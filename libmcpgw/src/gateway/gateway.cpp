@@ -5,12 +5,14 @@
 
 #include "base/id_random.hpp"
 #include "gateway/front.hpp"
-#include "gateway/instances.hpp"
 #include "gateway/instance_ledger.hpp"
+#include "gateway/instances.hpp"
+#include "gateway/key_rotation_worker.hpp"
 #include "gateway/live_state.hpp"
 #include "gateway/metrics.hpp"
-#include "gateway/observer.hpp"
 #include "gateway/modern_client.hpp"
+#include "gateway/observer.hpp"
+#include "gateway/replicas.hpp"
 #include "gateway/session.hpp"
 #include "gateway/socket_tickets.hpp"
 #include "gateway/statistics.hpp"
@@ -123,10 +125,16 @@ Task<void> watch_storage(std::weak_ptr<GatewayCore> weak, std::shared_ptr<std::a
 
 /// Keys were replaced elsewhere; the repository has its own again already.
 void reload_secrets(GatewayCore& core) {
-  if (!core.options.reload_keys) return;
+  core.key_rotation->notify();
+  if (!core.options.reload_keys) {
+    core.modern->refresh_keys(core.repository->key_in_force());
+    core.replicas->refresh_keys(core.repository->key_in_force());
+    return;
+  }
   const auto keys = core.options.reload_keys();
   if (!keys) return core.log(LogLevel::warn, "gateway", "new keys were announced, but cannot be read");
-  core.modern->refresh_keys();
+  core.modern->refresh_keys(core.repository->key_in_force());
+  core.replicas->refresh_keys(core.repository->key_in_force());
   if (auto status = core.authenticator->replace_secrets(keys->jwt_secret, keys->previous_jwt_secrets);
       !status)
     return core.log(LogLevel::error, "gateway", "new keys cannot be used: " + status.error().message);
@@ -318,10 +326,19 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   if (core->options.stdio.enabled) core->ledger->end_leftovers();
   core->pool = std::make_shared<ConnectionPool>(core);
   if (auto status = open_instances(core); !status) return status.error();
+  auto replicas = Replicas::create(core);
+  if (!replicas) return replicas.error();
+  core->replicas = *replicas;
   core->sessions = std::make_shared<SessionRegistry>(core);
   auto modern = ModernClients::create(core);
   if (!modern) return modern.error();
   core->modern = *modern;
+  core->modern->refresh_keys(core->repository->key_in_force());
+  core->replicas->refresh_keys(core->repository->key_in_force());
+  core->key_rotation = std::make_shared<KeyRotationWorker>(
+      core->repository, [log = core->options.log](LogLevel level, std::string message, auto fields) {
+        if (log) log({level, "storage", std::move(message), std::move(fields)});
+      });
 
   auto impl = std::make_unique<Impl>();
   impl->runtime = runtime;
@@ -390,18 +407,30 @@ void Gateway::set_listen_address(int port, bool loopback_only) {
   impl_->core->loopback_only = loopback_only;
 }
 
+std::shared_ptr<RequestHandler> Gateway::replica_handler() {
+  return make_replica_handler(impl_->core, [weak = std::weak_ptr(impl_->front)](
+                                               HttpRequest request, std::shared_ptr<Responder> responder) {
+    if (const auto front = weak.lock()) front->handle_forwarded(std::move(request), std::move(responder));
+  });
+}
+
+Status Gateway::join_replicas(const std::string& address) { return impl_->core->replicas->join(address); }
+
 void Gateway::close(milliseconds grace) {
   const std::lock_guard lock(impl_->close_mutex);
   if (impl_->closed) return;
   impl_->closed = true;
   GatewayCore& core = *impl_->core;
   core.draining.store(true, std::memory_order_release);
+  core.replicas->leave();
   core.modern->end_listens();
   const auto deadline = steady_clock::now() + grace;
   while (core.in_flight.load() > 0 && steady_clock::now() < deadline)
     std::this_thread::sleep_for(milliseconds(10));
   impl_->stop->store(true);
   core.repository->remove_listener(impl_->listener);
+  core.replicas->stop();
+  core.key_rotation->stop();
   core.dashboards->close_all();
   core.sessions->close_all();
   core.modern->close_all();

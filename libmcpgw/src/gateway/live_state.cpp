@@ -8,6 +8,7 @@
 #include "gateway/instances.hpp"
 #include "gateway/metrics.hpp"
 #include "gateway/modern_client.hpp"
+#include "gateway/replicas.hpp"
 #include "gateway/session.hpp"
 #include "gateway/socket_tickets.hpp"
 #include "gateway/statistics.hpp"
@@ -108,6 +109,7 @@ Result<int> GatewayLiveState::recycle(const std::string& user_id) {
   const auto count = core->sessions->recycle(user_id);
   if (!count) return count;
   core->pool->close_user(user_id);
+  (void)core->replicas->order_all("close-user", user_id);
   return count;
 }
 
@@ -116,7 +118,9 @@ Result<int> GatewayLiveState::restart_instances(const std::string& target_id) {
   if (!core) return 0;
   auto pods = restart_kubernetes_instances(core, target_id);
   if (pods && !*pods) return *pods;
-  const int count = pods ? **pods : core->pool->restart(target_id);
+  const int count =
+      pods ? **pods
+           : core->pool->restart(target_id) + core->replicas->order_all("restart-instances", target_id);
   if (const auto target = core->repository->target(target_id); target && count > 0)
     core->metrics->target(target->name)->restarts.add(static_cast<std::uint64_t>(count));
   return count;

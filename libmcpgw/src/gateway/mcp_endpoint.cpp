@@ -6,6 +6,7 @@
 #include "base/text.hpp"
 #include "gateway/modern_endpoint.hpp"
 #include "gateway/observer.hpp"
+#include "gateway/replicas.hpp"
 #include "json/raw.hpp"
 #include "json/redact.hpp"
 #include "mcpgw/version.hpp"
@@ -167,6 +168,9 @@ std::string McpEndpoint::audited_body(const std::string& body, const std::string
 Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
   // A call whose client has gone may outlive the gateway by a moment.
   const auto kept = shared_from_this();
+  if (core_->replicas->on() && !meta.forwarded &&
+      co_await core_->replicas->forwarded(request, responder, meta))
+    co_return;
   if (request.path().starts_with("/sse"))
     open_sse(std::move(responder), meta);
   else if (request.method == "POST")

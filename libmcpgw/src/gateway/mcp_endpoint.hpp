@@ -20,6 +20,7 @@ struct RequestMeta {
   /// The answer is a stream that stays open: it is no request in flight any more. May be null.
   std::function<void()> not_in_flight;
   std::shared_ptr<RequestTrace> trace;  ///< null: there is none
+  bool forwarded = false;               ///< by another replica: it goes no further
 };
 
 /// Safe from any thread; runs on loops.

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "gateway/key_rotation_worker.hpp"
 #include "gateway/metrics.hpp"
 #include "gateway/modern_client.hpp"
 #include "gateway/session.hpp"
@@ -259,6 +260,12 @@ std::string Metrics::render(const GatewayCore& core, std::string_view accept, st
     text.value({{"op", kOps[op]}}, storage_[op].errors.read());
   counter("mcpgw_dashboard_events_dropped_total", "Events that open dashboards were not told.",
           core.dashboards->dropped());
+  gauge("mcpgw_key_rotation_running", "Whether stored secrets are being sealed with a new key.",
+        core.key_rotation->running() ? 1 : 0);
+  gauge("mcpgw_key_rotation_values_left", "Stored secrets that are yet to be sealed with the new key.",
+        core.key_rotation->left());
+  gauge("mcpgw_key_rotation_values_unreadable", "Stored secrets that no key opened in the last rotation.",
+        core.key_rotation->unreadable());
   if (core.tracer) {
     text.family("mcpgw_spans_total", Type::counter, "Spans of traces by what became of them.");
     text.value({{"result", "exported"}}, core.tracer->exported());

@@ -4,6 +4,7 @@
 
 #include "base/text.hpp"
 #include "gateway/observer.hpp"
+#include "gateway/replicas.hpp"
 #include "json/raw.hpp"
 #include "mcpgw/version.hpp"
 
@@ -252,7 +253,7 @@ Result<std::shared_ptr<ModernClients>> ModernClients::create(std::weak_ptr<Gatew
   auto states = RequestStates::create(core->options.encryption, core->clock, core->random, std::move(source));
   if (!states) return states.error();
   return std::shared_ptr<ModernClients>(
-      new ModernClients(std::move(weak), std::move(*states), random_text(*core->random)));
+      new ModernClients(std::move(weak), std::move(*states), core->replicas->id()));
 }
 
 std::shared_ptr<ModernClient> ModernClients::get(const Principal& principal, std::string_view capabilities) {

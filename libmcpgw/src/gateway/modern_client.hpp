@@ -123,7 +123,7 @@ class ModernClients {
   std::size_t streams_of(const std::string& user_id) const;
   std::size_t streams() const;
 
-  void refresh_keys() { states_->refresh(); }
+  void refresh_keys(std::string in_force) { states_->refresh(std::move(in_force)); }
   /// Ends streams and calls of identities that were revoked or are no longer what they were.
   void check_identities();
   void announce();

@@ -274,9 +274,10 @@ Task<void> ModernEndpoint::resume(Round round, std::string params, const std::op
     co_return refuse("params.inputResponses must be an object");
   const std::string plain_params = legacy_params(params);
   if (!state || state->user_id != round->principal.user_id || state->method != round->method ||
-      state->digest != request_digest(round->method, plain_params) ||
-      state->replica != core_->modern->replica())
+      state->digest != request_digest(round->method, plain_params))
     co_return refuse(kInvalidState);
+  if (state->replica != core_->modern->replica())
+    co_return refuse("The replica where this call waited has gone: begin it anew");
   const Call call = core_->modern->parked(state->parked);
   if (!call || call->principal.user_id != round->principal.user_id ||
       call->item().target_id != state->target_id)

@@ -46,7 +46,10 @@ class RequestStates {
   /// nullopt for a text that was not made here, was altered, or has lapsed.
   std::optional<RequestState> open(std::string_view sealed) const;
   /// Keys were replaced elsewhere.
-  void refresh() const { ring_->refresh(); }
+  void refresh(std::string in_force) const {
+    ring_->refresh();
+    ring_->put_in_force(std::move(in_force), {});
+  }
   std::int64_t now() const;
 
  private:

@@ -253,6 +253,12 @@ class SessionRegistry {
   void end_over_sse(const std::string& id);
   /// Of this process and of storage. Fails, and ends none, when storage cannot be told.
   Result<int> recycle(const std::string& user_id);
+  /// Whether it is open here.
+  bool holds(const std::string& id) const;
+  /// Whether it was ended here a moment ago.
+  bool just_ended(const std::string& id) const;
+  /// Another replica has taken it: its streams end, what runs may end here.
+  void moved(const std::string& id);
   /// Storage no longer knows it: another replica has ended it.
   void ended_elsewhere(const std::string& id, const std::string& user_id);
   std::vector<std::shared_ptr<Session>> all() const;

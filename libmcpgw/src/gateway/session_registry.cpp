@@ -4,6 +4,7 @@
 #include "base/text.hpp"
 #include "gateway/modern_client.hpp"
 #include "gateway/observer.hpp"
+#include "gateway/replicas.hpp"
 #include "gateway/session.hpp"
 
 namespace mcpgw::detail {
@@ -25,7 +26,8 @@ std::string make_session_id(Random& random) {
 
 SessionRecord new_record(const GatewayCore& core, const Principal& principal) {
   SessionRecord out;
-  out.id = make_session_id(*core.random);
+  out.id = make_session_id(*core.random) + core.replicas->id_suffix();
+  out.owner = core.replicas->owner();
   out.user_id = principal.user_id;
   out.token_id = principal.token_id;
   out.created_at = out.last_active_at = core.clock->now();
@@ -221,6 +223,9 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& pr
   if (!**loaded || (**loaded)->user_id != principal.user_id ||
       core->clock->now() - (**loaded)->last_active_at > core->options.session.timeout)
     co_return std::shared_ptr<Session>();
+  if (core->replicas->on() && !(**loaded)->owner.empty() && (**loaded)->owner != core->replicas->id())
+    co_return Error(ErrorCode::unavailable, "session_moved",
+                    "Another replica has taken the session just now");
   auto streams = std::make_shared<ClientStreams>(ClientTransport::streamable_http, *core->random);
   auto session = std::make_shared<Session>(core, ***loaded, std::move(streams));
   const std::lock_guard lock(mutex_);
@@ -286,6 +291,25 @@ Result<int> SessionRegistry::recycle(const std::string& user_id) {
   }
   for (const std::string& id : ended) audit_session(*core, id, user_id, {}, "recycled");
   return static_cast<int>(live.size() + ended.size());
+}
+
+bool SessionRegistry::holds(const std::string& id) const {
+  const std::lock_guard lock(mutex_);
+  return sessions_.find(id) != nullptr;
+}
+
+bool SessionRegistry::just_ended(const std::string& id) const {
+  const std::lock_guard lock(mutex_);
+  return ended_.contains(id);
+}
+
+void SessionRegistry::moved(const std::string& id) {
+  std::shared_ptr<Session> session;
+  {
+    const std::lock_guard lock(mutex_);
+    session = sessions_.remove(id);
+  }
+  if (session) session->streams()->close();
 }
 
 void SessionRegistry::ended_elsewhere(const std::string& id, const std::string& user_id) {

@@ -33,8 +33,8 @@ struct JwtExpectation {
 /// Key id of a secret: the first 16 hex digits of the SHA-256 of "mcpgw-jwt-kid" NUL secret.
 std::string jwt_key_id(std::string_view secret);
 
-/// The secrets that sign and verify, prepared once. Immutable but for its memory of what it has verified; safe
-/// from any thread.
+/// The secrets that sign and verify, prepared once. Immutable but for its memory of what it has verified;
+/// safe from any thread.
 class JwtKeys {
  public:
   /// `current` signs; all verify.

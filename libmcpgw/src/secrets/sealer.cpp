@@ -56,20 +56,27 @@ class AesSealer final : public Sealer {
   }
 
   std::string seal(std::string_view plain, std::string_view identity) const override {
+    return seal_with(current_, plain, identity);
+  }
+
+  std::string seal_with(std::string_view with, std::string_view plain,
+                        std::string_view identity) const override {
+    const auto key = keys_.find(with);
+    must(key != keys_.end());
     must(plain.size() <= kMaxBytes && identity.size() <= kMaxBytes);
     std::string out(kNonceBytes + plain.size() + kTagBytes, '\0');
     random_->fill(out.data(), kNonceBytes);
     const Cipher cipher(EVP_CIPHER_CTX_new());
     int length = 0;
     unsigned char* const body = bytes(out) + kNonceBytes;
-    must(cipher && EVP_EncryptInit_ex(cipher.get(), EVP_aes_256_gcm(), nullptr, bytes(keys_.at(current_)),
-                                      bytes(out)) == 1);
+    must(cipher &&
+         EVP_EncryptInit_ex(cipher.get(), EVP_aes_256_gcm(), nullptr, bytes(key->second), bytes(out)) == 1);
     must(EVP_EncryptUpdate(cipher.get(), nullptr, &length, bytes(identity),
                            static_cast<int>(identity.size())) == 1);
     must(EVP_EncryptUpdate(cipher.get(), body, &length, bytes(plain), static_cast<int>(plain.size())) == 1);
     must(EVP_EncryptFinal_ex(cipher.get(), body + length, &length) == 1);
     must(EVP_CIPHER_CTX_ctrl(cipher.get(), EVP_CTRL_GCM_GET_TAG, kTagBytes, body + plain.size()) == 1);
-    return std::string(kPrefix) + current_ + "." + base64url(out);
+    return std::string(kPrefix) + key->first + "." + base64url(out);
   }
 
   Result<std::string> open(std::string_view sealed, std::string_view identity) const override {
@@ -102,13 +109,17 @@ class AesSealer final : public Sealer {
     return out;
   }
 
-  bool is_current(std::string_view sealed) const override {
-    return key_id_of(sealed) == current_;
-  }
+  bool is_current(std::string_view sealed) const override { return key_id_of(sealed) == current_; }
 
   bool knows(std::string_view sealed) const override { return keys_.find(key_id_of(sealed)) != keys_.end(); }
 
   std::string current_key_id() const override { return current_; }
+
+  std::vector<std::string> key_ids() const override {
+    std::vector<std::string> out;
+    for (const auto& [id, key] : keys_) out.push_back(id);
+    return out;
+  }
 
  private:
   const std::string current_;

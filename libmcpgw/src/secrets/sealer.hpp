@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "mcpgw/random.hpp"
 #include "mcpgw/repository.hpp"
@@ -29,6 +30,11 @@ class Sealer {
   /// Whether its key is one of ours.
   virtual bool knows(std::string_view sealed) const = 0;
   virtual std::string current_key_id() const = 0;
+  /// As seal(), with a key that is among key_ids().
+  virtual std::string seal_with(std::string_view key_id, std::string_view plain,
+                                std::string_view identity) const = 0;
+  /// Of all keys that open.
+  virtual std::vector<std::string> key_ids() const = 0;
 
   /// The id of the key that made `sealed`; empty when it is not of our form.
   static std::string_view key_id_of(std::string_view sealed);

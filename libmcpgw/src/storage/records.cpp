@@ -112,6 +112,25 @@ std::optional<ApiToken> decode_token(std::string_view key, std::string_view text
   return reader.ok() && !token.jti.empty() ? std::optional(std::move(token)) : std::nullopt;
 }
 
+std::string encode_replica(const ReplicaRecord& replica) {
+  return finish(Json{{"address", replica.address},
+                     {"beat", replica.beat},
+                     {"started_at", format_time(replica.started_at)}},
+                {});
+}
+
+std::optional<ReplicaRecord> decode_replica(std::string_view key, std::string_view text) {
+  const auto json = parse_record(text);
+  if (!json) return std::nullopt;
+  RecordReader reader(*json);
+  ReplicaRecord out;
+  out.id = std::string(key);
+  out.address = reader.text("address");
+  out.beat = reader.integer("beat", 0);
+  out.started_at = reader.time("started_at");
+  return reader.ok() ? std::optional(std::move(out)) : std::nullopt;
+}
+
 std::string encode_instance(const InstanceRecord& instance) {
   return finish(Json{{"target_id", instance.target_id},
                      {"space", instance.space},

@@ -27,6 +27,9 @@ inline constexpr std::string_view kEnv = "env";                     // Credentia
 inline constexpr std::string_view kPolicies = "policies";           // <policy id>
 inline constexpr std::string_view kSessions = "sessions";           // <session id>
 inline constexpr std::string_view kUserSessions = "user_sessions";  // <user id>/<session id>: index
+inline constexpr std::string_view kReplicas = "replicas";           // <replica id>
+/// <replica id>/<session id>: that session was taken from that replica by another.
+inline constexpr std::string_view kReplicaMoves = "replica_moves";
 inline constexpr std::string_view kInstances = "instances";         // <instance id>
 inline constexpr std::string_view kUserEmail = "user_email";        // <email>: index
 inline constexpr std::string_view kTargetName = "target_name";      // <lower-case name>: index
@@ -43,7 +46,8 @@ inline constexpr std::string_view kSchema = "schema";
 inline constexpr std::string_view kSeeded = "seeded";
 inline constexpr std::string_view kFirstUser = "first_user";
 inline constexpr std::string_view kAdmins = "admins";  ///< ids of the enabled admins
-inline constexpr std::string_view kKeys = "keys";      ///< written when keys were replaced: holds none
+inline constexpr std::string_view kKeys = "keys";      ///< which key is in force; written anew when keys were replaced
+inline constexpr std::string_view kReseal = "reseal";  ///< how far sealing with it has come
 }  // namespace meta
 
 // `previous`: the stored text that is replaced (empty at creation); its unknown members are kept.
@@ -97,10 +101,14 @@ std::string credential_identity(std::string_view collection, const CredentialKey
 std::string client_key_identity(std::string_view target_id);
 std::string session_identity(std::string_view session_id);
 
-std::string encode_session(const SessionRecord& session, const Sealer& sealer);
+std::string encode_session(const SessionRecord& session, const Sealer& sealer,
+                           std::string_view previous = {});
 /// upstream_ids that do not open are left out: the session goes on, its upstreams are initialised anew.
 std::optional<SessionRecord> decode_session(std::string_view key, std::string_view text,
                                             const Sealer& sealer);
+
+std::string encode_replica(const ReplicaRecord& replica);
+std::optional<ReplicaRecord> decode_replica(std::string_view key, std::string_view text);
 
 std::string encode_instance(const InstanceRecord& instance);
 std::optional<InstanceRecord> decode_instance(std::string_view key, std::string_view text);

@@ -111,7 +111,7 @@ std::string session_identity(std::string_view session_id) {
   return join_identity({"session_upstream_ids", session_id});
 }
 
-std::string encode_session(const SessionRecord& session, const Sealer& sealer) {
+std::string encode_session(const SessionRecord& session, const Sealer& sealer, std::string_view previous) {
   std::string upstream_ids;
   if (!session.upstream_ids.empty())
     upstream_ids = sealer.seal(dump_json(Json(session.upstream_ids)), session_identity(session.id));
@@ -122,9 +122,10 @@ std::string encode_session(const SessionRecord& session, const Sealer& sealer) {
                     {"log_level", session.log_level},
                     {"subscriptions", session.subscriptions},
                     {"upstream_ids_sealed", upstream_ids},
+                    {"owner", session.owner},
                     {"created_at", format_time(session.created_at)},
                     {"last_active_at", format_time(session.last_active_at)}},
-               {});
+               previous);
 }
 
 std::optional<SessionRecord> decode_session(std::string_view key, std::string_view text,
@@ -142,6 +143,7 @@ std::optional<SessionRecord> decode_session(std::string_view key, std::string_vi
   session.subscriptions = reader.texts("subscriptions");
   session.created_at = reader.time("created_at");
   session.last_active_at = reader.time("last_active_at");
+  session.owner = reader.optional_text("owner");  // none in records of older versions
   const std::string sealed = reader.text("upstream_ids_sealed");
   if (!reader.ok()) return std::nullopt;
   if (sealed.empty()) return session;

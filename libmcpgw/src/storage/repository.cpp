@@ -25,6 +25,10 @@ bool is_watched(std::string_view name) { return is_cached(name) || name == colle
 bool is_keys_record(std::string_view name, std::string_view key) {
   return name == collection::kMeta && key == meta::kKeys;
 }
+bool is_fenced(const Error& error) {
+  return is_version_conflict(error) &&
+         error.field == std::string(collection::kMeta) + "/" + std::string(meta::kKeys);
+}
 
 bool same_change(const RepositoryChange& a, const RepositoryChange& b) {
   return a.kind == b.kind && a.erased == b.erased && a.id == b.id && a.user_id == b.user_id;
@@ -121,9 +125,11 @@ void Repository::Impl::problem(std::string_view what) {
 
 Status Repository::Impl::start() {
   if (auto status = check_schema(); !status) return status;
+  if (auto status = read_keys(); !status) return status;  // first: what may be written here is no news
   // Watching begins before loading: what changes meanwhile is reread afterwards.
   watch_id_ = storage->watch([this](const std::vector<Change>& changes) { on_watch(changes); });
   watching_ = true;
+  if (auto status = read_keys(); !status) return status;
   if (auto status = load(); !status) return status;
   if (options.seed)
     if (auto status = seed(); !status) return status;
@@ -238,7 +244,10 @@ Result<std::vector<std::uint64_t>> Repository::Impl::commit(const Operations& op
     const RepositoryMemory::Guard guard(memory);
     PendingWrite pending(*this, operations);
     versions = storage->commit(operations);
-    if (!versions) return versions;
+    if (!versions) {
+      if (is_fenced(versions.error())) (void)read_keys();  // the next try knows of the new key
+      return versions;
+    }
     if (versions->size() != operations.size())
       return Error(ErrorCode::internal, "internal", "The storage backend broke its contract");
     std::vector<RecordState> states;
@@ -328,6 +337,11 @@ bool Repository::Impl::refresh(const DirtyRecords& ids, bool everything) {
     // Before any record is read: it may be sealed with a key that was announced with it.
     if (everything || ids.count({std::string(collection::kMeta), std::string(meta::kKeys)}) != 0) {
       sealer->refresh();
+      if (auto status = read_keys(); !status) {
+        if (status.error().code != ErrorCode::data_loss) return false;
+        problem(
+            "unreadable record of the keys in force");  // who is in force stays so; the rest is still read
+      }
       RepositoryChange keys{};
       keys.kind = RepositoryChange::Kind::keys;
       changes.push_back(std::move(keys));

@@ -95,6 +95,9 @@ Status Repository::set_target_token(std::string_view target_id, const ScopeRef& 
       row.key.id = old->key.id;
       if (!old->sealed.empty()) row.created_at = old->created_at;
     }
+    const auto fence = impl_->key_fence();
+    if (!fence) return fence.error();
+    operations.push_back(*fence);
     row.sealed = impl_->sealer->seal(token, credential_identity(collection::kTargetTokens, row.key));
     operations.push_back(
         Impl::put(collection::kTargetTokens, encode_credential_key(row.key),
@@ -180,6 +183,9 @@ Result<std::vector<EnvRow>> Repository::set_env(std::string_view target_id, cons
       std::string key = row->key.env_key;
       rows.emplace(std::move(key), std::pair(&record, std::move(*row)));
     }
+    const auto fence = impl_->key_fence();
+    if (!fence) return fence.error();
+    operations.push_back(*fence);
     std::set<std::string> written;
     const Time now = impl_->now();
     for (const EnvWrite& write : writes) {

@@ -81,6 +81,8 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   /// What creating a token takes: room for it, and the reference to its user. user_not_found, "token_limit".
   Status token_operations(Operations& operations, const ApiToken& token) const;
   /// repository_targets.cpp
+  /// key_fence(), for targets that have a client key.
+  Status fence_client_key(Operations& operations, const Target& target);
   std::string seal_client_key(const Target& target, const std::string& stored) const;
   Result<std::string> free_slug(const std::string& name) const;
   Status move_index(Operations& operations, std::string_view collection, const std::string& from,
@@ -98,9 +100,22 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
                                            std::string_view target_id, const ScopeRef& scope) const;
   Result<std::string> open_credential(std::string_view collection, const detail::StoredCredential& row);
   /// repository_sessions.cpp
-  Status write_session(const SessionRecord& session, std::optional<std::uint64_t> expected);
+  Status write_session(const SessionRecord& session, std::optional<std::uint64_t> expected,
+                       std::string_view previous = {}, Operations operations = {});
   /// Removes the user's sessions; returns their ids.
   Result<std::vector<std::string>> erase_sessions(Operations& operations, const std::string& user_id) const;
+  /// key_rotation.cpp: the condition of every transaction that holds something sealed, asked for before
+  /// it is sealed: that the key in force has not changed meanwhile. So nothing sealed with an old key comes
+  /// in once a new one is in force, from whichever process. unavailable/"credential_unavailable" when the key
+  /// in force is not one of ours.
+  Result<Operation> key_fence();
+  /// Reads which key is in force; says so itself when nobody has yet.
+  Status read_keys();
+  /// Seals anew what the key in force did not seal; ends early when `go_on` says no.
+  Result<ResealProgress> reseal_pass(const std::function<bool(const ResealProgress&)>& go_on);
+  /// key_rotation.cpp: the part of run_key_rotation() that seals, with the record of it as it was read.
+  Result<KeyRotation> work_on_rotation(const std::string& text, std::uint64_t version,
+                                       const std::function<bool(const KeyRotation&)>& go_on);
   /// repository_policies.cpp: checks what the policy refers to, and adds the references.
   Status refer(Operations& operations, const Policy& policy, const Policy* previous) const;
 
@@ -120,6 +135,10 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   std::shared_ptr<detail::KeyRing> sealer;
   detail::RepositoryMemory memory;
   std::atomic<std::uint64_t> problems{0};
+  /// Of the record that says which key is in force. The sealer knows of the key before this is set.
+  std::atomic<std::uint64_t> keys_version{0};
+  const std::string owner = make_uuid(*random);  ///< names this process where it takes up work
+  std::mutex keys_mutex;  ///< one thread at a time puts keys in force
 
   // Tokens whose use was written (or tried) lately, by monotonic time.
   std::mutex touch_mutex;

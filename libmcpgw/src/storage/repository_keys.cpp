@@ -49,29 +49,32 @@ std::optional<SealedMember> sealed_member(const Record& record) {
 
 }  // namespace
 
-Result<ResealProgress> Repository::reseal(const std::function<void(const ResealProgress&)>& progress) {
+Result<ResealProgress> Repository::Impl::reseal_pass(
+    const std::function<bool(const ResealProgress&)>& go_on) {
   ResealProgress done;
   for (const auto name : kSealedCollections) {
-    const auto records = impl_->list(name);
+    const auto records = list(name);
     if (!records) return records.error();
     for (const Record& listed : *records) {
       bool sealed_value = false;
       bool failed = false;
       bool resealed = false;
-      auto status = impl_->retry<void>([&]() -> Status {
+      auto status = retry<void>([&]() -> Status {
         sealed_value = failed = resealed = false;
-        const auto record = impl_->get(name, listed.key);
+        const auto fence = key_fence();
+        if (!fence) return fence.error();
+        const auto record = get(name, listed.key);
         if (!record) return record.error();
         auto sealed = *record ? sealed_member(**record) : std::nullopt;
         if (!sealed) return {};
         sealed_value = true;
         const auto& text = sealed->text->get_ref<const std::string&>();
-        const auto plain = impl_->sealer->open(text, sealed->identity);
+        const auto plain = sealer->open(text, sealed->identity);
         failed = !plain;
-        if (failed || impl_->sealer->is_current(text)) return {};
-        *sealed->text = impl_->sealer->seal(*plain, sealed->identity);
+        if (failed || sealer->is_current(text)) return {};
+        *sealed->text = sealer->seal(*plain, sealed->identity);
         const auto versions =
-            impl_->commit({Impl::put(name, listed.key, dump_json(sealed->document), (*record)->version)});
+            commit({put(name, listed.key, dump_json(sealed->document), (*record)->version), *fence});
         if (!versions) return versions.error();
         resealed = true;
         return {};
@@ -81,7 +84,7 @@ Result<ResealProgress> Repository::reseal(const std::function<void(const ResealP
       ++done.checked;
       done.failed += failed ? 1 : 0;
       done.resealed += resealed ? 1 : 0;
-      if (progress) progress(done);
+      if (go_on && !go_on(done)) return done;
     }
   }
   return done;
@@ -90,6 +93,7 @@ Result<ResealProgress> Repository::reseal(const std::function<void(const ResealP
 Result<SealedValues> Repository::sealed_values() {
   SealedValues out;
   out.current_key = impl_->sealer->current_key_id();
+  out.configured_key = impl_->sealer->configured_key_id();
   for (const auto name : kSealedCollections) {
     const auto records = impl_->list(name);
     if (!records) return records.error();
@@ -102,14 +106,6 @@ Result<SealedValues> Repository::sealed_values() {
     }
   }
   return out;
-}
-
-Status Repository::announce_keys() {
-  // Any new version is the news. It is told to this process too, by the storage.
-  const auto written = impl_->storage->commit(
-      {Impl::put(collection::kMeta, meta::kKeys, encode_index(impl_->sealer->current_key_id()))});
-  if (!written) return written.error();
-  return {};
 }
 
 }  // namespace mcpgw

@@ -32,21 +32,28 @@ std::string session_key(std::string_view user_id, std::string_view session_id) {
 
 }  // namespace
 
-Status Repository::Impl::write_session(const SessionRecord& session, std::optional<std::uint64_t> expected) {
+Status Repository::Impl::write_session(const SessionRecord& session, std::optional<std::uint64_t> expected,
+                                       std::string_view previous, Operations operations) {
   if (auto status = validate_session(session); !status) return status;
-  std::string text = encode_session(session, *sealer);
+  if (!session.upstream_ids.empty()) {
+    const auto fence = key_fence();
+    if (!fence) return fence.error();
+    operations.push_back(*fence);
+  }
+  std::string text = encode_session(session, *sealer, previous);
   if (text.size() > kMaxSessionBytes)
     return Error(ErrorCode::resource_exhausted, "session_too_large",
                  "The session's state is too large to be stored");
-  const auto versions = commit(
-      {put(collection::kSessions, session.id, std::move(text), expected),
-       put(collection::kUserSessions, session_key(session.user_id, session.id), encode_index(session.id))});
+  operations.push_back(put(collection::kSessions, session.id, std::move(text), expected));
+  operations.push_back(
+      put(collection::kUserSessions, session_key(session.user_id, session.id), encode_index(session.id)));
+  const auto versions = commit(operations);
   if (!versions) return versions.error();
   return {};
 }
 
 Status Repository::save_session(const SessionRecord& session) {
-  return impl_->write_session(session, std::nullopt);
+  return impl_->retry<void>([&] { return impl_->write_session(session, std::nullopt); });
 }
 
 Status Repository::update_session(const SessionRecord& session) {
@@ -54,8 +61,55 @@ Status Repository::update_session(const SessionRecord& session) {
     const auto record = impl_->get(collection::kSessions, session.id);
     if (!record) return record.error();
     if (!*record) return not_found("session", "Session not found");
-    return impl_->write_session(session, (*record)->version);
+    if (!session.owner.empty()) {
+      const auto stored = decode_session(session.id, (*record)->value, *impl_->sealer);
+      if (stored && !stored->owner.empty() && stored->owner != session.owner)
+        return Error(ErrorCode::conflict, "session_moved", "Another replica has taken the session");
+    }
+    return impl_->write_session(session, (*record)->version, (*record)->value);
   });
+}
+
+Result<std::optional<SessionRecord>> Repository::take_session(std::string_view id, std::string_view from,
+                                                              std::string_view to) {
+  using Out = std::optional<SessionRecord>;
+  return impl_->retry<Out>([&]() -> Result<Out> {
+    const auto record = impl_->get(collection::kSessions, id);
+    if (!record) return record.error();
+    if (!*record) return Out();
+    auto session = decode_session(id, (*record)->value, *impl_->sealer);
+    if (!session || session->owner != from) return session;
+    session->owner = std::string(to);
+    Impl::Operations operations;
+    // One that has said goodbye need not be told.
+    const auto previous =
+        from.empty() ? Result<Impl::MaybeRecord>(std::nullopt) : impl_->get(collection::kReplicas, from);
+    if (!previous) return previous.error();
+    if (*previous)
+      operations.push_back(
+          Impl::put(collection::kReplicaMoves, std::string(from) + "/" + std::string(id), encode_index(to)));
+    if (auto status =
+            impl_->write_session(*session, (*record)->version, (*record)->value, std::move(operations));
+        !status)
+      return status.error();
+    return session;
+  });
+}
+
+Result<std::vector<std::string>> Repository::taken_sessions(std::string_view replica_id) {
+  const std::string prefix = std::string(replica_id) + "/";
+  const auto moves = impl_->list(collection::kReplicaMoves, prefix);
+  if (!moves) return moves.error();
+  std::vector<std::string> ids;
+  Impl::Operations operations;
+  for (const Record& move : *moves) {
+    ids.push_back(move.key.substr(prefix.size()));
+    operations.push_back(Impl::erase(collection::kReplicaMoves, move.key));
+  }
+  if (operations.empty()) return ids;
+  const auto versions = impl_->commit(operations);
+  if (!versions) return versions.error();
+  return ids;
 }
 
 Result<std::optional<SessionRecord>> Repository::load_session(std::string_view id) {

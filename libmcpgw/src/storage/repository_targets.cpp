@@ -39,6 +39,15 @@ std::string Repository::Impl::seal_client_key(const Target& target, const std::s
   return sealer->seal(target.tls->client_key, client_key_identity(target.id));
 }
 
+Status Repository::Impl::fence_client_key(Operations& operations, const Target& target) {
+  if (!target.tls || target.tls->client_key.empty()) return {};
+  if (target.tls->client_key == kUnreadableClientKey) return {};  // stays as it is stored
+  const auto fence = key_fence();
+  if (!fence) return fence.error();
+  operations.push_back(*fence);
+  return {};
+}
+
 Result<std::string> Repository::Impl::free_slug(const std::string& name) const {
   const std::string base = derive_slug(name);
   for (unsigned number = 1; number < 100000; ++number) {
@@ -82,8 +91,11 @@ Result<Target> Repository::create_target(Target target) {
     if (!taken) return taken.error();
     if (*taken) return Error(ErrorCode::conflict, "id_taken", "There is a target with this id already", "id");
     Impl::Operations operations;
+    Impl::Operations fence;
+    if (auto status = impl_->fence_client_key(fence, made); !status) return status.error();
     operations.push_back(
         Impl::put(collection::kTargets, made.id, encode_target(made, impl_->seal_client_key(made, {})), 0));
+    std::move(fence.begin(), fence.end(), std::back_inserter(operations));
     operations.push_back(Impl::put(collection::kTargetRefs, made.id, encode_index(made.id), 0));
     auto status = impl_->move_index(operations, collection::kTargetName, {}, to_lower(made.name), made.id,
                                     name_taken());
@@ -185,6 +197,8 @@ Result<TargetUpdateResult> Repository::update_target(const TargetUpdate& update)
       if (!dropped) return dropped.error();
       result.credentials_dropped = *dropped;
     }
+    status = impl_->fence_client_key(operations, target);
+    if (!status) return status.error();
     const std::string sealed = impl_->seal_client_key(target, stored->sealed_client_key);
     operations.front() = Impl::put(collection::kTargets, target.id,
                                    encode_target(target, sealed, (*record)->value), (*record)->version);

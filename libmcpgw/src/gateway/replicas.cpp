@@ -1,0 +1,315 @@
+// Replicas: who owns which session, and how this gateway shows that it lives.
+#include "gateway/replicas.hpp"
+
+#include "base/text.hpp"
+#include "gateway/modern_client.hpp"
+#include "gateway/session.hpp"
+#include "json/raw.hpp"
+#include "runtime/url.hpp"
+#include "storage/records.hpp"
+
+namespace mcpgw::detail {
+namespace {
+
+using std::chrono::steady_clock;
+
+/// Owners that are remembered; beyond it, all are looked up again.
+constexpr std::size_t kMaxOwners = 100000;
+/// How often a session may change hands while one request looks for it.
+constexpr int kMaxHops = 4;
+
+std::string random_id(Random& random) {
+  std::string bytes(12, '\0');
+  random.fill(bytes.data(), bytes.size());
+  return base64url(bytes);
+}
+
+}  // namespace
+
+NamedSession named_session(const HttpRequest& request) {
+  if (request.method == "POST")
+    if (auto id = query_value(request.query(), "session_id")) return {std::move(*id), true};
+  const std::string* id = request.header("Mcp-Session-Id");
+  return {id == nullptr ? std::string() : *id, false};
+}
+
+Result<std::shared_ptr<Replicas>> Replicas::create(const std::shared_ptr<GatewayCore>& core) {
+  KeyRing::Source source;
+  if (core->options.reload_keys)
+    source = [read = core->options.reload_keys]() -> std::optional<EncryptionKeys> {
+      auto keys = read();
+      return keys ? std::optional(std::move(keys->encryption)) : std::nullopt;
+    };
+  auto ring = KeyRing::create(core->options.encryption, core->random, std::move(source));
+  if (!ring) return ring.error();
+  return std::shared_ptr<Replicas>(new Replicas(core, std::move(*ring), random_id(*core->random)));
+}
+
+Replicas::Replicas(const std::shared_ptr<GatewayCore>& core, std::shared_ptr<KeyRing> ring, std::string id)
+    : core_(core),
+      id_(std::move(id)),
+      seal_(std::move(ring), core->clock),
+      peers_(std::make_shared<ReplicaPeers>(core->options.replicas.lease)) {}
+
+Replicas::~Replicas() { stop(); }
+
+Status Replicas::join(const std::string& address) {
+  const auto core = core_.lock();
+  if (!core || on()) return Error(ErrorCode::internal, "internal", "A gateway joins once");
+  const auto url = parse_url(address);
+  if (!url || url->target != "/")
+    return Error(ErrorCode::invalid_argument, "invalid_request",
+                 "The address of a replica is an http or https URL without a path", "address");
+  HttpClientOptions options;
+  options.connect_timeout = kConnect;
+  options.allow_private = true;  // it leads where the replicas' own records say
+  options.ca_file = core->options.upstream.ca;
+  auto http = HttpClient::create(core->runtime, std::move(options));
+  if (!http) return http.error();
+  http_ = std::move(*http);
+  {
+    const std::lock_guard lock(mutex_);
+    record_.id = id_;
+    record_.address = url->origin();
+    record_.started_at = core->clock->now();
+  }
+  watch_ = core->options.storage->watch([weak = weak_from_this()](const std::vector<Change>& changes) {
+    if (const auto self = weak.lock()) self->on_storage_change(changes);
+  });
+  if (auto status = core->repository->save_replica(record_); !status) return status;
+  auto known = core->repository->replicas();
+  if (!known) return known.error();
+  (void)peers_->update(*known, steady_clock::now());
+  on_.store(true, std::memory_order_release);
+  Loop& loop = core->runtime->impl().any_loop();
+  loop.post([&loop, weak = weak_from_this()] { loop.spawn(heartbeat(weak)); });
+  core->log(LogLevel::info, "replicas", "answers for the other replicas",
+            {{"replica", id_}, {"address", record_.address}});
+  return {};
+}
+
+void Replicas::leave() {
+  if (!on() || left_.exchange(true)) return;
+  if (const auto core = core_.lock())
+    if (!core->repository->delete_replica(id_))
+      core->log(LogLevel::warn, "replicas",
+                "the others could not be told: they notice when the lease has run out");
+}
+
+void Replicas::stop() {
+  std::set<std::shared_ptr<CancelSource>> running;
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(stopped_, true)) return;
+    running.swap(running_);
+  }
+  left_ = true;
+  if (watch_ != 0)
+    if (const auto core = core_.lock()) core->options.storage->unwatch(watch_);
+  for (const auto& one : running) one->cancel();
+}
+
+// --- signs of life -----------------------------------------------------------------------------------
+
+Task<void> Replicas::heartbeat(std::weak_ptr<Replicas> weak) {
+  for (;;) {
+    WorkerPool* workers = nullptr;
+    std::chrono::milliseconds pause;
+    {
+      const auto self = weak.lock();
+      const auto core = self ? self->core_.lock() : nullptr;
+      if (!core || self->left_) co_return;
+      pause = core->options.replicas.lease / 3;
+      workers = &core->runtime->impl().workers();
+    }
+    co_await sleep_for(pause);
+    if (weak.expired()) co_return;
+    auto work = [weak] {
+      if (const auto self = weak.lock()) self->beat();
+      return true;
+    };
+    (void)co_await run_blocking(*workers, work);
+  }
+}
+
+void Replicas::beat() {
+  const auto core = core_.lock();
+  if (!core || left_) return;
+  ReplicaRecord record;
+  bool missed;
+  {
+    const std::lock_guard lock(mutex_);
+    ++record_.beat;
+    record = record_;
+    missed = std::exchange(missed_, false);
+  }
+  const Status saved = core->repository->save_replica(record);
+  const auto stored =
+      saved ? core->repository->replicas() : Result<std::vector<ReplicaRecord>>(saved.error());
+  if (!stored) {
+    // The others may have thought that this one is gone.
+    const std::lock_guard lock(mutex_);
+    missed_ = true;
+    return;
+  }
+  if (left_) (void)core->repository->delete_replica(id_);  // it said goodbye meanwhile
+  for (const std::string& dead : peers_->update(*stored, steady_clock::now()))
+    if (dead != id_) (void)core->repository->delete_replica(dead);
+  if (missed) let_go();
+}
+
+void Replicas::let_go() {
+  const auto core = core_.lock();
+  if (!core) return;
+  const auto taken = core->repository->taken_sessions(id_);
+  if (!taken) {
+    const std::lock_guard lock(mutex_);
+    missed_ = true;
+    return;
+  }
+  for (const std::string& session : *taken) {
+    const auto record = core->repository->load_session(session);
+    if (record && *record && (*record)->owner == id_) continue;  // it came back
+    core->sessions->moved(session);
+  }
+}
+
+void Replicas::on_storage_change(const std::vector<Change>& changes) {
+  const auto core = core_.lock();
+  if (!core) return;
+  bool taken = changes.empty(), news = changes.empty();
+  if (changes.empty()) {
+    const std::lock_guard lock(mutex_);
+    owners_.clear();
+  }
+  for (const Change& change : changes) {
+    if (change.collection == collection::kReplicas) {
+      if (change.version == 0) peers_->remove(change.key);
+      news = news || (change.version != 0 && !peers_->knows(change.key));
+    }
+    if (change.collection == collection::kSessions && change.version == 0) remember(change.key, {});
+    if (change.collection != collection::kReplicaMoves || change.version == 0) continue;
+    const auto slash = change.key.find('/');
+    if (slash == std::string::npos) continue;
+    remember(change.key.substr(slash + 1), {});
+    taken = taken || std::string_view(change.key).substr(0, slash) == id_;
+  }
+  if (!taken && !news) return;
+  // Storage may not be asked from here.
+  const bool posted = core->runtime->post_blocking([weak = weak_from_this(), taken, news] {
+    const auto self = weak.lock();
+    if (self && news) self->look();
+    if (self && taken) self->let_go();
+  });
+  if (posted || !taken) return;
+  const std::lock_guard lock(mutex_);
+  missed_ = true;
+}
+
+void Replicas::look() {
+  const auto core = core_.lock();
+  if (!core) return;
+  if (const auto stored = core->repository->replicas()) (void)peers_->update(*stored, steady_clock::now());
+}
+
+// --- owners ------------------------------------------------------------------------------------------
+
+std::string Replicas::remembered(const std::string& session_id) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = owners_.find(session_id); it != owners_.end()) return it->second;
+  }
+  // Who made it, and in most cases has it still.
+  const auto dot = session_id.rfind('.');
+  std::string maker = dot == std::string::npos ? std::string() : session_id.substr(dot + 1);
+  return maker != id_ && peers_->knows(maker) ? maker : std::string();
+}
+
+void Replicas::remember(const std::string& session_id, const std::string& owner) {
+  const std::lock_guard lock(mutex_);
+  if (owners_.size() >= kMaxOwners) owners_.clear();
+  owners_[session_id] = owner;
+}
+
+Task<std::optional<std::string>> Replicas::find_owner(std::string session_id, std::string user_id,
+                                                      std::string gone) {
+  const auto core = core_.lock();
+  if (!core) co_return std::nullopt;
+  auto work = [core, self = shared_from_this(), session_id, user_id, gone]() -> std::optional<std::string> {
+    Repository& repository = *core->repository;
+    auto record = repository.load_session(session_id);
+    for (int hop = 0; hop < kMaxHops; ++hop) {
+      if (!record || !*record || (*record)->user_id != user_id) return std::nullopt;
+      const std::string owner = (*record)->owner;
+      if (owner == self->id_) return owner;
+      if (!owner.empty() && !self->peers_->knows(owner)) self->look();  // it may have come a moment ago
+      if (!owner.empty() && owner != gone && self->peers_->address(owner)) return owner;
+      record = repository.take_session(session_id, owner, self->id_);
+      if (record && *record && (*record)->owner == self->id_)
+        core->log(LogLevel::info, "replicas", "a session goes on here: its replica is gone",
+                  {{"replica", owner}});
+    }
+    return std::nullopt;
+  };
+  auto found = co_await run_blocking(core->runtime->impl().workers(), work);
+  co_return found ? std::move(*found) : std::nullopt;
+}
+
+// --- requests ----------------------------------------------------------------------------------------
+
+Task<bool> Replicas::forwarded(const HttpRequest& request, const std::shared_ptr<Responder>& responder,
+                               const RequestMeta& meta) {
+  const auto core = core_.lock();
+  if (!core || request.path().starts_with("/sse")) co_return false;
+  NamedSession session = named_session(request);
+  if (session.id.empty()) co_return co_await parked_forwarded(request, responder, meta);
+  if (session.id.size() > 64 || core->sessions->holds(session.id) || core->sessions->just_ended(session.id))
+    co_return false;
+  co_return co_await session_forwarded(std::move(session.id), session.over_sse, request, responder, meta);
+}
+
+Task<bool> Replicas::session_forwarded(std::string session_id, bool over_sse, const HttpRequest& request,
+                                       const std::shared_ptr<Responder>& responder, const RequestMeta& meta) {
+  std::string owner = remembered(session_id), gone;
+  for (int hop = 0; hop < kMaxHops; ++hop) {
+    if (owner.empty()) {
+      if (over_sse) co_return false;  // it is in no storage, and ends with its replica
+      auto found = co_await find_owner(session_id, meta.principal.user_id, gone);
+      if (!found || *found == id_) co_return false;
+      owner = std::move(*found);
+    }
+    // A connection may break by itself: the owner that lives is asked again.
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      const auto address = peers_->address(owner);
+      if (!address) break;
+      const Outcome outcome = co_await send(owner, *address, request, responder);
+      if (outcome == Outcome::answered) {
+        remember(session_id, owner);
+        co_return true;
+      }
+      if (outcome == Outcome::absent) break;
+    }
+    remember(session_id, {});
+    gone = std::exchange(owner, {});
+  }
+  co_return false;
+}
+
+Task<bool> Replicas::parked_forwarded(const HttpRequest& request, const std::shared_ptr<Responder>& responder,
+                                      const RequestMeta& meta) {
+  const auto core = core_.lock();
+  if (!core || request.method != "POST" || request.body.find("\"requestState\"") == std::string::npos ||
+      raw::check(request.body, core->options.limits.json_depth) != raw::Fault::none)
+    co_return false;
+  const auto sealed = raw::string_value(raw::find(request.body, "params", "requestState"));
+  if (!sealed) co_return false;
+  const auto state = core->modern->states().open(*sealed);
+  if (!state || state->parked.empty() || state->replica == id_ || state->user_id != meta.principal.user_id)
+    co_return false;
+  const auto address = peers_->address(state->replica);
+  if (!address) co_return false;
+  const Outcome outcome = co_await send(state->replica, *address, request, responder);
+  co_return outcome == Outcome::answered;
+}
+
+}  // namespace mcpgw::detail
