@@ -26,12 +26,12 @@ std::string fold(std::string_view text) {
   return out;
 }
 
-/// Whether a word of kNames may stand in `text`, or an escape, which may hide one. Looks at each byte once:
-/// each word has one of four letters that are rare enough, at a place that is known.
-bool looks_secret(std::string_view text) {
+/// Whether one of kNames stands in `text` with its letter `text[i]`, one of those that looks_secret() looks
+/// for.
+bool is_name_at(std::string_view text, std::size_t i) {
   struct Place {
     std::string_view word;
-    std::size_t at;
+    std::size_t at;  ///< of that letter
   };
   static constexpr std::array<Place, 10> kPlaces = {{{"token", 2},
                                                      {"api_key", 4},
@@ -44,32 +44,31 @@ bool looks_secret(std::string_view text) {
                                                      {"secret", 2},
                                                      {"credential", 0}}};
   static_assert(kPlaces.size() == kNames.size());
-  static constexpr auto kRare = [] {
-    std::array<bool, 256> out{};
-    for (const char c : {'\\', 'k', 'K', 'w', 'W', 'z', 'Z', 'c', 'C'})
-      out[static_cast<unsigned char>(c)] = true;
-    return out;
-  }();
   const auto low = [](char c) {
     return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
   };
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (!kRare[static_cast<unsigned char>(text[i])]) continue;
-    const char here = low(text[i]);
-    if (here == '\\') return true;
-    // What stands beside it rules out nearly all of them.
-    const char before = i > 0 ? low(text[i - 1]) : ' ', after = i + 1 < text.size() ? low(text[i + 1]) : ' ';
-    if (here == 'c' ? after != 'r' : before != 'o' && before != '_' && before != 'i' && before != 's')
-      continue;
-    for (const Place& place : kPlaces) {
-      if (place.word[place.at] != here || place.at > i || i - place.at + place.word.size() > text.size())
-        continue;
-      const std::string_view there = text.substr(i - place.at, place.word.size());
-      if (std::equal(there.begin(), there.end(), place.word.begin(),
-                     [&](char x, char y) { return low(x) == y; }))
-        return true;
-    }
-  }
+  const char here = low(text[i]);
+  // What stands beside it rules out nearly all of them.
+  const char before = i > 0 ? low(text[i - 1]) : ' ', after = i + 1 < text.size() ? low(text[i + 1]) : ' ';
+  if (here == 'c' ? after != 'r' : before != 'o' && before != '_' && before != 'i' && before != 's')
+    return false;
+  return std::any_of(kPlaces.begin(), kPlaces.end(), [&](const Place& place) {
+    if (place.word[place.at] != here || place.at > i || i - place.at + place.word.size() > text.size())
+      return false;
+    const std::string_view there = text.substr(i - place.at, place.word.size());
+    return std::equal(there.begin(), there.end(), place.word.begin(),
+                      [&](char x, char y) { return low(x) == y; });
+  });
+}
+
+/// Whether a word of kNames may stand in `text`, or an escape, which may hide one. Each word has one of four
+/// letters that are rare enough, at a place that is known, and the C library finds a letter many bytes at a
+/// time.
+bool looks_secret(std::string_view text) {
+  if (text.find('\\') != std::string_view::npos) return true;
+  for (const char letter : std::string_view("kKwWzZcC"))
+    for (std::size_t i = text.find(letter); i != std::string_view::npos; i = text.find(letter, i + 1))
+      if (is_name_at(text, i)) return true;
   return false;
 }
 
