@@ -18,6 +18,8 @@ observability_packages=(prometheus)
 package_packages=(debootstrap dpkg-dev systemd)
 # What the fuzzers take besides building.
 fuzz_packages=(clang-14 libclang-rt-14-dev)
+# The other compiler (tests/compat/run.sh).
+clang_packages=(clang-16)
 # What the benches take besides building.
 bench_packages=(curl nginx-light python3 wrk)
 
