@@ -229,6 +229,13 @@ class Objects(unittest.TestCase):
         env = {entry["name"]: entry for entry in container(objects)["env"]}
         self.assertEqual(env["MCPGW_DATABASE"]["valueFrom"]["secretKeyRef"], {"name": "mcpgw-database", "key": "url"})
         self.assertIn({"secretRef": {"name": "mcpgw-keys"}}, container(objects)["envFrom"])
+        # They answer for one another.
+        self.assertEqual(env["POD_IP"]["valueFrom"], {"fieldRef": {"fieldPath": "status.podIP"}})
+        self.assertEqual(env["MCPGW_REPLICAS_HOST"]["value"], "$(POD_IP)")
+        names = [entry["name"] for entry in container(objects)["env"]]
+        self.assertLess(names.index("POD_IP"), names.index("MCPGW_REPLICAS_HOST"))  # else it is not put in
+        self.assertIn({"name": "replicas", "containerPort": int(env["MCPGW_REPLICAS_PORT"]["value"]), "protocol": "TCP"}, container(objects)["ports"])
+        self.assertFalse([entry for entry in container(render({}))["env"] if "REPLICAS" in entry["name"]])
         self.assertEqual(of_kind(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"], 1)
         (spread,) = pod(objects)["spec"]["topologySpreadConstraints"]
         self.assertEqual(spread["topologyKey"], "kubernetes.io/hostname")
@@ -290,6 +297,11 @@ class Rights(unittest.TestCase):
         self.assertTrue(selects(own["podSelector"]["matchLabels"], pod(objects)["metadata"]["labels"]))
         self.assertEqual(own["ingress"][0]["ports"], [{"port": "http", "protocol": "TCP"}])
         self.assertNotIn("from", own["ingress"][0])
+        among = own["ingress"][1]
+        self.assertEqual(among["ports"], [{"port": "replicas", "protocol": "TCP"}])
+        self.assertTrue(selects(among["from"][0]["podSelector"]["matchLabels"], pod(objects)["metadata"]["labels"]))
+        alone = render({"networkPolicy": {"enabled": True}})
+        self.assertEqual(len(of_kind(alone, "NetworkPolicy")["spec"]["ingress"]), 1)
         named = render(CASES["everything"])[("NetworkPolicy", "gw-mcpgw")]["spec"]
         self.assertEqual(named["ingress"][0]["from"], CASES["everything"]["networkPolicy"]["from"])
 
@@ -322,7 +334,7 @@ class Refusals(unittest.TestCase):
 
     def test_what_the_chart_itself_sets(self):
         for config in ({"server": {"port": 80}}, {"server": {"host": "::"}}, {"server": {"data_dir": "/x"}},
-                       {"kubernetes": {"enabled": True}}, {"kubernetes": {"namespace": "other"}}):
+                       {"kubernetes": {"enabled": True}}, {"kubernetes": {"namespace": "other"}}, {"replicas": {"host": "::"}}):
             self.refused({"config": config}, "specifications of the schema")
 
 
