@@ -34,6 +34,7 @@ struct PostgresStorage {
 /// - invalid_argument "invalid_url": not something libpq understands;
 /// - unavailable "storage_unavailable": the server does not answer (yet);
 /// - permission_denied "storage_refused": user, password, client address, or right to make tables;
+/// - permission_denied "storage_tls": what sslmode asks for is not met, or its files cannot be used;
 /// - not_found "no_database";
 /// - unsupported "schema_too_new", "encoding" (it must be UTF8), "server_too_old" (below 12).
 /// Later failures of the connection are not final: calls fail with "storage_unavailable" until it is back.

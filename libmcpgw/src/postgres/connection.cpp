@@ -54,6 +54,34 @@ std::string state_of_refusal(PGconn* handle) {
   return valid ? state : std::string();
 }
 
+/// What libpq says of TLS that failed: its words name the server, never the password, but they are another
+/// program's, so they choose among sentences of ours.
+std::optional<Error> tls_error(std::string_view text) {
+  const auto says = [text](std::string_view words) { return text.find(words) != std::string_view::npos; };
+  const auto refused = [](const char* message) {
+    return Error{ErrorCode::permission_denied, "storage_tls", message};
+  };
+  if (says("certificate verify failed") || says("unable to get local issuer"))
+    return refused(
+        "PostgreSQL's certificate is not signed by an authority of sslrootcert, or has expired: nothing was "
+        "sent "
+        "to it.");
+  if (says("does not match host name") || says("host name must be specified"))
+    return refused(
+        "PostgreSQL's certificate is for another host than the one in the URL: name the host as the "
+        "certificate "
+        "does, or give the server a certificate for it.");
+  if (says("root certificate file"))
+    return refused("sslrootcert cannot be read, and sslmode asks for the certificate to be verified.");
+  if (says("server does not support SSL"))
+    return refused(
+        "PostgreSQL does not offer TLS there, and sslmode asks for it: set ssl = on on the server.");
+  if (says("certificate file") || says("private key file") || says("could not load"))
+    return refused(
+        "sslcert or sslkey cannot be used: both must be readable, and the key for its owner alone.");
+  return std::nullopt;
+}
+
 Error connect_error(PGconn* handle) {
   const auto state = state_of_refusal(handle);
   if (state.substr(0, 2) == "28")
@@ -65,6 +93,7 @@ Error connect_error(PGconn* handle) {
   if (PQconnectionNeedsPassword(handle) != 0)
     return {ErrorCode::permission_denied, "storage_refused",
             "PostgreSQL asks for a password, and none is set."};
+  if (auto error = tls_error(PQerrorMessage(handle))) return std::move(*error);
   return storage_unavailable();
 }
 
@@ -165,7 +194,8 @@ Result<std::unique_ptr<Connection>> Connection::open(const ConnectionInfo& info,
   std::unique_ptr<Connection> connection(
       new Connection(PQconnectStartParams(names.data(), values.data(), 0)));
   auto* handle = connection->handle_.get();
-  if (handle == nullptr || PQstatus(handle) == CONNECTION_BAD) return storage_unavailable();
+  if (handle == nullptr) return storage_unavailable();
+  if (PQstatus(handle) == CONNECTION_BAD) return connect_error(handle);
   PQsetErrorVerbosity(handle, PQERRORS_SQLSTATE);
   PQsetNoticeProcessor(
       handle, [](void*, const char*) {}, nullptr);  // else they go to stderr

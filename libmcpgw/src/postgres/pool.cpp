@@ -38,6 +38,7 @@ Result<Pool::Lease> Pool::take(Deadline deadline) {
   auto opened = Connection::open(info_, deadline);
   std::lock_guard lock(mutex_);
   if (opened) {
+    was_open_ = true;
     pause_ = milliseconds(0);
     return Lease(*this, std::move(*opened));
   }
@@ -45,6 +46,8 @@ Result<Pool::Lease> Pool::take(Deadline deadline) {
   freed_.notify_one();
   pause_ = std::clamp(pause_ * 2, kFirstPause, kLongestPause);
   away_until_ = steady_clock::now() + pause_;
+  // At the start the reason is somebody's to mend; later a server that refuses is one that is away.
+  if (was_open_) return storage_unavailable();
   return opened.error();
 }
 

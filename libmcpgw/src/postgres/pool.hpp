@@ -64,6 +64,7 @@ class Pool {
   std::condition_variable freed_;
   std::vector<std::unique_ptr<Connection>> idle_;  // the last used at the end
   std::size_t in_use_ = 0;
+  bool was_open_ = false;  ///< a connection was made
   Deadline away_until_{};
   std::chrono::milliseconds pause_{0};
 };
