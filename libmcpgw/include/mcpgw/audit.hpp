@@ -71,8 +71,8 @@ struct AuditPage {
 class AuditSink {
  public:
   virtual ~AuditSink() = default;
-  /// Stores the batch whole or not at all, in order. A record whose id is stored already is passed over, so a
-  /// batch may be tried again when an error left its fate open.
+  /// Stores the batch whole or not at all, in order. When an error left its fate open it may be tried again, also
+  /// with further records behind: those that are stored already, which their ids tell, are passed over.
   virtual Status append(const std::vector<AuditRecord>& batch) = 0;
   /// invalid_argument/"invalid_status", "invalid_position".
   virtual Result<AuditPage> query(const AuditQuery& query) = 0;
