@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <thread>
 
 #include "unit/server_support.hpp"
@@ -144,8 +145,10 @@ TEST_CASE("httplib 7: child processes inherit no socket") {
 TEST_CASE("httplib 8: exceptions tell nothing, and no header claims an address") {
   const Site site([](HttpRequest request, std::shared_ptr<Responder> responder) {
     if (request.target == "/throw") throw std::runtime_error("secret-text");
+    std::set<std::string> lines;  // their order is httplib's, and not the same in all releases
+    for (const auto& [name, value] : request.headers) lines.insert(name + "=" + value + ";");
     std::string names;
-    for (const auto& [name, value] : request.headers) names += name + "=" + value + ";";
+    for (const auto& line : lines) names += line;
     responder->send(text(names + request.remote_address));
   });
   RawClient client = site.connect();
@@ -154,7 +157,7 @@ TEST_CASE("httplib 8: exceptions tell nothing, and no header claims an address")
   CHECK(answer->status == 500);
   CHECK(answer->body.find("secret-text") == std::string::npos);
   for (const auto& [name, value] : answer->headers) CHECK(value.find("secret-text") == std::string::npos);
-  CHECK(body_of(client, get("/", "REMOTE_ADDR: 6.6.6.6\r\n")) == "REMOTE_ADDR=6.6.6.6;Host=a;127.0.0.1");
+  CHECK(body_of(client, get("/", "REMOTE_ADDR: 6.6.6.6\r\n")) == "Host=a;REMOTE_ADDR=6.6.6.6;127.0.0.1");
 }
 
 TEST_CASE("httplib 9: connections end when they are asked to, forms may be long") {
