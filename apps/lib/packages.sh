@@ -3,7 +3,7 @@
 # What building the program takes.
 build_packages=(
   build-essential ca-certificates ccache cmake git ninja-build pkg-config
-  libboost1.81-dev libcli11-dev libcpp-httplib-dev libfmt-dev libpq-dev libre2-dev libspdlog-dev libsqlite3-dev libssl-dev
+  libboost1.81-dev libcli11-dev libcpp-httplib-dev libfmt-dev libjemalloc-dev libpq-dev libre2-dev libspdlog-dev libsqlite3-dev libssl-dev
   libyaml-cpp-dev nlohmann-json3-dev zlib1g-dev
 )
 # What trying it out takes besides.
