@@ -172,6 +172,8 @@ describe('keys', { timeout: 240000 }, () => {
     // A key that is lost: said, not passed over.
     await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}${jwt}encryption:\n  key: ${old}\n`);
     assert.equal((await json(directory, ['keys', 'status'])).encryption.unreadable, 21);
+    assert.match((await mcpgw(directory, ['keys', 'rotate', 'encryption'], { code: 1 })).stderr, /was replaced before/);
+    await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}${jwt}encryption:\n  key: ${'0718a1b2c3d4e5f6'.repeat(4)}\n`);
     const lost = await mcpgw(directory, ['keys', 'rotate', 'encryption'], { code: 1 });
     assert.match(lost.stderr, /21 stored values cannot be opened with any key/);
     assert.match((await mcpgw(directory, ['doctor', '--skip-targets'], { code: 1 })).stdout, /^problem +21 stored values cannot be decrypted/m);
