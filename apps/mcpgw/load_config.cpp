@@ -233,6 +233,14 @@ class Loader {
     } else if (config.database.path.empty()) {
       config.database.path = config.data_dir + "/mcpgw.db";
     }
+    const auto& replicas = config.replicas;
+    if (!replicas.host.empty() && config.database.kind != DatabaseConfig::Kind::postgres)
+      error(where_of("replicas.host"),
+            "replicas.host needs PostgreSQL: other replicas must share the database");
+    if ((replicas.host == "0.0.0.0" || replicas.host == "::") && replicas.url.empty())
+      error(where_of("replicas.host"), "replicas.url is missing: how do the others reach this replica?");
+    if (replicas.host.rfind("unix:", 0) == 0)
+      error(where_of("replicas.host"), "replicas.host must be an address");
     const auto& tls = config.http.tls;
     if (tls.cert.empty() != tls.key.empty())
       error(where_of(tls.cert.empty() ? "server.tls.key" : "server.tls.cert"),

@@ -106,6 +106,25 @@ void report_start(Log& log, const Opened& opened, const Gateway& gateway, const 
                            "'{\"email\":\"you@example.com\",\"password\":\"...\"}'"}});
 }
 
+/// Where the other replicas reach this one; null when they are not to know one another.
+Result<std::shared_ptr<HttpServer>> open_to_replicas(const Config& config, Gateway& gateway, LogSink log) {
+  if (config.replicas.host.empty()) return std::shared_ptr<HttpServer>();
+  HttpServerOptions options;
+  options.host = config.replicas.host;
+  options.port = config.replicas.port;
+  options.max_connections = config.http.max_connections;
+  options.max_body =
+      2 * config.gateway.limits.mcp_body + 1024 * 1024;  // it is sealed, and so are its headers
+  options.max_write_buffer = 2 * config.gateway.limits.upstream_bytes;
+  options.log = std::move(log);
+  auto server = HttpServer::start(gateway.replica_handler(), gateway.runtime(), std::move(options));
+  if (!server) return server;
+  const auto joined =
+      gateway.join_replicas(config.replicas.url.empty() ? (*server)->url() : config.replicas.url);
+  if (!joined) return joined.error();
+  return server;
+}
+
 int serve(const Invocation& invocation) {
   if (const int code = local_only(invocation, "mcpgw serve"); code != kDone) return code;
   ::umask(077);  // whatever is created here is for this user alone
@@ -115,7 +134,6 @@ int serve(const Invocation& invocation) {
   if (!sockets) return fail(sockets.error());
   Signals signals;
   const auto log = std::make_shared<Log>(config->log);
-  const Config unfilled = *config;
   auto opened = open_database(std::move(*config));
   if (!opened) return fail(opened.error());
 
@@ -128,13 +146,21 @@ int serve(const Invocation& invocation) {
   options.docs_script = docs_ui().script;
   options.docs_script_gzip = docs_ui().script_gzip;
   if (opened->config.console_enabled) options.web_files = console_ui();
-  options.reload_keys = [unfilled] { return current_keys(unfilled); };  // after mcpgw keys rotate
+  // After mcpgw keys rotate: those in secrets.json, or what the configuration says by now.
+  options.reload_keys = [invocation]() -> std::optional<GatewayKeys> {
+    const auto loaded = load_config(invocation.config_file, invocation.overrides);
+    if (!loaded.errors.empty()) return std::nullopt;
+    return current_keys(loaded.config);
+  };
   auto gateway = Gateway::create(std::move(options));
   if (!gateway) return fail(gateway.error());
+  const LogSink sink = [log](const LogEvent& event) { log->write(event); };
+  auto replicas = open_to_replicas(opened->config, **gateway, sink);
+  if (!replicas) return fail(replicas.error());
   auto http = opened->config.http;
   http.sockets = std::move(*sockets);
   const bool with_tls = !http.tls.cert.empty();
-  http.log = [log](const LogEvent& event) { log->write(event); };
+  http.log = sink;
   auto server = HttpServer::start(*gateway, std::move(http));
   if (!server) return fail(server.error());
   report_start(*log, *opened, **gateway, **server);
@@ -150,6 +176,7 @@ int serve(const Invocation& invocation) {
     (*server)->drain(std::min<std::chrono::milliseconds>(grace, std::chrono::seconds(1)));
     (*gateway)->close(grace);
     (*server)->stop();
+    if (*replicas) (*replicas)->stop();
     signals.wake();
   });
   while ((signal = signals.next()) != 0) {

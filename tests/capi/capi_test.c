@@ -310,6 +310,7 @@ static void refusals(void) {
       {"{\"database\":{\"url\":\"sqlite://hush-hush.db\"}}", "invalid_option"},
       {"{\"database\":{\"url\":\"postgres://u:hush-hush@h/d\"}}", "invalid_option"},
       {"{\"database\":{\"host\":\"h\",\"password\":\"hush-hush\",\"url\":\"sqlite://x.db\"}}", "invalid_option"},
+      {"{\"replicas\":{\"host\":\"127.0.0.1\"}}", "invalid_option"},
   };
   size_t i;
   for (i = 0; i < sizeof wrong / sizeof wrong[0]; ++i) {

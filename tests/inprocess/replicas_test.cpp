@@ -130,6 +130,9 @@ TEST_CASE("a session is answered by the replica that has it open, without a word
 
   // A client of another user is told nothing, and a session that nobody has is unknown everywhere.
   McpClient& bob = cluster.first().gw->as("bob");
+  REQUIRE(becomes([&] {
+    return cluster.second().gw->gateway().authenticator()->authenticate_token(bob.token()).has_value();
+  }));
   McpClient thief = bob;
   thief.use_session(cluster.ann().session_id());
   CHECK(cluster.second().send(post_request(thief, rpc_request("1", "tools/list"))).status == 404);

@@ -180,6 +180,10 @@ TEST_CASE("values out of range or of a wrong form") {
       {"server.port", "1.5"},
       {"server.port", "0x10"},
       {"server.host", "\"\""},
+      {"server.unix_mode", "0888"},
+      {"server.unix_mode", "1777"},
+      {"server.unix_mode", "66"},
+      {"server.reuse_port", "1"},
       {"server.workers", "0"},
       {"server.max_in_flight", "0"},
       {"server.shutdown_grace", "-1s"},
@@ -261,6 +265,10 @@ TEST_CASE("values that are accepted") {
       {"jwt.secret", ""},
       {"telemetry.sampling", "0.25"},
       {"storage.grace", "60s"},
+      {"replicas.host", ""},
+      {"replicas.port", "3100"},
+      {"replicas.url", ""},
+      {"replicas.lease", "15s"},
       {"metrics.max_tools", "0"},
       {"metrics.reflow_names", "true"},
       {"telemetry.enabled", "true"},
@@ -276,10 +284,34 @@ TEST_CASE("values that are accepted") {
     INFO(key << ": " << value);
     CHECK(joined(parse(yaml_of(key, value)).errors) == "");
   }
+  CHECK(parse("server: {unix_mode: 0600, reuse_port: true}").config.http.unix_mode == 0600u);
+  CHECK(parse("server: {unix_mode: \"666\", reuse_port: true}").config.http.unix_mode == 0666u);
+  CHECK(parse("server: {reuse_port: true}").config.http.reuse_port);
   CHECK(parse("database: sqlite:///var/lib/gw.db").config.database.path == "/var/lib/gw.db");
   CHECK(parse("database: sqlite://gw.db").config.database.path == "gw.db");
   CHECK(parse("server: {data_dir: /data}").config.database.path == "/data/mcpgw.db");
   CHECK(parse("limits: {mcp_body: 16MiB}").config.http.max_body == 16u << 20);
+}
+
+TEST_CASE("replicas: what nobody could reach is refused at the start") {
+  const std::string postgres =
+      "database: postgres://db/x\njwt: {secret: 0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a6978}\n"
+      "encryption: {key: 00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef}\n";
+  const auto good =
+      parse(postgres + "replicas: {host: 0.0.0.0, port: 0, url: \"http://10.0.0.7:3100\", lease: 30s}");
+  CHECK(joined(good.errors) == "");
+  CHECK(good.config.replicas.host == "0.0.0.0");
+  CHECK(good.config.replicas.port == 0);
+  CHECK(good.config.replicas.url == "http://10.0.0.7:3100");
+  CHECK(good.config.gateway.replicas.lease == std::chrono::seconds(30));
+  CHECK(parse(postgres).config.replicas.host == "");
+  for (const char* line : {"replicas: {host: \"::\"}", "replicas: {host: \"unix:/run/x\"}",
+                           "replicas: {host: 10.0.0.7, url: \"http://10.0.0.7/x\"}",
+                           "replicas: {host: 10.0.0.7, url: \"10.0.0.7\"}", "replicas: {lease: 10ms}"}) {
+    INFO(line);
+    CHECK(parse(postgres + line).errors.size() == 1);
+  }
+  CHECK(parse("replicas: {host: 10.0.0.7}").errors.size() == 1);  // SQLite
 }
 
 TEST_CASE("Kubernetes: what a cluster could not take is refused at the start") {

@@ -118,6 +118,8 @@ Status apply_options(std::string_view json, app::Config& config) {
     return invalid("invalid_option", "jwt.previous_secrets needs jwt.secret", "jwt.previous_secrets");
   if (config.http.tls.cert.empty() != config.http.tls.key.empty())
     return invalid("invalid_option", "server.tls.cert and server.tls.key go together", "server.tls");
+  if (!config.replicas.host.empty())
+    return invalid("invalid_option", "Only the program listens for other replicas", "replicas.host");
   config.http.max_body = std::max(gateway.limits.api_body, gateway.limits.mcp_body);
   return {};
 }

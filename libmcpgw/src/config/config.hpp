@@ -29,6 +29,13 @@ struct LogConfig {
   bool json = true;
 };
 
+/// Where the other replicas reach this one.
+struct ReplicaConfig {
+  std::string host;  ///< empty: they do not know one another
+  int port = 3100;
+  std::string url;  ///< empty: host and port
+};
+
 struct Config {
   /// What the library takes as it is. storage, audit_sink, runtime and log are left to the caller.
   GatewayOptions gateway;
@@ -40,6 +47,7 @@ struct Config {
   std::chrono::milliseconds storage_connect_timeout{30000};
   DatabaseConfig database;
   LogConfig log;
+  ReplicaConfig replicas;
 
   Config();
   /// Secrets that were not configured. With SQLite they are kept in the data directory (secrets_file.hpp).

@@ -52,6 +52,20 @@ Parser<std::int64_t> integer(std::int64_t min, std::int64_t max) {
   };
 }
 
+/// Permissions of a file, as chmod takes them.
+Parser<std::int64_t> file_mode() {
+  return [](const RawValue& value, std::int64_t& out) -> std::string {
+    const std::string_view digits = value.text;
+    if (digits.size() < 3 || digits.size() > 4 ||
+        digits.find_first_not_of("01234567") != std::string_view::npos ||
+        (digits.size() == 4 && digits.front() != '0'))
+      return "must be permissions in octal digits, such as 0660";
+    out = 0;
+    for (const char digit : digits) out = out * 8 + (digit - '0');
+    return {};
+  };
+}
+
 std::string size_text(std::uint64_t size) {
   if (size >= kGiB && size % kGiB == 0) return std::to_string(size / kGiB) + "GiB";
   if (size >= kMiB && size % kMiB == 0) return std::to_string(size / kMiB) + "MiB";
@@ -159,6 +173,13 @@ bool is_base_url(std::string_view text) {
          rest.find_first_of(" ?#@\t\r\n") == std::string_view::npos;
 }
 
+/// Of a replica: requests to it have a path of their own.
+bool is_replica_url(std::string_view text) {
+  const auto scheme = text.find("://");
+  return text.empty() ||
+         (is_base_url(text) &&
+          text.find('/', scheme == std::string_view::npos ? 0 : scheme + 3) == std::string_view::npos);
+}
 bool is_collector(std::string_view text) { return !text.empty() && is_base_url(text); }
 
 bool is_dns_label(std::string_view text) {
@@ -242,6 +263,8 @@ class Table {
 void add_server(Table& t) {
   t.add("server.host", text(some_text, "must not be empty"), AT(http.host));
   t.add("server.port", integer(0, 65535), AT(http.port));
+  t.add("server.unix_mode", file_mode(), AT(http.unix_mode));
+  t.add("server.reuse_port", flag(), AT(http.reuse_port));
   t.add("server.public_url",
         text(is_base_url, "must be an http or https URL without user, query and fragment"),
         AT(gateway.public_url));
@@ -281,6 +304,11 @@ void add_storage_and_secrets(Table& t) {
   t.add("database.max_connections", integer(1, 1000), AT(database.max_connections));
   t.add("storage.connect_timeout", duration(milliseconds(0), hours(1)), AT(storage_connect_timeout));
   t.add("storage.grace", duration(milliseconds(0), hours(24)), AT(gateway.storage_grace));
+  t.add("replicas.host", text(), AT(replicas.host));
+  t.add("replicas.port", integer(0, 65535), AT(replicas.port));
+  t.add("replicas.url", text(is_replica_url, "must be an http or https URL without a path"),
+        AT(replicas.url));
+  t.add("replicas.lease", duration(seconds(1), minutes(10)), AT(gateway.replicas.lease));
   t.add("jwt.secret", secret(parse_secret), AT(gateway.jwt_secret));
   t.add("jwt.previous_secrets", secrets(parse_secret), AT(gateway.previous_jwt_secrets));
   t.add("jwt.issuer", text(some_text, "must not be empty"), AT(gateway.jwt_issuer));
