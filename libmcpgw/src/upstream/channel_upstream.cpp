@@ -132,6 +132,17 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     SteadyTime hard;
   };
 
+  /// Of a post, which may end long after its call has been answered: then it is not that call's any more.
+  struct WhileWaiting final : CallObserver {
+    explicit WhileWaiting(std::weak_ptr<Pending> of) : pending(std::move(of)) {}
+    void on_server_message(ServerMessage) override {}
+    bool on_log(LogLevel level, const std::string& text) override {
+      const auto alive = pending.lock();
+      return alive && alive->observer && alive->observer->on_log(level, text);
+    }
+    const std::weak_ptr<Pending> pending;
+  };
+
   bool initialized() const { return !facts_.protocol_version.empty(); }
 
   void write(std::string text) {
@@ -149,7 +160,7 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
         waiter->set(std::move(error));
       };
     return posting_->post(std::move(text), std::move(headers), std::move(on_failed),
-                          pending ? pending->observer : nullptr);
+                          pending ? std::make_shared<WhileWaiting>(pending) : nullptr);
   }
 
   void forget(std::int64_t number) {
