@@ -1,11 +1,11 @@
 // An MCP server at the other end of a MessageChannel: a child process, a server inside the host, or one that
 // speaks HTTP+SSE.
 #include <atomic>
-#include <map>
-#include <mutex>
 
 #include "json/raw.hpp"
 #include "runtime/waiter.hpp"
+#include "upstream/log_limiter.hpp"
+#include "upstream/pending_table.hpp"
 #include "upstream/rpc_support.hpp"
 
 namespace mcpgw::detail {
@@ -24,7 +24,8 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
       : channel_(std::move(channel)),
         posting_(posting),
         client_(std::move(client)),
-        events_(std::move(events)) {}
+        events_(std::move(events)),
+        log_(events_.on_log) {}
 
   const ServerFacts& facts() const override { return facts_; }
   bool alive() const override { return !closed_.load(std::memory_order_acquire); }
@@ -38,7 +39,8 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
                        if (auto self = weak.lock()) self->lose(std::move(reason));
                      },
                      [weak = weak_from_this()](const std::string& head, const std::string& tail) {
-                       if (auto self = weak.lock()) self->dropped(head, tail);
+                       // The connection goes on.
+                       if (auto self = weak.lock()) self->pending_.drop(head, tail);
                      }});
     UpstreamCall call;
     call.method = "initialize";
@@ -63,16 +65,11 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     pending->observer = call.observer;
     pending->timeout = call.timeout;
     pending->hard = hard;
-    const std::int64_t number = next_id_.fetch_add(1, std::memory_order_relaxed);
-    const std::string id = std::to_string(number);
-    {
-      const std::lock_guard lock(mutex_);
-      // Gone before it could be told: nothing has been acted on.
-      if (lost_) co_return initialized() ? session_lost_error() : *lost_;
-      pending_.emplace(number, pending);
-    }
+    const std::string id = std::to_string(next_id_.fetch_add(1, std::memory_order_relaxed));
+    // Gone before it could be told: nothing has been acted on.
+    if (auto lost = pending_.add(id, pending)) co_return initialized() ? session_lost_error() : *lost;
     if (!alive()) {
-      forget(number);
+      pending_.remove(id);
       co_return closed_error("The connection is closed");
     }
     if (call.handle) {
@@ -88,7 +85,7 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
                                   call.wants_progress ? std::string_view(id) : std::string_view());
     if (auto sent = send(make_request(id, call.method, params), std::move(call.headers), pending); !sent) {
       if (call.handle) call.handle->on_cancel(nullptr);
-      forget(number);
+      pending_.remove(id);
       if (sent.error().code == ErrorCode::resource_exhausted)
         co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout",
                         "The server does not read its input");
@@ -98,7 +95,7 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     }
     auto result = co_await pending->waiter->wait(std::min(hard, started + call.timeout));
     if (call.handle) call.handle->on_cancel(nullptr);
-    forget(number);
+    pending_.remove(id);
     if (!result) {
       notify("notifications/cancelled", cancelled_params(id, "the time limit was reached"));
       co_return Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not answer in time");
@@ -120,13 +117,12 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
   void close() override {
     if (closed_.exchange(true)) return;
     channel_->close();
-    fail_all(closed_error("The connection was closed"));
+    pending_.lose(closed_error("The connection was closed"));
   }
 
  private:
-  struct Pending {
-    explicit Pending(Loop& loop) : waiter(std::make_shared<Waiter<Result<UpstreamAnswer>>>(loop)) {}
-    std::shared_ptr<Waiter<Result<UpstreamAnswer>>> waiter;
+  struct Pending : PendingRequest {
+    using PendingRequest::PendingRequest;
     std::shared_ptr<CallObserver> observer;
     milliseconds timeout{0};
     SteadyTime hard;
@@ -163,17 +159,10 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
                           pending ? std::make_shared<WhileWaiting>(pending) : nullptr);
   }
 
-  void forget(std::int64_t number) {
-    const std::lock_guard lock(mutex_);
-    pending_.erase(number);
-  }
-
+  /// However the server writes the number.
   std::shared_ptr<Pending> find(std::string_view raw_id) {
     const auto number = raw::int_value(raw_id);
-    if (!number) return nullptr;
-    const std::lock_guard lock(mutex_);
-    const auto it = pending_.find(*number);
-    return it == pending_.end() ? nullptr : it->second;
+    return number ? pending_.find(std::to_string(*number)) : nullptr;
   }
 
   void receive(std::string text) {
@@ -189,21 +178,6 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     receive_one(text);
   }
 
-  /// An answer was too large to be read. When it cannot be told whose it was, nobody may wait in vain: all
-  /// running calls fail. The connection goes on.
-  void dropped(const std::string& head, const std::string& tail) {
-    const auto number = dropped_answer_id(head, tail);
-    const Error error(ErrorCode::resource_exhausted, "response_too_large",
-                      "An answer exceeds the size limit");
-    std::vector<std::shared_ptr<Pending>> concerned;
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& [id, pending] : pending_)
-        if (!number || id == *number) concerned.push_back(pending);
-    }
-    for (const auto& pending : concerned) pending->waiter->set(error);
-  }
-
   void receive_one(std::string_view text) {
     auto read = read_envelope(text);
     auto* message = std::get_if<Envelope>(&read);
@@ -213,10 +187,7 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     }
     if (message->kind == Envelope::Kind::response) {
       if (auto pending = find(message->id)) {
-        UpstreamAnswer answer;
-        answer.is_error = !message->error.empty();
-        answer.payload = answer.is_error ? message->error : message->result;
-        pending->waiter->set(std::move(answer));
+        pending->waiter->set(answer_of(*message));
       } else {
         log(LogLevel::debug, "an answer to no running request was skipped");
       }
@@ -240,12 +211,11 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
     // clients' it is nobody's: another user's session must not see it.
     std::shared_ptr<CallObserver> only;
     if (!out.id.empty() || out.method == "notifications/message") {
-      const std::lock_guard lock(mutex_);
-      for (const auto& [number, pending] : pending_) {
-        if (!pending->observer) continue;  // a list that the gateway asks for itself causes nothing
+      pending_.for_each([&](const std::shared_ptr<Pending>& pending) {
+        if (!pending->observer) return;  // a list that the gateway asks for itself causes nothing
         out.ambiguous |= only && only->client() != pending->observer->client();
         only = pending->observer;
-      }
+      });
     }
     if (only && !out.ambiguous) {
       only->on_server_message(std::move(out));
@@ -257,42 +227,26 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
   }
 
   void lose(Error reason) {
-    {
-      const std::lock_guard lock(mutex_);
-      lost_ = reason;
-    }
+    pending_.refuse(reason);
     const bool first = !closed_.exchange(true);
-    fail_all(reason);
+    log_.flush();
+    pending_.lose(reason);
     if (first && events_.on_lost) events_.on_lost(std::move(reason));
   }
 
-  void fail_all(const Error& reason) {
-    std::map<std::int64_t, std::shared_ptr<Pending>> pending;
-    {
-      const std::lock_guard lock(mutex_);
-      if (!lost_) lost_ = reason;
-      pending.swap(pending_);
-    }
-    for (const auto& [number, one] : pending) one->waiter->set(reason);
-  }
-
-  void log(LogLevel level, std::string text) const {
-    if (events_.on_log) events_.on_log(level, std::move(text));
-  }
+  void log(LogLevel level, std::string text) const { log_.log(level, std::move(text)); }
 
   const std::shared_ptr<MessageChannel> channel_;
   PostingChannel* const posting_;  // null when the channel is a pipe
   const ClientFacts client_;
   const UpstreamEvents events_;
+  mutable LogLimiter log_;
   // Set once, before the connection is shared.
   ServerFacts facts_;
   HttpHeaders version_header_;
   std::atomic<bool> closed_{false};
   std::atomic<std::int64_t> next_id_{1};
-
-  std::mutex mutex_;  // guards what follows
-  std::map<std::int64_t, std::shared_ptr<Pending>> pending_;
-  std::optional<Error> lost_;
+  PendingTable<Pending> pending_;
 };
 
 Task<Result<std::shared_ptr<Upstream>>> open(std::shared_ptr<ChannelUpstream> upstream, SteadyTime deadline) {

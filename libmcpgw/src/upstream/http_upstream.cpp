@@ -8,6 +8,7 @@
 #include "base/text.hpp"
 #include "json/raw.hpp"
 #include "runtime/waiter.hpp"
+#include "upstream/log_limiter.hpp"
 #include "upstream/rpc_support.hpp"
 
 namespace mcpgw::detail {
@@ -38,7 +39,11 @@ bool is_session_id(std::string_view text) {
 class HttpUpstream final : public Upstream, public std::enable_shared_from_this<HttpUpstream> {
  public:
   HttpUpstream(Loop& home, HttpUpstreamOptions options, ClientFacts client, UpstreamEvents events)
-      : home_(home), options_(std::move(options)), client_(std::move(client)), events_(std::move(events)) {}
+      : home_(home),
+        options_(std::move(options)),
+        client_(std::move(client)),
+        events_(std::move(events)),
+        log_(events_.on_log) {}
 
   const ServerFacts& facts() const override { return facts_; }
   bool alive() const override { return !closed_.load(std::memory_order_acquire); }
@@ -499,6 +504,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
 
   void lose(const Error& error) {
     if (closed_.exchange(true)) return;
+    log_.flush();
     // Other calls end by themselves: each is told by the server, which may still be working on them.
     std::shared_ptr<CancelSource> listener;
     {
@@ -512,7 +518,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
 
   void log(LogLevel level, std::string text, CallObserver* call = nullptr) const {
     if (call != nullptr && call->on_log(level, text)) return;
-    if (events_.on_log) events_.on_log(level, std::move(text));
+    log_.log(level, std::move(text));
   }
 
   // Set once, before the connection is shared.
@@ -520,6 +526,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
   const HttpUpstreamOptions options_;
   const ClientFacts client_;
   const UpstreamEvents events_;
+  mutable LogLimiter log_;
   ServerFacts facts_;
   std::string session_id_;
   bool initialized_ = false;

@@ -2,13 +2,13 @@
 // What belongs to which request is told by ids: of an answer, of a progress token, of a subscription.
 #include <algorithm>
 #include <atomic>
-#include <map>
-#include <mutex>
 
 #include "json/raw.hpp"
 #include "protocol/modern.hpp"
 #include "runtime/waiter.hpp"
+#include "upstream/log_limiter.hpp"
 #include "upstream/modern_wire.hpp"
+#include "upstream/pending_table.hpp"
 #include "upstream/rpc_support.hpp"
 
 namespace mcpgw::detail {
@@ -22,7 +22,7 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
  public:
   ChannelWire(std::shared_ptr<MessageChannel> channel, std::function<void(Error)> on_lost,
               std::function<void(LogLevel, std::string)> on_log)
-      : channel_(std::move(channel)), on_lost_(std::move(on_lost)), on_log_(std::move(on_log)) {}
+      : channel_(std::move(channel)), on_lost_(std::move(on_lost)), log_(std::move(on_log)) {}
 
   void start() override {
     channel_->start({[weak = weak_from_this()](const std::string& message) {
@@ -32,7 +32,7 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
                        if (const auto self = weak.lock()) self->lose(std::move(reason));
                      },
                      [weak = weak_from_this()](const std::string& head, const std::string& tail) {
-                       if (const auto self = weak.lock()) self->dropped(head, tail);
+                       if (const auto self = weak.lock()) self->pending_.drop(head, tail);
                      }});
   }
 
@@ -45,12 +45,8 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
     const bool first = request.method == "server/discover";
     pending->client = request.client;
     pending->on_notification = std::move(request.on_notification);
-    {
-      const std::lock_guard lock(mutex_);
-      // Gone before it could be told: nothing has been acted on.
-      if (lost_) co_return first ? *lost_ : session_lost_error();
-      pending_[id] = pending;
-    }
+    // Gone before it could be told: nothing has been acted on.
+    if (auto lost = pending_.add(id, pending)) co_return first ? *lost : session_lost_error();
     request.handle->on_cancel([self = shared_from_this(), id, pending](const std::string& reason) {
       pending->waiter->set(cancelled_error());
       self->tell_cancelled(id, reason);
@@ -72,21 +68,19 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
       out = Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not answer in time");
     }
     request.handle->on_cancel(nullptr);
-    const std::lock_guard lock(mutex_);
-    pending_.erase(id);
+    pending_.remove(id);
     co_return out;
   }
 
   void close() override {
     if (closed_.exchange(true)) return;
     channel_->close();
-    fail_all(closed_error("The connection was closed"));
+    pending_.lose(closed_error("The connection was closed"));
   }
 
  private:
-  struct Pending {
-    explicit Pending(Loop& loop) : waiter(std::make_shared<Waiter<Result<UpstreamAnswer>>>(loop)) {}
-    const std::shared_ptr<Waiter<Result<UpstreamAnswer>>> waiter;
+  struct Pending : PendingRequest {
+    using PendingRequest::PendingRequest;
     const void* client = nullptr;
     std::function<std::optional<SteadyTime>(const Envelope&)> on_notification;
   };
@@ -106,12 +100,6 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
       log(LogLevel::debug, sent.error().message);
   }
 
-  std::shared_ptr<Pending> find(std::string_view raw_id) {
-    const std::lock_guard lock(mutex_);
-    const auto it = pending_.find(std::string(raw_id));
-    return it == pending_.end() ? nullptr : it->second;
-  }
-
   void receive(const std::string& text) {
     if (raw::check(text, kJsonDepth) != raw::Fault::none) {
       log(LogLevel::warn, "a line that is not JSON was skipped");
@@ -124,12 +112,9 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
       return;
     }
     if (message->kind == Envelope::Kind::response) {
-      const auto pending = find(message->id);
+      const auto pending = pending_.find(message->id);
       if (!pending) return log(LogLevel::debug, "an answer to no running request was skipped");
-      UpstreamAnswer answer;
-      answer.is_error = !message->error.empty();
-      answer.payload = answer.is_error ? message->error : message->result;
-      pending->waiter->set(std::move(answer));
+      pending->waiter->set(answer_of(*message));
       return;
     }
     if (message->kind == Envelope::Kind::request)
@@ -142,61 +127,35 @@ class ChannelWire final : public ModernWire, public std::enable_shared_from_this
 
   /// The request that a notification belongs to.
   std::shared_ptr<Pending> concerned(const Envelope& message) {
-    if (message.method == "notifications/progress") return find(raw::find(message.params, "progressToken"));
+    if (message.method == "notifications/progress")
+      return pending_.find(raw::find(message.params, "progressToken"));
     if (const auto id = raw::find(raw::find(message.params, "_meta"), meta::kSubscription); !id.empty())
-      return find(id);
+      return pending_.find(id);
     if (message.method != "notifications/message") return nullptr;
     // It bears no name. When several clients' requests run it is nobody's: another one must not see it.
     std::shared_ptr<Pending> only;
-    const std::lock_guard lock(mutex_);
-    for (const auto& [id, pending] : pending_) {
-      if (pending->client == nullptr) continue;
-      if (only && only->client != pending->client) return nullptr;
+    bool ambiguous = false;
+    pending_.for_each([&](const std::shared_ptr<Pending>& pending) {
+      if (pending->client == nullptr) return;
+      ambiguous |= only && only->client != pending->client;
       only = pending;
-    }
-    return only;
-  }
-
-  void dropped(const std::string& head, const std::string& tail) {
-    const auto id = dropped_answer_id(head, tail);
-    const Error error(ErrorCode::resource_exhausted, "response_too_large",
-                      "An answer exceeds the size limit");
-    std::vector<std::shared_ptr<Pending>> failed;
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& [known, pending] : pending_)
-        if (!id || known == std::to_string(*id)) failed.push_back(pending);
-    }
-    for (const auto& pending : failed) pending->waiter->set(error);
+    });
+    return ambiguous ? nullptr : only;
   }
 
   void lose(Error reason) {
-    fail_all(reason);
+    log_.flush();
+    pending_.lose(reason);
     if (!closed_.exchange(true) && on_lost_) on_lost_(std::move(reason));
   }
 
-  void fail_all(const Error& reason) {
-    std::map<std::string, std::shared_ptr<Pending>> pending;
-    {
-      const std::lock_guard lock(mutex_);
-      if (!lost_) lost_ = reason;
-      pending.swap(pending_);
-    }
-    for (const auto& [id, one] : pending) one->waiter->set(reason);
-  }
-
-  void log(LogLevel level, std::string text) const {
-    if (on_log_) on_log_(level, std::move(text));
-  }
+  void log(LogLevel level, std::string text) const { log_.log(level, std::move(text)); }
 
   const std::shared_ptr<MessageChannel> channel_;
   const std::function<void(Error)> on_lost_;
-  const std::function<void(LogLevel, std::string)> on_log_;
+  mutable LogLimiter log_;
   std::atomic<bool> closed_{false};
-
-  std::mutex mutex_;                                         // guards what follows
-  std::map<std::string, std::shared_ptr<Pending>> pending_;  // by raw id
-  std::optional<Error> lost_;
+  PendingTable<Pending> pending_;
 };
 
 }  // namespace

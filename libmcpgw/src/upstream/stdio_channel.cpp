@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "runtime/child_process.hpp"
+#include "upstream/log_limiter.hpp"
 #include "upstream/upstream.hpp"
 
 namespace mcpgw::detail {
@@ -10,7 +11,8 @@ namespace {
 
 class StdioChannel final : public MessageChannel, public std::enable_shared_from_this<StdioChannel> {
  public:
-  explicit StdioChannel(std::function<void(LogLevel, std::string)> on_log) : on_log_(std::move(on_log)) {}
+  explicit StdioChannel(std::function<void(LogLevel, std::string)> on_log)
+      : on_log_(std::move(on_log)), output_(std::make_shared<LogLimiter>(on_log_)) {}
   ~StdioChannel() override {
     if (process_) process_->stop();
   }
@@ -38,8 +40,8 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
     callbacks.on_oversize = [weak](std::string head, std::string tail, std::size_t bytes) {
       if (auto self = weak.lock()) self->oversize(std::move(head), std::move(tail), bytes);
     };
-    callbacks.on_stderr = [log = on_log_](std::string line) {
-      if (log) log(LogLevel::debug, "stderr: " + line);
+    callbacks.on_stderr = [output = output_](std::string line) {
+      output->log(LogLevel::debug, "stderr: " + std::move(line));
     };
     callbacks.on_exit = [weak, farewells = options.farewells,
                          on_ended = options.on_ended](ExitStatus status) {
@@ -122,8 +124,7 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
   }
 
   void oversize(std::string head, std::string tail, std::size_t bytes) {
-    if (on_log_)
-      on_log_(LogLevel::warn, "a line of " + std::to_string(bytes) + " bytes was dropped: over the limit");
+    output_->log(LogLevel::warn, "a line of " + std::to_string(bytes) + " bytes was dropped: over the limit");
     const std::lock_guard lock(mutex_);
     if (started_ && !closed_ && receiver_.on_dropped) receiver_.on_dropped(std::move(head), std::move(tail));
   }
@@ -131,6 +132,7 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
   void exited(ExitStatus status) {
     std::string text = status.signalled ? "The process was ended by signal " + std::to_string(status.code)
                                         : "The process exited with code " + std::to_string(status.code);
+    output_->flush();
     if (on_log_) {
       const std::string tail = process_->stderr_tail();
       on_log_(LogLevel::warn, tail.empty() ? text : text + "; stderr: " + tail);
@@ -141,7 +143,8 @@ class StdioChannel final : public MessageChannel, public std::enable_shared_from
   }
 
   const std::function<void(LogLevel, std::string)> on_log_;
-  std::shared_ptr<ChildProcess> process_;  // set once, before spawned_
+  const std::shared_ptr<LogLimiter> output_;  // for lines that the program decides the number of
+  std::shared_ptr<ChildProcess> process_;     // set once, before spawned_
 
   std::mutex mutex_;  // guards what follows; held while the receiver is called, which is cheap and calls
                       // nothing here
