@@ -374,6 +374,7 @@ void add_kubernetes(Table& t) {
         AT(gateway.kubernetes.max_lifetime));
   t.add("kubernetes.gc_interval", duration(seconds(1), hours(24)), AT(gateway.kubernetes.gc_interval));
   t.add("kubernetes.max_instances", integer(1, 100000), AT(gateway.kubernetes.max_instances));
+  t.add("kubernetes.max_per_user", integer(1, 100000), AT(gateway.kubernetes.max_per_user));
 }
 
 void add_targets(Table& t) {
