@@ -108,7 +108,7 @@ case $step in
     in_root sh -c '! ldd /usr/bin/mcpgw /usr/lib/libmcpgw_c.so.0 2>/dev/null | grep "not found"'
     ;;
   run) with_server first_use ;;
-  container)  # the last stage of the Dockerfile, on this Debian: its RUN after the installation, its user, its health check
+  container)  # R73: the last stage of the Dockerfile, on this Debian: its RUN after the installation, its user, its health check
     file=$(dirname "$0")/../../apps/packaging/Dockerfile
     makes_user=$(sed -n 's/^ *\(useradd .*\) && \\$/\1/p' "$file")
     directory=$(sed -n 's/^ *\(install -d .*\)$/\1/p' "$file")
@@ -116,6 +116,7 @@ case $step in
     health=$(sed -n 's/^ *CMD \(\["\/bin\/bash".*\)$/\1/p' "$file" | jq -r '.[2]')
     variables=$(sed -n 's/^ENV //p' "$file")
     for found in "$makes_user" "$directory" "$user" "$health" "$variables"; do [ -n "$found" ] || die "the Dockerfile is not what this test reads"; done
+    case ${user%%:*} in 0 | root) die "the image runs as root" ;; esac
     in_root sh -c "$makes_user && $directory"
     # A port that is free now, in place of the 3000 that may not be.
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
