@@ -16,7 +16,7 @@ inline constexpr const char* kServer = R"sh(
 reply() { printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$1"; }
 text() { reply "\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"$1\"}]}"; }
 tools='{"name":"pid"}'
-for name in exit killed hang deaf slow garbage half huge flood lines; do tools="$tools,{\"name\":\"$name\"}"; done
+for name in exit killed hang deaf slow garbage half huge flood lines shout; do tools="$tools,{\"name\":\"$name\"}"; done
 serve() {
   while read -r line; do
     rest=${line#*'"id":'}
@@ -37,6 +37,7 @@ serve() {
         head -c 600000 /dev/zero | tr '\0' x; printf '"}]}}\n' ;;
       *'"name":"flood"'*) head -c 60000000 /dev/zero | tr '\0' x; echo; text flood ;;
       *'"name":"lines"'*) yes 'this line is no message, and there are many of it' | head -n 20000; text lines ;;
+      *'"name":"shout"'*) yes 'a line for the log, and there are many of it' | head -n 20000 >&2; text shout ;;
       *) reply '"error":{"code":-32601,"message":"no"}' ;;
     esac
   done

@@ -86,6 +86,28 @@ TEST_CASE("a flood of output, without an end and in lines, takes no memory and n
   CHECK(resident() < before + 40 * 1024 * 1024);
 }
 
+TEST_CASE(
+    "junk lines without end, on either output, are a bounded number of log lines, and their end is told") {
+  std::mutex mutex;
+  std::size_t lines = 0, told = 0;
+  const auto count = [&](const LogEvent& event) {
+    const std::lock_guard lock(mutex);
+    lines += event.module == "upstream";
+    told += event.message.find("more lines were left out") != std::string::npos;
+  };
+  {
+    FaultyProcess f("serve", [&](GatewayOptions& o) { o.log = count; });
+    CHECK(f.world.gw.as("alice").call_tool("bad_lines").text() == "lines");
+    CHECK(f.world.gw.as("alice").call_tool("bad_shout").text() == "shout");
+    // What matters is not hidden behind them.
+    f.check("bad_exit", "upstream_closed", "these are my last words");
+  }
+  const std::lock_guard lock(mutex);
+  CHECK(lines > 40);
+  CHECK(lines < 400);  // of 40,000
+  CHECK(told >= 2);
+}
+
 TEST_CASE("exit at start: told within a second, tried again with growing pauses, back when it starts") {
   const std::string gate = TlsFront::files().file("gate");
   FaultyProcess f("[ -e " + gate + " ] || { echo 'no gate, no service' >&2; exit 3; }; serve");

@@ -20,24 +20,25 @@ void LogLimiter::log(LogLevel level, std::string text, SteadyTime now) {
     }
     ++span.passed;
   }
-  tell_left_out(level, left_out);
+  tell_left_out(left_out);
   sink_(level, std::move(text));
 }
 
 void LogLimiter::flush() {
   if (!sink_) return;
-  std::array<std::size_t, 2> left_out{};
+  std::size_t left_out = 0;
   {
     const std::lock_guard lock(mutex_);
-    for (std::size_t i = 0; i < spans_.size(); ++i) left_out[i] = std::exchange(spans_[i].left_out, 0);
+    for (Span& span : spans_) left_out += std::exchange(span.left_out, 0);
   }
-  tell_left_out(LogLevel::debug, left_out[0]);
-  tell_left_out(LogLevel::warn, left_out[1]);
+  tell_left_out(left_out);
 }
 
-void LogLimiter::tell_left_out(LogLevel level, std::size_t count) const {
+/// Never a warning: those are kept as a target's last error, which this would hide.
+void LogLimiter::tell_left_out(std::size_t count) const {
   if (count > 0)
-    sink_(level, std::to_string(count) + (count == 1 ? " more line was" : " more lines were") + " left out");
+    sink_(LogLevel::info,
+          std::to_string(count) + (count == 1 ? " more line was" : " more lines were") + " left out");
 }
 
 }  // namespace mcpgw::detail

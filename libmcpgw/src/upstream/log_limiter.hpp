@@ -33,7 +33,7 @@ class LogLimiter {
     std::size_t passed = 0;
     std::size_t left_out = 0;
   };
-  void tell_left_out(LogLevel level, std::size_t count) const;
+  void tell_left_out(std::size_t count) const;
 
   const Sink sink_;
   std::mutex mutex_;  // guards what follows
