@@ -51,7 +51,7 @@ struct Launch {
 // no lock and makes system calls directly, so that neither libc nor a sanitizer notes down what it does as
 // ours.
 #define MCPGW_IN_CHILD \
-  __attribute__((no_sanitize_address, no_sanitize_thread, no_sanitize_undefined, noinline))
+  __attribute__((no_sanitize("address"), no_sanitize("thread"), no_sanitize("undefined"), noinline))
 
 MCPGW_IN_CHILD void give_up(const Launch& launch, Stage stage) {
   const Report report{stage, errno};
