@@ -1,12 +1,13 @@
-// Targets that run as pods, against the double of the API server: every object is checked there, the rights are
-// those of docs/kubernetes/rbac.yaml, and a pod is a real MCP server.
+// Targets that run as pods, against the double of the API server or a real one (MCPGW_TEST_KUBE_APISERVER): every object
+// is checked there, the rights are those of docs/kubernetes/rbac.yaml, and a pod is a real MCP server.
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { eventually } from './lib/gateway.mjs';
 import { podTarget, session, textOf, whoami, World } from '../kubernetes/support.mjs';
 
 const KEY = 'mcpgw.dev/key', RETIRED = 'mcpgw.dev/retired-at', WHY = 'mcpgw.dev/retired-because';
-const live = (world) => world.deployments().filter((one) => !one.metadata.annotations[RETIRED]);
+const live = async (world, target) => (await world.deployments(target)).filter((one) => !one.metadata.annotations[RETIRED]);
+const none = async (world, target) => (await world.deployments(target)).length === 0;
 
 describe('Kubernetes targets', { timeout: 240000 }, () => {
   let world, gateway, ann, bob;
@@ -18,6 +19,10 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     bob = await gateway.addUser('bob');
   });
   after(() => world?.stop());
+  afterEach(() => {
+    world.front.faults = [];
+    world.cluster.release();
+  });
 
   /** A target that both may use, and removed at the end. */
   async function target(name, image, members) {
@@ -33,7 +38,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
   test('a call makes Deployment, Service and Secret; the next calls and users share the pod', async () => {
     const made = await target('Repo_Tools.v2 -', 'demo', { user_env_keys: [] });
     await gateway.ask('PUT', `/api/targets/${made.id}/env/default`, { configs: { MODE: 'blue value' } });
-    const before = world.deployments().length;
+    const before = (await world.deployments()).length;
     const sessions = await Promise.all([ann, ann, bob].map((user) => session(gateway, user.token)));
     const answers = await Promise.all(sessions.map((one) => eventually('an answer of the pod', async () => {
       const answer = await one.call('whoami');
@@ -41,13 +46,13 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     }, 30000)));
     const pids = new Set(answers.map((answer) => whoami(answer).pid));
     assert.equal(pids.size, 1, 'one process for all');
-    assert.equal(world.deployments().length, before + 1);
-    const deployment = world.deployments().at(-1);
+    assert.equal((await world.deployments()).length, before + 1);
+    const [deployment] = await world.deployments(made);
     const { name, uid } = deployment.metadata;
     assert.match(name, /^mcp-repo-tools-v2-[0-9a-f]{32}$/);
     assert.equal(deployment.metadata.annotations['mcpgw.dev/target-name'], 'Repo_Tools.v2 -');
-    const [service] = world.api.all('services').filter((one) => one.metadata.name === name);
-    const [secret] = world.api.all('secrets').filter((one) => one.metadata.name.startsWith(name));
+    const [service] = (await world.list('services')).filter((one) => one.metadata.name === name);
+    const [secret] = (await world.list('secrets')).filter((one) => one.metadata.name.startsWith(name));
     for (const object of [service, secret])
       assert.deepEqual(object.metadata.ownerReferences, [{ apiVersion: 'apps/v1', kind: 'Deployment', name, uid }]);
     assert.equal(world.cluster.environment(name).MODE, 'blue value');
@@ -58,8 +63,8 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     for (const request of world.asked('patch', 'deployments').filter((one) => one.contentType.includes('apply')))
       assert.equal(request.query.get('fieldManager'), 'mcpgw');
     await remove(made);
-    await eventually('all of it is gone', () => world.deployments().length === before && !world.api.all('services').some((one) => one.metadata.name === name) &&
-      !world.api.all('secrets').some((one) => one.metadata.name === secret.metadata.name), 30000);
+    await eventually('all of it is gone', async () => (await none(world, made)) && !(await world.list('services')).some((one) => one.metadata.name === name) &&
+      !(await world.list('secrets')).some((one) => one.metadata.name === secret.metadata.name), 30000);
   });
 
   test('per_user: each has a pod, with the values of its own', async () => {
@@ -73,7 +78,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     }
     assert.equal(pids[0], pids[2]);
     assert.notEqual(pids[0], pids[1]);
-    const mine = world.deployments().filter((one) => one.metadata.labels['mcpgw.dev/target'] === made.id);
+    const mine = await world.deployments(made);
     assert.equal(new Set(mine.map((one) => one.metadata.annotations[KEY])).size, 2);
     assert.deepEqual(mine.map((one) => world.cluster.environment(one.metadata.name).WHO).sort(), ['of ann', 'of bob']);
     await remove(made);
@@ -91,7 +96,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
         return seen.last_error && cause.test(seen.last_error) && seen;
       }, 30000);
       assert.equal(status.state === 'up', false);
-      await eventually('its Deployment is removed', () => !world.deployments().some((each) => each.metadata.labels['mcpgw.dev/target'] === made.id), 30000);
+      await eventually('its Deployment is removed', () => none(world, made), 30000);
       const answer = await one.call('echo', { text: 'x' });
       assert.ok(!JSON.stringify(answer).includes('registry.test'), 'clients are told no details');
       await remove(made);
@@ -99,40 +104,71 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
   });
 
   test('no room in the cluster: the error names it when the time to start is over', async () => {
-    const impatient = await world.gateway({ start_timeout: '2s' });
+    const impatient = await world.gateway({ start_timeout: '6s' });
     await impatient.registerAdmin();
     const made = await impatient.addTarget('large', podTarget('huge'));
     const tested = await impatient.ask('POST', `/api/targets/${made.id}/test`, {});
     assert.equal(tested.ok, false);
-    assert.match(JSON.stringify(tested.steps), /not ready within 2 s: the cluster has no room for it: 0\/3 nodes/);
+    assert.match(JSON.stringify(tested.steps), /not ready within 6 s: the cluster has no room for it: 0\/3 nodes/);
     await impatient.stop();
   });
 
+  const on = (resource, verb, type = '') => (seen) => seen.resource === resource && seen.verb === verb && seen.contentType.includes(type);
+
   test('faults of the API are passed through: 409, 429 with Retry-After, 500, broken connections', async () => {
-    const on = (resource, verb) => (seen) => seen.user === 'gateway' && seen.resource === resource && seen.verb === verb;
-    world.api.faults = [
+    world.front.faults = [
       { match: on('deployments', 'get'), times: 1, status: 500 },
-      { match: on('deployments', 'patch'), times: 1, status: 429, retryAfter: 1 },
+      { match: on('deployments', 'patch', 'apply'), times: 1, status: 429, retryAfter: 2 },
+      { match: on('deployments', 'patch', 'apply'), times: 2, status: 409 },
+      { match: on('secrets', 'patch'), times: 1, status: 409 },
       { match: on('services', 'patch'), times: 2, status: 503 },
       { match: on('pods', 'list'), times: 1, drop: true },
     ];
     const made = await target('through faults', 'demo');
+    await gateway.ask('PUT', `/api/targets/${made.id}/env/default`, { configs: { MODE: 'x' } });
+    const began = Date.now();
     const one = await session(gateway, ann.token);
     assert.equal(textOf(await one.call('echo', { text: 'there' })), 'there');
-    assert.deepEqual(world.api.faults.map((fault) => fault.times), [0, 0, 0, 0]);
-    world.api.faults = [];
+    assert.deepEqual(world.front.faults.map((fault) => fault.times), [0, 0, 0, 0, 0, 0]);
+    assert.ok(Date.now() - began >= 2000, 'not before Retry-After');
+    world.front.faults = [];
+    await remove(made);
+  });
+
+  test('409 for a mark that an instance is retired: the newest state is read, and marked', async () => {
+    const made = await target('marked', 'demo');
+    const one = await session(gateway, ann.token);
+    const first = whoami(await one.call('whoami')).pid;
+    world.front.faults = [{ match: on('deployments', 'patch', 'merge'), times: 2, status: 409 }];
+    assert.equal((await gateway.ask('POST', `/api/targets/${made.id}/restart-instances`, {})).deleted, 1);
+    assert.equal(world.front.faults[0].times, 0);
+    world.front.faults = [];
+    assert.notEqual(whoami(await one.call('whoami')).pid, first);
+    await remove(made);
+  });
+
+  test('a watch that is refused with 429 is asked for again after Retry-After, not before', async () => {
+    const made = await target('refused watch', 'demo');
+    world.front.requests = [];
+    world.front.faults = [{ match: on('pods', 'watch'), times: 1, status: 429, retryAfter: 2 }];
+    const one = await session(gateway, ann.token);
+    assert.equal(textOf(await one.call('echo', { text: 'after' })), 'after');
+    const [refused, again] = world.asked('watch', 'pods').sort((x, y) => x.at - y.at);
+    assert.equal(refused.status, 429);
+    assert.ok(again.at - refused.at >= 1900, `again after ${again.at - refused.at} ms`);
     await remove(made);
   });
 
   test('watches that end, and a history that is gone, lose nothing', async () => {
     const made = await target('watched', 'slow');
+    world.cluster.hold();
     const one = await session(gateway, ann.token);
     const answer = one.call('echo', { text: 'late' });
     await eventually('the pod runs', () => world.cluster.programs > 0 && world.asked('watch', 'pods').length > 0);
     for (let i = 0; i < 3; ++i) {
       const watched = world.asked('watch', 'pods').length;
-      if (i % 2 === 0) world.api.dropWatches();
-      else world.api.compact();
+      if (i % 2 === 0) world.front.dropWatches();
+      else world.front.forget();
       await eventually('it watches again', () => world.asked('watch', 'pods').length > watched);
     }
     world.cluster.release();
@@ -145,7 +181,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await world.newToken();
     const one = await session(gateway, ann.token);
     assert.equal(textOf(await one.call('echo', { text: 'new token' })), 'new token');
-    assert.ok(world.api.requests.some((request) => request.status === 401));
+    assert.ok(world.front.requests.some((request) => request.status === 401));
     assert.ok(!gateway.logText.includes(world.token));
     await remove(made);
   });
@@ -164,7 +200,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await gateway.ask('PUT', `/api/targets/${made.id}/env/default`, { configs: { NEW: 'v' } });
     const third = whoami(await one.call('whoami')).pid;
     assert.notEqual(second, third);
-    await eventually('the old ones are removed', () => world.deployments().filter((each) => each.metadata.labels['mcpgw.dev/target'] === made.id).length === 1, 30000);
+    await eventually('the old ones are removed', async () => (await world.deployments(made)).length === 1, 30000);
     await remove(made);
   });
 
@@ -172,16 +208,16 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     const made = await target('squatted', 'demo');
     const one = await session(gateway, ann.token);
     assert.equal(textOf(await one.call('echo', { text: 'x' })), 'x');
-    const mine = () => world.deployments().find((each) => each.metadata.labels['mcpgw.dev/target'] === made.id);
-    const { name } = mine().metadata;
-    await world.cluster.request('PATCH', world.cluster.apps('deployments', name),
+    const mine = async () => (await world.deployments(made))[0];
+    const { name } = (await mine()).metadata;
+    await world.ask('PATCH', world.cluster.path('deployments', name),
       { metadata: { annotations: { [KEY]: 'f'.repeat(64) } } }, 'application/merge-patch+json');
-    const foreign = mine();
+    const foreign = await mine();
     const other = await session(gateway, bob.token);
     assert.equal((await other.call('echo', { text: 'x' })).result, undefined);
     assert.match((await statusOf(made)).last_error, /a Deployment of the name mcp-squatted-[0-9a-f]{32} belongs to something else/);
-    assert.deepEqual(mine(), foreign);
-    await world.cluster.request('DELETE', world.cluster.apps('deployments', name));
+    assert.deepEqual(await mine(), foreign);
+    await world.ask('DELETE', world.cluster.path('deployments', name));
     await remove(made);
   });
 
@@ -195,15 +231,15 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await first.stop();
     const again = await world.gateway({}, { directory: first.directory });
     assert.equal(whoami(await (await session(again, eve.token)).call('whoami')).pid, pid);
-    assert.equal(world.deployments().filter((one) => one.metadata.labels['mcpgw.dev/target'] === made.id).length, 1);
+    assert.equal((await world.deployments(made)).length, 1);
     again.adminToken = first.adminToken;
     await again.ask('DELETE', `/api/targets/${made.id}`);
-    await eventually('it is removed', () => !world.deployments().some((one) => one.metadata.labels['mcpgw.dev/target'] === made.id), 30000);
+    await eventually('it is removed', () => none(world, made), 30000);
     await again.stop();
   });
 
   test('it did only what its Role permits', () => {
-    assert.deepEqual(world.api.requests.filter((one) => one.user === 'gateway' && one.status === 403), []);
+    assert.deepEqual(world.front.requests.filter((one) => one.status === 403).map((one) => `${one.verb} ${one.resource}`), []);
     assert.equal(world.cluster.fault, undefined);
   });
 });
@@ -226,21 +262,21 @@ describe('the life of instances', { timeout: 240000 }, () => {
     const answer = await one.call('slow', { duration_ms: 6000, steps: 2 });
     assert.ok(answer.result, 'a call longer than the idle time');
     assert.equal(whoami(await one.call('whoami')).pid, first);
-    await eventually('it is collected', () => world.deployments().length === 0, 30000);
+    await eventually('it is collected', () => none(world), 30000);
     await eventually('the pod has ended', () => world.cluster.programs === 0, 30000);
     const second = whoami(await one.call('whoami')).pid;
     assert.notEqual(first, second);
-    assert.equal(live(world).length, 1);
+    assert.equal((await live(world)).length, 1);
   });
 
   test('at the limit an idle instance makes room, and what is in use does not', async () => {
-    await eventually('the last one is gone', () => world.deployments().length === 0, 30000);
+    await eventually('the last one is gone', () => none(world), 30000);
     const [idle] = await gateway.ask('GET', '/api/targets');
     await gateway.ask('DELETE', `/api/targets/${idle.id}`);
     const first = await gateway.addTarget('one', podTarget('demo'));
     await gateway.allow(ann, first);
     const long = (await session(gateway, ann.token)).call('slow', { duration_ms: 8000, steps: 2 });
-    await eventually('it runs', async () => live(world).length === 1 && (await gateway.ask('GET', `/api/targets/${first.id}`)).status.state === 'up');
+    await eventually('it runs', async () => (await live(world)).length === 1 && (await gateway.ask('GET', `/api/targets/${first.id}`)).status.state === 'up');
     await gateway.allow(ann, await gateway.addTarget('two', podTarget('demo')));
     const own = await session(gateway, ann.token);
     const refused = await own.call('two_echo', { text: 'x' });
@@ -255,16 +291,16 @@ describe('the life of instances', { timeout: 240000 }, () => {
 
   test('of two replicas one collects; the other takes over when it ends', async () => {
     const other = await world.gateway({ idle_ttl: '3s' });
-    const holder = () => world.api.all('leases')[0]?.spec.holderIdentity;
+    const holder = async () => (await world.list('leases'))[0]?.spec.holderIdentity;
     const first = await eventually('somebody leads', holder);
     const writes = world.asked('update', 'leases').length;
     await eventually('the lease is renewed', () => world.asked('update', 'leases').length > writes + 2);
-    assert.equal(holder(), first);
-    assert.equal(world.api.all('leases').length, 1);
+    assert.equal(await holder(), first);
+    assert.equal((await world.list('leases')).length, 1);
     await gateway.stop();
-    await eventually('the other leads', () => holder() && holder() !== first, 30000);
+    await eventually('the other leads', async () => ![undefined, '', first].includes(await holder()), 30000);
     // Orphans: what no target of this gateway stands behind.
-    await eventually('the rest is collected', () => world.deployments().length === 0, 30000);
+    await eventually('the rest is collected', () => none(world), 30000);
     await other.stop();
     assert.equal(world.cluster.fault, undefined);
   });

@@ -1,10 +1,9 @@
 // A double of the Kubernetes API server, as far as the gateway needs one: it keeps objects of one namespace or more,
-// checks them strictly, and serves list, watch, server-side apply, merge patches and deletion over HTTP(S) on
-// loopback. It makes nothing happen by itself: that is the simulated cluster's part (cluster.mjs), as it is the
+// checks them strictly, and serves list, watch, server-side apply, merge patches and deletion over HTTP on loopback. It makes nothing happen by itself: that is the simulated cluster's part (cluster.mjs), as it is the
 // controllers' and the kubelet's in a real one.
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import http from 'node:http';
-import https from 'node:https';
 import { DeleteOptions, faults, furtherFaults, KINDS } from './schemas.mjs';
 
 const isObject = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
@@ -49,29 +48,28 @@ function drop(value, path) {
 }
 
 export class ApiServer {
-  tokens = new Map();  // token -> role: null may do everything, or Map "resource" -> Set of verbs
-  requests = [];       // what has been asked: {verb, resource, name, status, contentType, user}
-  faults = [];         // {match(request), times, status, retryAfter, drop}
+  adminToken = randomBytes(16).toString('hex');
   bookmarkEvery = 500;
+  #tokens = new Map();  // token -> role: null may do everything, or Map "resource" -> Set of verbs
   #objects = new Map();
   #managers = new Map();  // object key -> Map manager -> [paths]
   #version = 1000;
   #history = [];
-  #compacted = 0;
+  #compacted = 1000;
   #watches = new Set();
   #sockets = new Set();
 
-  static async start({ tls } = {}) {
+  static async start() {
     const api = new ApiServer();
-    const handle = (request, response) => api.#handle(request, response);
-    api.server = tls ? https.createServer(tls, handle) : http.createServer(handle);
-    api.server.on(tls ? 'secureConnection' : 'connection', (socket) => {
+    api.#tokens.set(api.adminToken, null);
+    api.server = http.createServer((request, response) => api.#handle(request, response));
+    api.server.on('connection', (socket) => {
       api.#sockets.add(socket);
       socket.on('close', () => api.#sockets.delete(socket));
       socket.on('error', () => {});
     });
     await new Promise((resolve) => api.server.listen(0, '127.0.0.1', resolve));
-    api.url = `${tls ? 'https' : 'http'}://127.0.0.1:${api.server.address().port}`;
+    api.url = `http://127.0.0.1:${api.server.address().port}`;
     return api;
   }
   async stop() {
@@ -79,25 +77,22 @@ export class ApiServer {
     await new Promise((resolve) => this.server.close(resolve));
   }
 
-  /** Objects of a kind as they are now. */
-  all(resource) {
-    return [...this.#objects].filter(([key]) => key.startsWith(`${resource}/`)).map(([, object]) => clone(object));
+  /** Keeps the Role of docs/kubernetes. */
+  async prepare(manifests) {
+    this.role = rightsOf(await readFile(new URL('rbac.yaml', manifests), 'utf8'));
   }
-  /** Watches end now, as when a proxy between has a time limit. */
-  dropWatches() {
-    for (const watch of this.#watches) watch.response.destroy();
+  /** A token of the gateway's service account. */
+  async mint() {
+    return this.#token(this.role);
   }
-  /** What happened so far is forgotten: a watch that asks for it is told 410 Gone. Open ones are told at once. */
-  compact() {
-    this.#history = [];
-    this.#compacted = ++this.#version;
-    for (const watch of this.#watches) {
-      watch.send('ERROR', status(410, `too old resource version`));
-      watch.response.end();
-    }
+  /** A token of an account that may do what the rules say. */
+  async limited(name, rules) {
+    return this.#token(new Map(rules.flatMap((rule) => rule.resources.map((resource) => [resource, new Set(rule.verbs)]))));
   }
-  get watching() {
-    return this.#watches.size;
+  #token(role) {
+    const token = randomBytes(16).toString('hex');
+    this.#tokens.set(token, role);
+    return token;
   }
 
   // --- requests ---------------------------------------------------------------------------------------------
@@ -105,15 +100,12 @@ export class ApiServer {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
     const url = new URL(request.url, 'http://api');
-    const seen = { method: request.method, path: url.pathname, contentType: request.headers['content-type'] ?? '', query: url.searchParams };
-    const answer = (code, body, headers = {}) => {
-      seen.status = code;
-      this.requests.push(seen);
+    const answer = (code, body) => {
       if (response.destroyed) return;
-      response.writeHead(code, { 'Content-Type': 'application/json', ...headers }).end(JSON.stringify(body));
+      response.writeHead(code, { 'Content-Type': 'application/json' }).end(JSON.stringify(body));
     };
     try {
-      const role = this.tokens.get((request.headers.authorization ?? '').replace(/^Bearer /, ''));
+      const role = this.#tokens.get((request.headers.authorization ?? '').replace(/^Bearer /, ''));
       if (role === undefined) throw new Refusal(401, 'Unauthorized');
       const match = /^\/(?:api\/v1|apis\/(apps|coordination\.k8s\.io)\/v1)\/namespaces\/([^/]+)\/([a-z]+)(?:\/([^/]+)(?:\/(status))?)?$/.exec(url.pathname);
       const kind = match && KINDS[match[3]];
@@ -121,29 +113,14 @@ export class ApiServer {
       if (!kind || match[1] !== group) throw new Refusal(404, 'the server could not find the requested resource');
       const [, , namespace, resource, name, sub] = match;
       const verb = { GET: name ? 'get' : url.searchParams.get('watch') === 'true' ? 'watch' : 'list', POST: 'create', PUT: 'update', PATCH: 'patch', DELETE: 'delete' }[request.method];
-      Object.assign(seen, { verb, resource, name, namespace, user: role === null ? 'admin' : 'gateway' });
       const allow = (what) => {
         if (role !== null && !role.get(resource)?.has(what))
           throw new Refusal(403, `${resource} is forbidden: the service account cannot ${what} resource "${resource}"`);
       };
       allow(verb);
-      const fault = this.faults.find((one) => one.times !== 0 && one.match(seen));
-      if (fault) {
-        if (fault.times > 0) --fault.times;
-        if (fault.drop) {
-          seen.status = 0;
-          this.requests.push(seen);
-          return response.destroy();
-        }
-        return answer(fault.status, status(fault.status, fault.message ?? 'injected'), fault.retryAfter === undefined ? {} : { 'Retry-After': String(fault.retryAfter) });
-      }
-      if (verb === 'watch') {
-        seen.status = 200;
-        this.requests.push(seen);
-        return this.#watch(resource, namespace, url.searchParams, response);
-      }
+      if (verb === 'watch') return this.#watch(resource, namespace, url.searchParams, response);
       const text = Buffer.concat(chunks).toString('utf8');
-      const [code, body] = this.#act({ verb, resource, namespace, name, sub, query: url.searchParams, type: seen.contentType, text, allow });
+      const [code, body] = this.#act({ verb, resource, namespace, name, sub, query: url.searchParams, type: request.headers['content-type'] ?? '', text, allow });
       answer(code, body);
     } catch (error) {
       if (!(error instanceof Refusal)) console.error(error);
@@ -195,7 +172,7 @@ export class ApiServer {
       return [200, this.#store(resource, namespace, name, merged(old, given), old, sub)];
     }
     if (type !== 'application/apply-patch+yaml') throw new Refusal(415, `the body of the request was in an unknown format - accepted media types include: application/merge-patch+json, application/apply-patch+yaml`);
-    if (!manager) throw new Refusal(400, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch');
+    if (!manager) throw new Refusal(422, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch');
     if (given.metadata?.managedFields) throw new Refusal(400, 'metadata.managedFields must be nil');
     if (!old) allow('create');
     return [old ? 200 : 201, this.#apply(resource, namespace, name, given, old, manager, query.get('force') === 'true')];
@@ -234,22 +211,24 @@ export class ApiServer {
       if (!wanted.has(id) && !isObject(valueAt(result, JSON.parse(id))) && ![...managers].some(([other, owned]) => other !== manager && owned.has(id))) drop(result, JSON.parse(id));
     result.metadata.name = given.metadata?.name;
     if (given.metadata?.namespace) result.metadata.namespace = given.metadata.namespace;
-    const stored = this.#store(resource, namespace, name, result, old);
+    const stored = this.#store(resource, namespace, name, result, old, undefined, true);
     managers.set(manager, wanted);
     this.#managers.set(key, managers);
     return stored;
   }
 
   /** Checks and keeps; gives what is stored. */
-  #store(resource, namespace, name, given, old, sub) {
+  #store(resource, namespace, name, given, old, sub, applied = false) {
     const { schema, kind, apiVersion, status: hasStatus } = KINDS[resource];
     const next = clone(given);
-    if (old && next.metadata?.uid && next.metadata.uid !== old.metadata.uid) throw new Refusal(409, `Precondition failed: UID in precondition: ${next.metadata.uid}`);
+    if (old && next.metadata?.uid && next.metadata.uid !== old.metadata.uid) throw new Refusal(422, `metadata.uid: Invalid value: "${next.metadata.uid}": field is immutable`);
     if (old && next.metadata?.resourceVersion && next.metadata.resourceVersion !== old.metadata.resourceVersion)
       throw new Refusal(409, `Operation cannot be fulfilled on ${resource} "${name}": the object has been modified`);
     const wrong = faults(next, schema);
     if (next.kind !== kind || next.apiVersion !== apiVersion) wrong.push(`kind must be ${apiVersion} ${kind}`);
-    if (wrong.length) throw new Refusal(wrong.some((one) => one.startsWith('unknown')) ? 400 : 422, `${kind} "${name}" is invalid: ${wrong.join('; ')}`);
+    // What cannot be read is an error of the request, or one of the server when it was to be applied: so a real one answers.
+    const unreadable = wrong.some((one) => /^unknown field|must be (a list|an object|string|boolean|integer|time|microtime|quantity|intOrString|base64)$/.test(one));
+    if (wrong.length) throw new Refusal(unreadable ? (applied ? 500 : 400) : 422, `${kind} "${name}" is invalid: ${wrong.join('; ')}`);
     if (next.metadata.name !== name) throw new Refusal(400, 'the name of the object does not match the name on the URL');
     if (next.metadata.namespace && next.metadata.namespace !== namespace) throw new Refusal(400, 'the namespace of the object does not match the namespace on the request');
     const further = furtherFaults(resource, next);
@@ -288,7 +267,7 @@ export class ApiServer {
   }
   #selected(resource, namespace, selector) {
     const matches = this.#matcher(selector);
-    return this.all(resource).filter((object) => object.metadata.namespace === namespace && matches(object));
+    return [...this.#objects].filter(([key, object]) => key.startsWith(`${resource}/${namespace}/`) && matches(object)).map(([, object]) => clone(object));
   }
 
   #happened(type, resource, object) {
@@ -333,7 +312,7 @@ function sorted(value) {
 }
 
 /** The rights of a Role as docs/kubernetes/rbac.yaml has it: "resource" -> Set of verbs. Its rules are one line a list. */
-export function roleOf(yaml) {
+export function rightsOf(yaml) {
   const out = new Map();
   const rules = [...yaml.matchAll(/- apiGroups: \[(.*)\]\n\s+resources: \[(.*)\]\n\s+verbs: \[(.*)\]/g)];
   if (rules.length === 0) throw new Error('no rules in the Role');

@@ -2,8 +2,8 @@
 // garbage collector of what is owned, and the way from a Service to its pod. An ordinary client of the API server,
 // be that the double (api_server.mjs) or a real kube-apiserver without its controllers.
 import http from 'node:http';
-import https from 'node:https';
 import { DEMO, start } from '../e2e/lib/gateway.mjs';
+import { ask } from './ask.mjs';
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const stamp = () => new Date().toISOString().replace(/\.\d+Z/, 'Z');
@@ -23,15 +23,15 @@ export const IMAGES = {
 export class Cluster {
   #pods = new Map();  // uid of the pod -> {program, port, env}
   #stopped = false;
-  release = () => {};
-  released = new Promise((resolve) => { this.release = resolve; });
+  #release = () => {};
+  #released = Promise.resolve();
 
-  constructor({ url, token, ca, namespace }) {
-    Object.assign(this, { url, token, ca, namespace });
+  constructor(api, namespace) {
+    Object.assign(this, { api, namespace });
   }
 
-  static async start(options) {
-    const cluster = new Cluster(options);
+  static async start(api, namespace) {
+    const cluster = new Cluster(api, namespace);
     cluster.proxy = http.createServer((request, response) => cluster.#forward(request, response));
     await new Promise((resolve) => cluster.proxy.listen(0, '127.0.0.1', resolve));
     cluster.serviceUrl = `http://127.0.0.1:${cluster.proxy.address().port}/svc/{namespace}/{service}/{port}`;
@@ -47,6 +47,14 @@ export class Cluster {
     await new Promise((resolve) => this.proxy.close(resolve));
   }
 
+  /** Pods of the image `slow` do not get ready from now on until release(). */
+  hold() {
+    this.#released = new Promise((resolve) => { this.#release = resolve; });
+  }
+  release() {
+    this.#release();
+  }
+
   /** The environment that a pod of this instance was given. */
   environment(instance) {
     return [...this.#pods.values()].findLast((pod) => pod.instance === instance)?.env;
@@ -55,26 +63,13 @@ export class Cluster {
     return [...this.#pods.values()].filter((pod) => pod.program).length;
   }
 
-  request(method, path, body, type = 'application/json') {
-    const text = body === undefined ? undefined : JSON.stringify(body);
-    return new Promise((resolve, reject) => {
-      const url = new URL(this.url + path);
-      const request = (url.protocol === 'https:' ? https : http).request(url, { method, ca: this.ca, agent: false,
-        headers: { Authorization: `Bearer ${this.token}`, ...(text ? { 'Content-Type': type } : {}) } }, (response) => {
-        const chunks = [];
-        response.on('data', (chunk) => chunks.push(chunk));
-        response.on('end', () => resolve({ status: response.statusCode, body: JSON.parse(Buffer.concat(chunks).toString() || 'null') }));
-        response.on('error', reject);
-      });
-      request.on('error', reject);
-      request.end(text);
-    });
+  request(method, path, body, type) {
+    return ask(this.api, method, path, body, type);
   }
-  core(resource, name = '') {
-    return `/api/v1/namespaces/${this.namespace}/${resource}${name && `/${name}`}`;
-  }
-  apps(resource, name = '') {
-    return `/apis/apps/v1/namespaces/${this.namespace}/${resource}${name && `/${name}`}`;
+  /** Of a collection, or of one of its objects. */
+  path(resource, name = '') {
+    const group = { deployments: 'apis/apps/v1', leases: 'apis/coordination.k8s.io/v1' }[resource] ?? 'api/v1';
+    return `/${group}/namespaces/${this.namespace}/${resource}${name && `/${name}`}`;
   }
   async #list(path) {
     const answer = await this.request('GET', path);
@@ -91,14 +86,14 @@ export class Cluster {
   async #reconcile() {
     // What is owned is listed before the owners: an owner is there before what it owns.
     const owned = {};
-    for (const resource of ['services', 'secrets', 'pods']) owned[resource] = await this.#list(this.core(resource));
+    for (const resource of ['services', 'secrets', 'pods']) owned[resource] = await this.#list(this.path(resource));
     const { pods } = owned;
-    const deployments = await this.#list(this.apps('deployments'));
+    const deployments = await this.#list(this.path('deployments'));
     const owners = new Set(deployments.map((one) => one.metadata.uid));
     for (const [path, objects] of Object.entries(owned))
       for (const object of objects) {
         const owner = object.metadata.ownerReferences?.[0]?.uid;
-        if (owner && !owners.has(owner)) await this.request('DELETE', this.core(path, object.metadata.name));
+        if (owner && !owners.has(owner)) await this.request('DELETE', `${this.path(path, object.metadata.name)}?gracePeriodSeconds=0`);
       }
     const alive = new Set(pods.map((pod) => pod.metadata.uid));
     for (const [uid, pod] of this.#pods)
@@ -112,17 +107,17 @@ export class Cluster {
       const behaviour = this.#behaviour(deployment.spec.template);
       if (behaviour.refused) {
         if (!deployment.status?.conditions)
-          await this.#status(this.apps('deployments', name), { conditions: [{ type: 'ReplicaFailure', status: 'True', reason: 'FailedCreate', message: behaviour.refused }] });
+          await this.#status(this.path('deployments', name), { conditions: [{ type: 'ReplicaFailure', status: 'True', reason: 'FailedCreate', message: behaviour.refused }] });
         continue;
       }
-      const made = await this.request('POST', this.core('pods'), {
+      const made = await this.request('POST', this.path('pods'), {
         apiVersion: 'v1', kind: 'Pod',
         metadata: { name: `${name}-0`, labels: deployment.spec.template.metadata.labels,
           ownerReferences: [{ apiVersion: 'apps/v1', kind: 'Deployment', name, uid, controller: true }] },
         spec: deployment.spec.template.spec,
       });
       if (made.status === 201) this.#start(made.body, behaviour, name).catch((error) => { this.fault = error; });
-      else this.fault = new Error(`pod: ${made.status} ${JSON.stringify(made.body)}`);
+      else if (made.status !== 409) this.fault = new Error(`pod: ${made.status} ${JSON.stringify(made.body)}`);
     }
   }
 
@@ -135,7 +130,7 @@ export class Cluster {
 
   /** The kubelet's part. */
   async #start(pod, behaviour, instance) {
-    const path = this.core('pods', pod.metadata.name);
+    const path = this.path('pods', pod.metadata.name);
     const container = pod.spec.containers[0];
     const report = (state, { ready = false, restartCount = 0, last } = {}) => this.#status(path, {
       phase: ready ? 'Running' : 'Pending',
@@ -151,7 +146,7 @@ export class Cluster {
     if (behaviour.waiting) return report({ waiting: behaviour.waiting }, behaviour);
     for (const { secretRef } of container.envFrom ?? []) {
       let secret;
-      while (!this.#stopped && (secret = await this.request('GET', this.core('secrets', secretRef.name))).status !== 200) {
+      while (!this.#stopped && (secret = await this.request('GET', this.path('secrets', secretRef.name))).status !== 200) {
         await report({ waiting: { reason: 'CreateContainerConfigError', message: `secret "${secretRef.name}" not found` } });
         await wait(20);
       }
@@ -161,7 +156,7 @@ export class Cluster {
     known.program = start(DEMO, ['--http', '--port', '0'], { env: known.env });
     known.port = Number(await known.program.line('port of demo_upstream', (line) => /"port":(\d+)/.exec(line)?.[1]));
     await report({ running: { startedAt: stamp() } });
-    if (behaviour.slow) await this.released;
+    if (behaviour.slow) await this.#released;
     if (!this.#stopped) await report({ running: { startedAt: stamp() } }, { ready: true });
   }
 
@@ -169,9 +164,9 @@ export class Cluster {
   async #forward(request, response) {
     const refuse = (code) => response.writeHead(code).end();
     const [, namespace, service, port, path] = /^\/svc\/([^/]+)\/([^/]+)\/(\d+)(\/.*)$/.exec(request.url) ?? [];
-    const found = namespace === this.namespace && await this.request('GET', this.core('services', service)).catch(() => null);
+    const found = namespace === this.namespace && await this.request('GET', this.path('services', service)).catch(() => null);
     if (found?.status !== 200 || !found.body.spec.ports.some((one) => one.port === Number(port))) return refuse(502);
-    const pods = await this.#list(this.core('pods'));
+    const pods = await this.#list(this.path('pods'));
     const pod = pods.find((one) => Object.entries(found.body.spec.selector).every(([name, value]) => one.metadata.labels?.[name] === value) &&
       one.status?.conditions?.some((condition) => condition.type === 'Ready' && condition.status === 'True'));
     const target = pod && this.#pods.get(pod.metadata.uid);

@@ -1,22 +1,34 @@
-// A cluster for the program: the API server's double (or a real kube-apiserver, tests/kubernetes/real.mjs), what runs
-// its pods, a kubeconfig whose token file is replaced, and gateways in front.
+// A cluster for the program: an API server (the double, or a real kube-apiserver when MCPGW_TEST_KUBE_APISERVER names its
+// directory), what can go wrong before it (front.mjs), what runs its pods (cluster.mjs), a kubeconfig whose token file is
+// replaced, and gateways in front.
 import { execFileSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Gateway, temporaryDirectory } from '../e2e/lib/gateway.mjs';
 import { lastMessage, openSession, post } from '../e2e/lib/clients.mjs';
-import { ApiServer, roleOf } from './api_server.mjs';
+import { ApiServer } from './api_server.mjs';
+import { ask } from './ask.mjs';
 import { Cluster } from './cluster.mjs';
+import { Front } from './front.mjs';
+import { PROGRAMS, RealApiServer } from './real.mjs';
 
-export const NAMESPACE = 'mcp';
-const RBAC = new URL('../../docs/kubernetes/rbac.yaml', import.meta.url);
+export const NAMESPACE = 'mcpgw';  // that of docs/kubernetes
+const MANIFESTS = new URL('../../docs/kubernetes/', import.meta.url);
 
 async function certificate(directory) {
-  const key = path.join(directory, 'api.key'), cert = path.join(directory, 'api.crt');
+  const keyFile = path.join(directory, 'api.key'), certFile = path.join(directory, 'api.crt');
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', '/CN=api',
-    '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert], { stdio: 'ignore' });
-  return { key: await readFile(key), cert: await readFile(cert) };
+    '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', keyFile, '-out', certFile], { stdio: 'ignore' });
+  return { keyFile, certFile, key: await readFile(keyFile), cert: await readFile(certFile) };
+}
+
+/** An API server that holds what docs/kubernetes has: {url, ca, adminToken, mint, limited, stop}, be it real or not. */
+export async function startApiServer() {
+  const directory = await temporaryDirectory();
+  const tls = await certificate(directory);
+  const api = PROGRAMS ? await RealApiServer.start({ directory, tls }) : await ApiServer.start();
+  await api.prepare(MANIFESTS, NAMESPACE);
+  return { api, directory, tls };
 }
 
 export class World {
@@ -24,35 +36,28 @@ export class World {
 
   static async start() {
     const world = new World();
-    world.directory = await temporaryDirectory();
-    const tls = await certificate(world.directory);
-    world.role = roleOf(await readFile(RBAC, 'utf8'));
-    world.api = await ApiServer.start({ tls });
-    world.api.tokens.set('cluster-token', null);
+    Object.assign(world, await startApiServer());
+    world.front = await Front.start(world.api, world.tls);
     await writeFile(path.join(world.directory, 'kubeconfig'), `apiVersion: v1
 kind: Config
 current-context: here
 contexts:
-- {name: here, context: {cluster: double, user: gateway}}
+- {name: here, context: {cluster: tests, user: gateway}}
 clusters:
-- name: double
-  cluster: {server: "${world.api.url}", certificate-authority: api.crt}
+- name: tests
+  cluster: {server: "${world.front.url}", certificate-authority: api.crt}
 users:
 - {name: gateway, user: {tokenFile: token}}
 `);
     await world.newToken();
-    world.cluster = await Cluster.start({ url: world.api.url, token: 'cluster-token', ca: tls.cert, namespace: NAMESPACE });
+    world.cluster = await Cluster.start(world.api, NAMESPACE);
     return world;
   }
 
   /** Replaces the gateway's token, as a kubelet does: the old one is no longer good. */
-  async newToken({ written = true } = {}) {
-    if (this.token) this.api.tokens.delete(this.token);
-    this.token = randomBytes(16).toString('hex');
-    this.api.tokens.set(this.token, this.role);
-    if (written) await this.writeToken();
-  }
-  async writeToken() {
+  async newToken() {
+    if (this.token) this.front.refused.add(this.token);
+    this.token = await this.api.mint(NAMESPACE);
     const file = path.join(this.directory, 'token');
     await writeFile(file + '.new', this.token + '\n');
     await rename(file + '.new', file);
@@ -70,15 +75,29 @@ users:
   async stop() {
     for (const gateway of this.gateways) await gateway.stop().catch(() => {});
     await this.cluster.stop();
+    await this.front.stop();
     await this.api.stop();
   }
 
-  deployments() {
-    return this.api.all('deployments');
+  /** A request as the cluster's administrator, which must succeed; gives the body. */
+  async ask(method, path, body, type) {
+    const answer = await ask(this.api, method, path, body, type);
+    if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body;
   }
-  /** What the gateway has asked for, such as "patch secrets". */
+  /** Objects of a kind as they are now. */
+  async list(resource) {
+    return (await this.ask('GET', this.cluster.path(resource))).items;
+  }
+  /** Deployments, in the order of their creation; those of one target when it is given. */
+  async deployments(target) {
+    const all = await this.list('deployments');
+    return all.filter((one) => !target || one.metadata.labels['mcpgw.dev/target'] === target.id)
+      .sort((a, b) => (a.metadata.creationTimestamp < b.metadata.creationTimestamp ? -1 : 1));
+  }
+  /** What gateways have asked for, such as "patch secrets". */
   asked(verb, resource) {
-    return this.api.requests.filter((one) => one.user === 'gateway' && one.verb === verb && one.resource === resource);
+    return this.front.requests.filter((one) => one.verb === verb && one.resource === resource);
   }
 }
 

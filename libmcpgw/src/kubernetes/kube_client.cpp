@@ -291,8 +291,9 @@ Task<Result<std::string>> KubeClient::list(const std::string& path, const std::s
 }
 
 /// One watch request until its end. precondition_failed: `version` is too old, all is to be listed anew.
+/// `not_before` is the wait that the server asks for.
 Task<Status> KubeClient::follow(const std::string& path, const std::string& selector, std::string& version,
-                                const WatchHandler& handler, WatchStop& stop) {
+                                const WatchHandler& handler, WatchStop& stop, milliseconds& not_before) {
   auto current = co_await link(nullptr);
   if (!current) co_return current.error();
   KubeRequest request;
@@ -316,6 +317,7 @@ Task<Status> KubeClient::follow(const std::string& path, const std::string& sele
       auto again = co_await link(current->get());
       if (!again) co_return again.error();
     }
+    not_before = retry_after(exchange->headers);
     auto body = co_await exchange->read_all(64 * 1024);
     co_return api_error(exchange->status, body ? *body : std::string());
   }
@@ -363,6 +365,7 @@ Task<void> KubeClient::watch(std::shared_ptr<KubeClient> self, std::string path,
   const auto ended = [&] { return stop->stopped() || (handler.stopped && handler.stopped()); };
   while (!ended()) {
     Status outcome;
+    milliseconds not_before{0};
     const auto began = steady_clock::now();
     if (version.empty()) {
       std::vector<Json> all;
@@ -377,7 +380,7 @@ Task<void> KubeClient::watch(std::shared_ptr<KubeClient> self, std::string path,
     }
     if (outcome) {
       if (!std::exchange(works, true) && handler.on_health) handler.on_health(true, {});
-      outcome = co_await self->follow(path, selector, version, handler, *stop);
+      outcome = co_await self->follow(path, selector, version, handler, *stop, not_before);
       if (ended()) co_return;
     }
     const bool lived = steady_clock::now() - began > seconds(2);
@@ -393,7 +396,7 @@ Task<void> KubeClient::watch(std::shared_ptr<KubeClient> self, std::string path,
     const milliseconds wait =
         outcome && lived ? milliseconds(0)
                          : std::min<milliseconds>(kFirstRetry * (1 << std::min(failures++, 5)), kMaxRetry);
-    const auto until = steady_clock::now() + wait;
+    const auto until = steady_clock::now() + std::max(wait, not_before);
     while (!ended() && steady_clock::now() < until)
       co_await sleep_for(std::min<steady_clock::duration>(kStopLook, until - steady_clock::now()));
   }

@@ -74,7 +74,7 @@ class KubeClient : public std::enable_shared_from_this<KubeClient> {
   Task<Result<std::string>> list(const std::string& path, const std::string& selector,
                                  std::vector<Json>& all);
   Task<Status> follow(const std::string& path, const std::string& selector, std::string& version,
-                      const WatchHandler& handler, WatchStop& stop);
+                      const WatchHandler& handler, WatchStop& stop, std::chrono::milliseconds& not_before);
 
   const std::shared_ptr<Runtime> runtime_;
   const ReadKubernetesAccess access_;

@@ -18,6 +18,9 @@ constexpr auto kApiPatience = seconds(20);
 /// A loop that nobody needs any more ends within this.
 constexpr auto kNap = milliseconds(200);
 constexpr int kMaxGenerations = 20;  // tried in one start: each was retired meanwhile
+/// Tries of a write that another one, done in the same moment, has got in the way of.
+constexpr int kMaxConflicts = 6;
+constexpr auto kAfterConflict = milliseconds(50);
 constexpr std::size_t kMaxSecret = 900 * 1024;
 constexpr const char* kLease = "mcpgw-collector";
 
@@ -404,7 +407,15 @@ Task<Result<Json>> KubeInstances::apply(const std::string& collection, const Jso
                  "?fieldManager=" + kube::kFieldManager + "&force=true";
   request.content_type = "application/apply-patch+yaml";  // JSON is YAML
   request.body = dump_json(object);
-  return client_->call(std::move(request), deadline);
+  // What is applied wins over others' fields: a conflict is a write of the same moment, such as another
+  // replica's that makes the same object.
+  for (int tries = 1;; ++tries) {
+    auto applied = co_await client_->call(request, deadline);
+    if (applied || applied.error().code != ErrorCode::conflict || tries == kMaxConflicts ||
+        steady_clock::now() >= deadline)
+      co_return applied;
+    co_await sleep_for(kAfterConflict * tries);
+  }
 }
 
 // --- ending -----------------------------------------------------------------------------------------------
@@ -421,7 +432,26 @@ Task<Status> KubeInstances::mark_retired(const PodInstance& record, const char* 
                  "?fieldManager=" + kube::kFieldManager + "-retire";
   request.content_type = "application/merge-patch+json";
   request.body = dump_json(Json{{"metadata", metadata}});
-  auto patched = co_await client_->call(std::move(request), steady_clock::now() + kApiPatience);
+  const SteadyTime deadline = steady_clock::now() + kApiPatience;
+  auto patched = co_await client_->call(request, deadline);
+  // Another object of that name by now (409, or 422 since a uid cannot be changed), or a write of the same
+  // moment?
+  const auto met = [](const Error& error) {
+    return error.code == ErrorCode::conflict || error.code == ErrorCode::invalid_argument;
+  };
+  for (int tries = 1; !patched && met(patched.error()); ++tries) {
+    if (only_unchanged && patched.error().code == ErrorCode::conflict) break;
+    KubeRequest get;
+    get.path = collection("apis/apps/v1", "deployments") + "/" + record.name;
+    auto found = co_await client_->call(std::move(get), deadline);
+    if (!found) co_return found.error();
+    see(*found);
+    if (text_at(*found, {"metadata", "uid"}) != record.uid)
+      co_return Error(ErrorCode::conflict, "kubernetes_api", "Another instance has taken its place");
+    if (only_unchanged || tries == kMaxConflicts) break;
+    co_await sleep_for(kAfterConflict * tries);
+    patched = co_await client_->call(request, deadline);
+  }
   if (!patched) co_return patched.error();
   log(LogLevel::info, "an instance is retired", {{"name", record.name}, {"because", because}});
   see(*patched);
