@@ -35,7 +35,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
   };
   const statusOf = async (made) => (await gateway.ask('GET', `/api/targets/${made.id}`)).status;
 
-  test('a call makes Deployment, Service and Secret; the next calls and users share the pod', async () => {
+  test('R38: a call makes Deployment, Service and Secret; the next calls and users share the pod', async () => {
     const made = await target('Repo_Tools.v2 -', 'demo', { user_env_keys: [] });
     await gateway.ask('PUT', `/api/targets/${made.id}/env/default`, { configs: { MODE: 'blue value' } });
     const before = (await world.deployments()).length;
@@ -84,7 +84,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await remove(made);
   });
 
-  test('what does not start is told to administrators, and removed', async () => {
+  test('R38: what does not start is told to administrators, and removed', async () => {
     const cases = { missing: /image cannot be pulled \(ImagePullBackOff\)/, crashing: /keeps ending \(exit code 7\)/,
       root: /runs as root/, forbidden: /exceeded quota/ };
     for (const [image, cause] of Object.entries(cases)) {
@@ -221,6 +221,37 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await remove(made);
   });
 
+  test('R37: a port that was one pod\'s is another target\'s now: calls go to the pod of their own', async () => {
+    const made = async (name, port) => {
+      const one = await gateway.addTarget(name, podTarget('demo'));
+      await gateway.ask('PUT', `/api/targets/${one.id}/env/default`, { configs: { WHOSE: one.id } });
+      world.cluster.ports[one.id] = port;
+      await gateway.allow(ann, one);
+      return one;
+    };
+    const podOf = async (one) => world.cluster.pod((await live(world, one))[0].metadata.name);
+    const one = await session(gateway, ann.token);
+    const left = await made('left', 0);
+    const first = whoami(await one.call('whoami')).pid;
+    const before = await podOf(left);
+    assert.deepEqual([before.program.child.pid, before.env.WHOSE], [first, left.id]);
+    // The pod goes while the gateway has connections to it, and the one of another target gets its port.
+    await world.ask('DELETE', world.cluster.path('deployments', before.instance));
+    await before.program.exit;
+    const right = await made('right', before.port);
+    const pid = async (side) => whoami(await one.call(`${side}_whoami`)).pid;
+    const other = await eventually('the other runs', async () => (await one.call('right_whoami')).result && pid('right'), 30000);
+    const reused = await podOf(right);
+    assert.deepEqual([reused.port, reused.program.child.pid, reused.env.WHOSE], [before.port, other, right.id]);
+    await eventually('the first runs again', async () => (await one.call('left_whoami')).result, 30000);
+    for (let i = 0; i < 5; ++i) {
+      const now = await podOf(left);
+      assert.deepEqual([await pid('left'), now.env.WHOSE], [now.program.child.pid, left.id]);
+      assert.equal(await pid('right'), other);
+    }
+    for (const gone of [left, right]) await remove(gone);
+  });
+
   test('a gateway that is started again finds its pods', async () => {
     const first = await world.gateway();
     await first.registerAdmin();
@@ -238,7 +269,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await again.stop();
   });
 
-  test('it did only what its Role permits', () => {
+  test('R72: it did only what its Role permits', () => {
     assert.deepEqual(world.front.requests.filter((one) => one.status === 403).map((one) => `${one.verb} ${one.resource}`), []);
     assert.equal(world.cluster.fault, undefined);
   });
@@ -254,7 +285,7 @@ describe('the life of instances', { timeout: 240000 }, () => {
   });
   after(() => world?.stop());
 
-  test('a long call keeps its pod; an idle one is collected, and made again by the next call', async () => {
+  test('R36: a long call keeps its pod; an idle one is collected, and made again by the next call', async () => {
     const made = await gateway.addTarget('idle', podTarget('demo'));
     await gateway.allow(ann, made);
     const one = await session(gateway, ann.token);
@@ -303,6 +334,48 @@ describe('the life of instances', { timeout: 240000 }, () => {
     await eventually('the rest is collected', () => none(world), 30000);
     await other.stop();
     assert.equal(world.cluster.fault, undefined);
+  });
+});
+
+describe('the share of a user', { timeout: 240000 }, () => {
+  let world, gateway, eve, dan;
+  const targets = {};
+  before(async () => {
+    world = await World.start();
+    gateway = await world.gateway({ idle_ttl: '3s', max_per_user: 1 });
+    await gateway.registerAdmin();
+    [eve, dan] = [await gateway.addUser('eve'), await gateway.addUser('dan')];
+    for (const name of ['left', 'right', 'common']) {
+      targets[name] = await gateway.addTarget(name, podTarget('demo', { isolation_boundary: name === 'common' ? 'shared' : 'per_user' }));
+      for (const user of [eve, dan]) await gateway.allow(user, targets[name]);
+    }
+  });
+  after(() => world?.stop());
+  const of = async (user) => (await live(world)).filter((one) => one.metadata.annotations['mcpgw.dev/user'] === user.user.id);
+
+  test('their own instances count, others\' and shared ones do not; what is idle makes room', async () => {
+    const [mine, theirs] = await Promise.all([eve, dan].map((user) => session(gateway, user.token)));
+    const long = mine.call('left_slow', { duration_ms: 8000, steps: 2 });
+    await eventually('it runs', async () => (await of(eve)).length === 1 && world.cluster.programs === 1);
+    assert.equal(textOf(await theirs.call('right_echo', { text: 'mine' })), 'mine');
+    assert.equal(textOf(await mine.call('common_echo', { text: 'ours' })), 'ours');
+    const refused = await mine.call('right_echo', { text: 'x' });
+    assert.equal(refused.error?.data?.code, 'instance_limit', JSON.stringify(refused));
+    assert.ok((await long).result);
+    await eventually('there is room', async () => (await mine.call('right_echo', { text: 'room' })).result, 30000);
+    const own = await of(eve);
+    assert.deepEqual(own.map((one) => one.metadata.labels['mcpgw.dev/target']), [targets.right.id]);
+    const [shared] = await live(world, targets.common);
+    assert.equal(shared?.metadata.annotations['mcpgw.dev/user'], undefined);
+  });
+
+  test('calls of one moment do not pass together', async () => {
+    await eventually('the last ones are gone', () => none(world), 30000);
+    const mine = await session(gateway, eve.token);
+    const answers = await Promise.all(['left', 'right'].map((name) => mine.call(`${name}_echo`, { text: name })));
+    assert.equal(answers.filter((one) => one.result).length, 1, JSON.stringify(answers));
+    assert.equal(answers.find((one) => one.error)?.error.data.code, 'instance_limit');
+    assert.equal((await of(eve)).length, 1);
   });
 });
 

@@ -25,6 +25,7 @@ export class Cluster {
   #stopped = false;
   #release = () => {};
   #released = Promise.resolve();
+  ports = {};  // by target id: where its pods listen; others anywhere
 
   constructor(api, namespace) {
     Object.assign(this, { api, namespace });
@@ -55,9 +56,13 @@ export class Cluster {
     this.#release();
   }
 
+  /** The pod of an instance: {instance, program, port, env}. */
+  pod(instance) {
+    return [...this.#pods.values()].findLast((pod) => pod.instance === instance);
+  }
   /** The environment that a pod of this instance was given. */
   environment(instance) {
-    return [...this.#pods.values()].findLast((pod) => pod.instance === instance)?.env;
+    return this.pod(instance)?.env;
   }
   get programs() {
     return [...this.#pods.values()].filter((pod) => pod.program).length;
@@ -153,7 +158,7 @@ export class Cluster {
       for (const [name, value] of Object.entries(secret.body.data ?? {})) known.env[name] = Buffer.from(value, 'base64').toString();
     }
     if (this.#stopped) return;
-    known.program = start(DEMO, ['--http', '--port', '0'], { env: known.env });
+    known.program = start(DEMO, ['--http', '--port', String(this.ports[pod.metadata.labels['mcpgw.dev/target']] ?? 0)], { env: known.env });
     known.port = Number(await known.program.line('port of demo_upstream', (line) => /"port":(\d+)/.exec(line)?.[1]));
     await report({ running: { startedAt: stamp() } });
     if (behaviour.slow) await this.#released;

@@ -88,6 +88,7 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_instance(
   WantedInstance wanted;
   wanted.key = binding->instance_key;
   wanted.target = binding->target;
+  if (binding->subject.starts_with("user:")) wanted.user_id = binding->user_id;
   wanted.env = binding->env;
   if (!binding->credential.empty()) wanted.env["AUTH_TOKEN"] = binding->credential;
   const SteadyTime limit = steady_clock::now() + core->options.kubernetes.start_timeout + kHello;

@@ -238,6 +238,7 @@ Task<Result<RunningInstance>> KubeInstances::begin_instance(WantedInstance wante
   InstanceSpec spec;
   spec.key = std::move(wanted.key);
   spec.target = std::move(wanted.target);
+  spec.user_id = std::move(wanted.user_id);
   spec.env = std::move(wanted.env);
   auto claimed = co_await claim(spec, deadline);
   if (!claimed) co_return as_upstream(claimed.error());
@@ -269,6 +270,16 @@ Task<Result<RunningInstance>> KubeInstances::begin_instance(WantedInstance wante
   co_return out;
 }
 
+/// What make_room() has counted it as stands until the API's answer does.
+struct KubeInstances::Making {
+  KubeInstances& instances;
+  const std::string& name;
+  ~Making() {
+    const std::lock_guard lock(instances.mutex_);
+    instances.making_.erase(name);
+  }
+};
+
 Task<Result<Json>> KubeInstances::claim(InstanceSpec& spec, SteadyTime deadline) {
   for (const PodInstance& record : records())
     if (record.key == spec.key)
@@ -276,20 +287,21 @@ Task<Result<Json>> KubeInstances::claim(InstanceSpec& spec, SteadyTime deadline)
   const std::string deployments = collection("apis/apps/v1", "deployments");
   const SteadyTime soon = std::min<SteadyTime>(deadline, steady_clock::now() + kApiPatience);
   for (int tries = 0; tries < kMaxGenerations; ++tries, ++spec.generation) {
+    const std::string name = instance_name(spec);
+    const Making making{*this, name};
     KubeRequest get;
-    get.path = deployments + "/" + instance_name(spec);
+    get.path = deployments + "/" + name;
     auto found = co_await client_->call(std::move(get), soon);
     if (!found && found.error().code != ErrorCode::not_found) co_return found.error();
     if (found) {
       const auto record = read_instance(*found);
       // Never used, never written to: it was made for other values, or by somebody else.
       if (!record || record->key != spec.key)
-        co_return not_started("a Deployment of the name " + instance_name(spec) +
-                              " belongs to something else");
+        co_return not_started("a Deployment of the name " + name + " belongs to something else");
       see(*found);
       if (record->retired()) continue;
     } else {
-      gone(instance_name(spec));
+      gone(name);
       auto room = co_await make_room(spec, soon);
       if (!room) co_return room.error();
     }
@@ -306,12 +318,31 @@ Task<Result<Json>> KubeInstances::claim(InstanceSpec& spec, SteadyTime deadline)
 }
 
 Task<Status> KubeInstances::make_room(const InstanceSpec& spec, SteadyTime deadline) {
+  const std::string own = instance_name(spec);
   for (;;) {
-    std::vector<PodInstance> live = records();
-    std::erase_if(live, [&](const PodInstance& record) {
-      return record.retired() || record.name == instance_name(spec);
-    });
-    if (live.size() < parts_.options.max_instances) co_return Status();
+    std::vector<PodInstance> live;  // that would make room
+    {
+      const std::lock_guard lock(mutex_);
+      // What is being made counts before the API has it, or calls of one moment would pass together.
+      std::size_t all = 0, theirs = 0;
+      const auto count = [&](const std::string& user_id) {
+        ++all;
+        if (user_id == spec.user_id) ++theirs;
+      };
+      for (const auto& [name, user_id] : making_)
+        if (name != own) count(user_id);
+      for (const auto& [name, known] : known_) {
+        if (known.record.retired() || name == own || making_.contains(name)) continue;
+        count(known.record.user_id);
+        live.push_back(known.record);
+      }
+      const bool share = !spec.user_id.empty() && theirs >= parts_.options.max_per_user;
+      if (!share && all < parts_.options.max_instances) {
+        making_.emplace(own, spec.user_id);
+        co_return Status();
+      }
+      if (share) std::erase_if(live, [&](const PodInstance& one) { return one.user_id != spec.user_id; });
+    }
     const auto in_use = uses();
     const Time now = parts_.clock->now();
     std::erase_if(live, [&](const PodInstance& record) {

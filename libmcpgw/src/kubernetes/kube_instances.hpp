@@ -53,6 +53,7 @@ class KubeInstances final : public InstanceProvider, public std::enable_shared_f
     AsyncEvent done;
     std::optional<Result<RunningInstance>> result;  // written before `done`
   };
+  struct Making;
   /// What is known of a starting instance's pods.
   struct Pods {
     std::mutex mutex;  // guards what follows
@@ -70,6 +71,7 @@ class KubeInstances final : public InstanceProvider, public std::enable_shared_f
   Task<Result<RunningInstance>> begin_instance(WantedInstance wanted);
   /// The Deployment of the spec's key, made or taken over; moves on to a later generation past retired ones.
   Task<Result<Json>> claim(InstanceSpec& spec, SteadyTime deadline);
+  /// The limits: of all instances, and of those that are one user's alone. Holds the place in `making_`.
   Task<Status> make_room(const InstanceSpec& spec, SteadyTime deadline);
   Task<Status> wait_ready(const InstanceSpec& spec, const Json& deployment, SteadyTime deadline);
   Task<Result<Json>> apply(const std::string& collection, const Json& object, SteadyTime deadline);
@@ -103,6 +105,7 @@ class KubeInstances final : public InstanceProvider, public std::enable_shared_f
   mutable std::mutex mutex_;                                // guards what follows
   std::map<std::string, Known> known_;                      // by name
   std::map<std::string, std::shared_ptr<Start>> starting_;  // by key
+  std::map<std::string, std::string> making_;               // by name, whose they are: held by make_room()
   std::map<std::string, Time> noted_;                       // by name: the use that was written down last
   std::string trouble_;                                     // why the API cannot be used at present
   bool stopped_ = false;

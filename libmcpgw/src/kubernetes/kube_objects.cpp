@@ -238,6 +238,12 @@ std::string secret_name(const InstanceSpec& spec) {
 Json deployment_object(const InstanceSpec& spec, const KubernetesOptions& options, Time now) {
   const std::string name = instance_name(spec);
   const Json pod_labels = labels(spec);
+  Json notes = {{kube::kKeyAnnotation, spec.key},
+                {kube::kTargetName, spec.target->name},
+                {kube::kTargetVersion, std::to_string(spec.target->version)},
+                {kube::kGeneration, std::to_string(spec.generation)},
+                {kube::kLastUsed, format_time(now)}};
+  if (!spec.user_id.empty()) notes[kube::kUser] = spec.user_id;
   Json pod = {{"automountServiceAccountToken", false},
               {"enableServiceLinks", false},
               {"restartPolicy", "Always"},
@@ -250,12 +256,7 @@ Json deployment_object(const InstanceSpec& spec, const KubernetesOptions& option
            {{"name", name},
             {"namespace", options.name_space},
             {"labels", pod_labels},
-            {"annotations",
-             {{kube::kKeyAnnotation, spec.key},
-              {kube::kTargetName, spec.target->name},
-              {kube::kTargetVersion, std::to_string(spec.target->version)},
-              {kube::kGeneration, std::to_string(spec.generation)},
-              {kube::kLastUsed, format_time(now)}}}}},
+            {"annotations", std::move(notes)}}},
           {"spec",
            {{"replicas", 1},
             {"revisionHistoryLimit", 0},
@@ -314,6 +315,7 @@ std::optional<PodInstance> read_instance(const Json& deployment) {
   out.resource_version = text_at(deployment, {"metadata", "resourceVersion"});
   out.key = note(kube::kKeyAnnotation);
   out.target_id = text_at(deployment, {"metadata", "labels", kube::kTargetLabel});
+  out.user_id = note(kube::kUser);
   const auto created = parse_time(text_at(deployment, {"metadata", "creationTimestamp"}));
   const auto generation = to_int(note(kube::kGeneration));
   if (out.name.empty() || out.uid.empty() || out.key.size() != 64 || !created || !generation)

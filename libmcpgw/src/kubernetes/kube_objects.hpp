@@ -27,6 +27,7 @@ inline constexpr const char* kTargetLabel = "mcpgw.dev/target";
 inline constexpr const char* kKeyAnnotation = "mcpgw.dev/key";
 inline constexpr const char* kTargetName = "mcpgw.dev/target-name";
 inline constexpr const char* kTargetVersion = "mcpgw.dev/target-version";
+inline constexpr const char* kUser = "mcpgw.dev/user";  ///< whose alone it is
 inline constexpr const char* kGeneration = "mcpgw.dev/generation";
 inline constexpr const char* kLastUsed = "mcpgw.dev/last-used";
 inline constexpr const char* kRetiredAt = "mcpgw.dev/retired-at";
@@ -41,6 +42,7 @@ struct InstanceSpec {
   std::string key;     ///< 64 hex digits
   int generation = 0;  ///< the next one takes over when this one is retired
   std::shared_ptr<const Target> target;
+  std::string user_id;                     ///< empty: users share it
   std::map<std::string, std::string> env;  ///< secret
 };
 
@@ -68,6 +70,7 @@ struct PodInstance {
   std::string resource_version;
   std::string key;
   std::string target_id;
+  std::string user_id;  ///< empty: users share it
   std::uint64_t target_version = 0;
   int generation = 0;
   Time created{};

@@ -17,6 +17,7 @@ namespace mcpgw::detail {
 struct WantedInstance {
   std::string key;  ///< 64 hex digits: equal keys share an instance, on any replica
   std::shared_ptr<const Target> target;
+  std::string user_id;                     ///< whose alone it is; empty: users share it
   std::map<std::string, std::string> env;  ///< resolved values: secret
 };
 
