@@ -91,6 +91,42 @@ TEST_CASE("processes of one user have a share, also where sessions do not share 
   CHECK(world.status(id, "instances") == "2");
 }
 
+TEST_CASE("processes that end their calls, and those of a test, count into the limit") {
+  FaultyWorld world([](GatewayOptions& o) {
+    o.stdio.max_processes = 1;
+    o.upstream.drain = 30s;
+  });
+  const std::string id = world.add("bad", "", TransportType::stdio, [](Target& target) {
+    shell_server("PAUSE=3; serve")(target);
+    target.timeout_ms = 20000;
+  });
+  const auto test_ok = [&](const std::string& target) {
+    return world.gw.as("admin").api("POST", "/api/targets/" + target + "/test").body;
+  };
+  REQUIRE(world.gw.as("alice").call_tool("bad_pid").ok());
+  // An idle one makes room for a test.
+  CHECK(test_ok(id).find("\"ok\":true") != std::string::npos);
+  REQUIRE(world.gw.as("alice").call_tool("bad_pid").ok());
+  std::string slow;
+  std::atomic<bool> done{false};
+  std::thread call([&] {
+    slow = world.gw.as("alice").call_tool("bad_slow").text();
+    done = true;
+  });
+  REQUIRE(wait_until([&] {
+    return world.gw.as("admin").api("GET", "/api/observability/snapshot").body.find("\"in_flight\":1") !=
+           std::string::npos;
+  }));
+  CHECK(test_ok(id).find("Too many processes") != std::string::npos);
+  CHECK(world.gw.as("admin").api("POST", "/api/targets/" + id + "/restart-instances").status == 200);
+  CHECK(code_of(world.gw.as("bob").call_tool("bad_pid")) == "instance_limit");
+  CHECK_FALSE(done);
+  CHECK(wait_until([&] { return done.load(); }));
+  call.join();
+  CHECK(slow == "slow");
+  world.recovers("bad_pid");
+}
+
 TEST_CASE("a change of the credential or the target acts on the next call, in a process of its own") {
   FaultyWorld world;
   const std::string id = world.add("bad", "", TransportType::stdio, shell_server());

@@ -383,6 +383,11 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::open_alone(
     std::shared_ptr<const Binding> binding, SteadyTime deadline) {
   const auto core = core_.lock();
   if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(alone_, [](const auto& one) { return one.expired(); });
+    alone_.push_back(binding);
+  }
   auto result = co_await connect(core, binding, deadline, true);
   if (outdated(*core, *binding)) co_return result;
   if (result)
@@ -513,6 +518,13 @@ Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& b
           if (slot.connection && slot.connection->in_flight() == 0 &&
               (!oldest || slot.connection->idle_since() < oldest->idle_since()))
             oldest = slot.connection;
+        }
+        // What still ends its calls, and what an administrator tries out, are processes like others.
+        for (const auto& draining : retired_)
+          live += is_child(draining->target()) && draining->in_flight() > 0 && counts(draining->binding());
+        for (const auto& weak : alone_) {
+          const auto other = weak.lock();
+          live += other && other.get() != &binding && is_child(*other->target) && counts(*other);
         }
         if (live < limit) return true;
         if (!oldest) return false;

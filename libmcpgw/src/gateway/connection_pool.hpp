@@ -314,6 +314,7 @@ class ConnectionPool {
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_map<std::string, Slot> slots_;
   std::vector<std::shared_ptr<UpstreamConnection>> retired_;
+  std::vector<std::weak_ptr<const Binding>> alone_;  // of open_alone(): gone when its connection is
   SteadyTime next_collection_{};
   std::map<std::string, Health> health_;                                                  // by target id
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<HttpClient>>> clients_;  // by target id
