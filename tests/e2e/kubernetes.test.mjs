@@ -204,6 +204,25 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await remove(made);
   });
 
+  test('R64: pods that are restarted are counted: by an administrator, and when their container dies', async () => {
+    const made = await target('counted', 'demo');
+    const restarts = async () => /^mcpgw_instance_restarts_total\{target="counted"\} (\d+)$/m
+      .exec(await (await fetch(`${gateway.url}/metrics`)).text())?.[1];
+    const one = await session(gateway, ann.token);
+    const pid = async () => whoami(await one.call('whoami')).pid;
+    const first = await pid();
+    assert.equal(await restarts(), undefined, 'a start is none');
+    assert.equal((await gateway.ask('POST', `/api/targets/${made.id}/restart-instances`, {})).deleted, 1);
+    const second = await pid();
+    assert.notEqual(second, first);
+    assert.equal(await restarts(), '1');
+    await world.cluster.crash((await live(world, made))[0].metadata.name);
+    const third = await eventually('it answers again', async () => (await one.call('whoami')).result && pid(), 30000);
+    assert.ok(![first, second].includes(third));
+    assert.equal(await restarts(), '2');
+    await remove(made);
+  });
+
   test('R12: an object of that name that belongs to another is neither used nor touched', async () => {
     const made = await target('squatted', 'demo');
     const one = await session(gateway, ann.token);

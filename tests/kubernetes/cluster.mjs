@@ -64,6 +64,12 @@ export class Cluster {
   environment(instance) {
     return this.pod(instance)?.env;
   }
+  /** The container of an instance dies, and is started again in its pod. */
+  async crash(instance) {
+    const pod = this.pod(instance);
+    await pod.program.stop('SIGKILL');
+    await pod.run(1);
+  }
   get programs() {
     return [...this.#pods.values()].filter((pod) => pod.program).length;
   }
@@ -158,11 +164,14 @@ export class Cluster {
       for (const [name, value] of Object.entries(secret.body.data ?? {})) known.env[name] = Buffer.from(value, 'base64').toString();
     }
     if (this.#stopped) return;
-    known.program = start(DEMO, ['--http', '--port', String(this.ports[pod.metadata.labels['mcpgw.dev/target']] ?? 0)], { env: known.env });
-    known.port = Number(await known.program.line('port of demo_upstream', (line) => /"port":(\d+)/.exec(line)?.[1]));
-    await report({ running: { startedAt: stamp() } });
-    if (behaviour.slow) await this.#released;
-    if (!this.#stopped) await report({ running: { startedAt: stamp() } }, { ready: true });
+    known.run = async (restartCount) => {
+      known.program = start(DEMO, ['--http', '--port', String(this.ports[pod.metadata.labels['mcpgw.dev/target']] ?? 0)], { env: known.env });
+      known.port = Number(await known.program.line('port of demo_upstream', (line) => /"port":(\d+)/.exec(line)?.[1]));
+      await report({ running: { startedAt: stamp() } }, { restartCount });
+      if (behaviour.slow) await this.#released;
+      if (!this.#stopped) await report({ running: { startedAt: stamp() } }, { ready: true, restartCount });
+    };
+    await known.run(0);
   }
 
   /** /svc/<namespace>/<service>/<port>/<path>: as kube-proxy would, with what the objects say. */
