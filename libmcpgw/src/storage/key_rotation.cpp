@@ -138,7 +138,7 @@ std::string encode_reseal(const ResealRecord& reseal) {
 }  // namespace
 
 Status Repository::Impl::read_keys() {
-  const std::lock_guard lock(keys_mutex);
+  std::unique_lock lock(keys_mutex);
   for (;;) {
     const auto record = get(collection::kMeta, meta::kKeys);
     if (!record) return record.error();
@@ -146,11 +146,15 @@ Status Repository::Impl::read_keys() {
     if (!keys) return keys.error();
     if (keys->version != 0) {
       if (keys->version <= keys_version.load()) return {};
-      sealer->put_in_force(keys->key, std::move(keys->retired));
+      sealer->put_in_force(keys->key, retired_);
+      to_retire_ = std::move(keys->retired);
       if (!sealer->has_key_in_force()) sealer->refresh();
       if (!sealer->has_key_in_force() && options.on_problem)
         options.on_problem("the encryption key in force is not configured here");
       keys_version.store(keys->version);
+      const bool more = to_retire_ != retired_;
+      lock.unlock();
+      if (more) want_reload();
       return {};
     }
     // Nobody has said yet which key seals: the first to open the storage does.
@@ -158,6 +162,18 @@ Status Repository::Impl::read_keys() {
     const auto written = storage->commit({put(collection::kMeta, meta::kKeys, encode_keys(*keys), 0)});
     if (!written && !is_version_conflict(written.error())) return written.error();
   }
+}
+
+std::vector<std::string> Repository::Impl::keys_to_retire() {
+  const std::lock_guard lock(keys_mutex);
+  return to_retire_;
+}
+
+void Repository::Impl::retire_keys(std::vector<std::string> ids) {
+  const std::lock_guard lock(keys_mutex);
+  if (ids == retired_) return;
+  retired_ = std::move(ids);
+  sealer->put_in_force(sealer->key_in_force(), retired_);
 }
 
 Result<Operation> Repository::Impl::key_fence() {

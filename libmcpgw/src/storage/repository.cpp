@@ -130,7 +130,9 @@ Status Repository::Impl::start() {
   watch_id_ = storage->watch([this](const std::vector<Change>& changes) { on_watch(changes); });
   watching_ = true;
   if (auto status = read_keys(); !status) return status;
+  auto retire = keys_to_retire();
   if (auto status = load(); !status) return status;
+  retire_keys(std::move(retire));
   if (options.seed)
     if (auto status = seed(); !status) return status;
   refresher_ = std::thread([self = shared_from_this()] { self->refresh_loop(); });
@@ -285,6 +287,12 @@ void Repository::Impl::on_watch(const std::vector<Change>& changes) {
   if (filled) queue_filled_.notify_one();
 }
 
+void Repository::Impl::want_reload() {
+  const std::lock_guard lock(queue_mutex_);
+  reload_wanted_ = true;
+  queue_filled_.notify_one();
+}
+
 void Repository::Impl::refresh_loop() {
   constexpr auto retry_min = std::chrono::milliseconds(20);
   constexpr auto retry_max = std::chrono::milliseconds(1000);
@@ -346,6 +354,7 @@ bool Repository::Impl::refresh(const DirtyRecords& ids, bool everything) {
       keys.kind = RepositoryChange::Kind::keys;
       changes.push_back(std::move(keys));
     }
+    auto retire = keys_to_retire();
     if (everything && !read_everything(states)) return false;
     for (const auto& [id, version] : ids) {
       if (is_keys_record(id.first, id.second)) continue;
@@ -354,6 +363,7 @@ bool Repository::Impl::refresh(const DirtyRecords& ids, bool everything) {
       states.push_back(std::move(*state));
     }
     const auto changed = memory.apply(states);
+    if (everything) retire_keys(std::move(retire));
     for (std::size_t i = 0; i < states.size(); ++i) {
       if (!changed[i] && states[i].collection != collection::kUserSessions) continue;
       if (auto change = change_of(states[i].collection, states[i].key, !states[i].text))

@@ -109,8 +109,12 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   /// in once a new one is in force, from whichever process. unavailable/"credential_unavailable" when the key
   /// in force is not one of ours.
   Result<Operation> key_fence();
-  /// Reads which key is in force; says so itself when nobody has yet.
+  /// Reads which key is in force; says so itself when nobody has yet. Keys that open nothing any more do so
+  /// until memory has been read anew: what it holds may still be sealed with them.
   Status read_keys();
+  std::vector<std::string> keys_to_retire();
+  /// Memory was read after keys_to_retire() told these.
+  void retire_keys(std::vector<std::string> ids);
   /// Seals anew what the key in force did not seal; ends early when `go_on` says no.
   Result<ResealProgress> reseal_pass(const std::function<bool(const ResealProgress&)>& go_on);
   /// key_rotation.cpp: the part of run_key_rotation() that seals, with the record of it as it was read.
@@ -138,7 +142,9 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   /// Of the record that says which key is in force. The sealer knows of the key before this is set.
   std::atomic<std::uint64_t> keys_version{0};
   const std::string owner = make_uuid(*random);  ///< names this process where it takes up work
-  std::mutex keys_mutex;  ///< one thread at a time puts keys in force
+  std::mutex keys_mutex;                         ///< one thread at a time puts keys in force
+  std::vector<std::string> retired_;    ///< open nothing any more; guarded by keys_mutex, as is the next
+  std::vector<std::string> to_retire_;  ///< when memory has been read anew
 
   // Tokens whose use was written (or tried) lately, by monotonic time.
   std::mutex touch_mutex;
@@ -164,6 +170,7 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   Status load();
   Status seed();
   void on_watch(const std::vector<Change>& changes);
+  void want_reload();
   void refresh_loop();
   using DirtyRecords = std::map<RecordId, std::uint64_t>;  // the version that was announced
   void mark_dirty(RecordId id, std::uint64_t version);     // under queue_mutex_
