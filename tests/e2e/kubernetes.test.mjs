@@ -135,6 +135,20 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await remove(made);
   });
 
+  test('an answer that the watch has overtaken does not undo what the watch told', async () => {
+    world.front.faults = [{ match: on('deployments', 'patch', 'apply'), times: 1, late: 1500 }];
+    const made = await target('overtaken', 'forbidden');
+    await (await session(gateway, ann.token)).call('echo', { text: 'x' });
+    const { last_error: cause } = await eventually('the cause', async () => {
+      const seen = await statusOf(made);
+      return seen.last_error && seen;
+    }, 60000);
+    assert.match(cause, /exceeded quota/);
+    assert.doesNotMatch(cause, /not ready within/, 'at once, not at the end of the time to start');
+    assert.equal(world.front.faults[0].times, 0);
+    await remove(made);
+  });
+
   test('409 for a mark that an instance is retired: the newest state is read, and marked', async () => {
     const made = await target('marked', 'demo');
     const one = await session(gateway, ann.token);

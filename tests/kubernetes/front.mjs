@@ -10,7 +10,7 @@ const RESOURCE = /^\/(?:api\/v1|apis\/[^/]+\/v1)\/namespaces\/([^/]+)\/([a-z]+)(
 
 export class Front {
   requests = [];         // what has been asked: {verb, resource, name, status, contentType, query, at}
-  faults = [];           // {match(request), times, status, retryAfter, drop}: the first that matches is met
+  faults = [];           // {match(request), times, status, retryAfter, drop, late}: the first that matches is met; `late`: ms until it is answered
   refused = new Set();   // tokens that are no longer good
   #backend;
   #watches = new Set();
@@ -60,6 +60,8 @@ export class Front {
     const fault = this.faults.find((one) => one.times !== 0 && one.match(seen));
     if (fault) {
       if (fault.times > 0) --fault.times;
+    }
+    if (fault && !fault.late) {
       told(fault.drop ? 0 : fault.status);
       if (fault.drop) return response.destroy();
       const headers = { 'Content-Type': 'application/json', ...(fault.retryAfter === undefined ? {} : { 'Retry-After': String(fault.retryAfter) }) };
@@ -74,7 +76,8 @@ export class Front {
     const onward = (to.protocol === 'https:' ? https : http).request(to, { method: request.method, ca: this.#backend.ca, agent: false, headers });
     response.on('close', () => onward.destroy());
     onward.on('error', () => response.destroy());
-    onward.on('response', (answer) => {
+    onward.on('response', async (answer) => {
+      if (fault?.late) await new Promise((resolve) => setTimeout(resolve, fault.late));
       told(answer.statusCode);
       const { connection: kept, 'transfer-encoding': coding, ...members } = answer.headers;
       response.writeHead(answer.statusCode, members);

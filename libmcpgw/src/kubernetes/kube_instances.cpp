@@ -112,7 +112,17 @@ void KubeInstances::log(LogLevel level, std::string message,
 
 // --- what the cluster has ---------------------------------------------------------------------------------
 
-void KubeInstances::see(const Json& deployment) {
+/// Whether the answer to a write was overtaken by the watch, which has told of what came after it.
+static bool is_older(const std::string& version, const std::string& known) {
+  const auto number = [](const std::string& text) {
+    return !text.empty() && text.front() != '0' &&
+           std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  };
+  if (!number(version) || !number(known)) return false;
+  return version.size() != known.size() ? version.size() < known.size() : version < known;
+}
+
+void KubeInstances::see(const Json& deployment, bool listed) {
   auto record = read_instance(deployment);
   if (!record) return;
   const std::string name = record->name;
@@ -122,6 +132,10 @@ void KubeInstances::see(const Json& deployment) {
   {
     const std::lock_guard lock(mutex_);
     Known& known = known_[name];
+    // A list is what there is, even where the API's history was put back to a copy of it.
+    if (!listed && known.record.uid == record->uid &&
+        is_older(record->resource_version, known.record.resource_version))
+      return;
     const bool was_retired = known.record.uid == record->uid && known.record.retired();
     retired = record->retired() && !was_retired;
     known = {std::move(*record), deployment};
@@ -139,7 +153,7 @@ void KubeInstances::see_all(const std::vector<Json>& deployments) {
       if (!present.contains(name)) missing.push_back(name);
   }
   for (const std::string& name : missing) gone(name);
-  for (const Json& deployment : deployments) see(deployment);
+  for (const Json& deployment : deployments) see(deployment, true);
   listed_->set();
 }
 

@@ -84,7 +84,7 @@ class KubeInstances final : public InstanceProvider, public std::enable_shared_f
   Task<void> release(Election& election);
   Task<void> collect_once();
 
-  void see(const Json& deployment);
+  void see(const Json& deployment, bool listed = false);
   void see_all(const std::vector<Json>& deployments);
   void gone(const std::string& name);
   std::optional<Known> known(const std::string& name) const;
