@@ -119,7 +119,7 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
     bool unsent = false;
     Status done;
     std::string_view head_left = *head, body_left = body;
-    exchange->write_now(head_left, body_left);
+    (void)exchange->write_now(head_left, body_left);  // what fails is told by whoever goes on
     if (!head_left.empty() || !body_left.empty())
       done = co_await exchange->write_request(head_left, body_left, unsent);
     // The peer had closed and the system took not one byte: nothing can have been executed.

@@ -120,12 +120,13 @@ std::optional<Status> Exchange::receive(std::string_view& piece) {
 
 // --- the request -----------------------------------------------------------------------------------------
 
-void Exchange::write_now(std::string_view& first, std::string_view& second) {
+ssize_t Exchange::write_now(std::string_view& first, std::string_view& second) {
   const ssize_t n = connection_->write(first, second);
-  if (n < 0) return;  // whoever goes on sees why
+  if (n < 0) return n;
   const std::size_t of_first = std::min(first.size(), static_cast<std::size_t>(n));
   first.remove_prefix(of_first);
   second.remove_prefix(static_cast<std::size_t>(n) - of_first);
+  return n;
 }
 
 Task<Status> Exchange::write_request(std::string_view first, std::string_view second, bool& unsent) {
@@ -133,13 +134,8 @@ Task<Status> Exchange::write_request(std::string_view first, std::string_view se
   while (!first.empty() || !second.empty()) {
     if (connection_->stop() == Connection::Stop::timeout) co_return fail(timeout_error());
     if (connection_->stop() == Connection::Stop::cancelled) co_return fail(cancelled_error());
-    const ssize_t n = connection_->write(first, second);
-    if (n >= 0) {
-      const std::size_t of_first = std::min(first.size(), static_cast<std::size_t>(n));
-      first.remove_prefix(of_first);
-      second.remove_prefix(static_cast<std::size_t>(n) - of_first);
-      continue;
-    }
+    const ssize_t n = write_now(first, second);
+    if (n >= 0) continue;
     if (n != Connection::kAgain) {
       if (connection_->written() == 0) {
         unsent = true;

@@ -38,8 +38,8 @@ class Exchange final : public HttpExchange {
         chunks_(max_header_bytes) {}
   ~Exchange() override;
 
-  /// Sends head and body as far as they fit now; they are left with the rest.
-  void write_now(std::string_view& head, std::string_view& body);
+  /// Sends head and body as far as they fit now; they are left with the rest. As Connection::write().
+  ssize_t write_now(std::string_view& head, std::string_view& body);
   /// Sends head and body. `unsent` tells that the connection failed before anything was handed to the system.
   Task<Status> write_request(std::string_view head, std::string_view body, bool& unsent);
   Task<Status> read_head();
