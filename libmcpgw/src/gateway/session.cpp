@@ -112,17 +112,23 @@ std::shared_ptr<const Session::View> Session::view(const Principal& principal) {
   return out;
 }
 
-std::shared_ptr<UpstreamConnection> Session::open_connection(const Principal& principal,
-                                                             const Target& target) const {
-  const std::uint64_t generation = core_->repository->credential_generation();
-  const std::string identity = identity_of(principal);
-  const std::lock_guard lock(mutex_);
+const Session::Bound* Session::bound_locked(const Target& target, std::uint64_t generation,
+                                            const std::string& identity) const {
   const auto it = bound_.find(target.id);
   if (it == bound_.end()) return nullptr;
   const Bound& bound = it->second;
   const bool current = bound.generation == generation && bound.identity == identity &&
                        bound.binding->target->version == target.version;
-  return current && bound.connection && bound.connection->usable() ? bound.connection : nullptr;
+  return current ? &bound : nullptr;
+}
+
+std::shared_ptr<UpstreamConnection> Session::open_connection(const Principal& principal,
+                                                             const Target& target) const {
+  const std::uint64_t generation = core_->repository->credential_generation();
+  const std::string identity = identity_of(principal);
+  const std::lock_guard lock(mutex_);
+  const Bound* bound = bound_locked(target, generation, identity);
+  return bound != nullptr && bound->connection && bound->connection->usable() ? bound->connection : nullptr;
 }
 
 Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
@@ -137,11 +143,9 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
     binding = nullptr;
     {
       const std::lock_guard lock(mutex_);
-      const auto it = bound_.find(current->id);
-      if (it != bound_.end() && it->second.generation == generation && it->second.identity == identity &&
-          it->second.binding->target->version == current->version) {
-        if (it->second.connection && it->second.connection->usable()) co_return it->second.connection;
-        binding = it->second.binding;
+      if (const Bound* bound = bound_locked(*current, generation, identity)) {
+        if (bound->connection && bound->connection->usable()) co_return bound->connection;
+        binding = bound->binding;
       }
     }
     if (!binding) {

@@ -167,6 +167,10 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
     std::shared_ptr<const Binding> binding;
     std::shared_ptr<UpstreamConnection> connection;
   };
+  /// What is bound to the target, when it is still of these credentials, this identity and version. Null
+  /// otherwise.
+  const Bound* bound_locked(const Target& target, std::uint64_t generation,
+                            const std::string& identity) const;
   struct Asked {
     std::weak_ptr<Upstream> upstream;
     std::string upstream_id;
