@@ -3,24 +3,16 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { access, constants, mkdir, readFile, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import path from 'node:path';
 import { eventually, start } from '../e2e/lib/gateway.mjs';
 import { ask } from './ask.mjs';
+import { freePort } from '../e2e/lib/free_port.mjs';
 
 /** The directory of the programs; undefined: the tests use the double. */
 export const PROGRAMS = process.env.MCPGW_TEST_KUBE_APISERVER || undefined;
 
 const PLURALS = { Namespace: 'namespaces', ServiceAccount: 'serviceaccounts', Role: 'roles', RoleBinding: 'rolebindings', NetworkPolicy: 'networkpolicies',
   ResourceQuota: 'resourcequotas', ConfigMap: 'configmaps', Deployment: 'deployments', PersistentVolumeClaim: 'persistentvolumeclaims', Service: 'services' };
-
-async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 export class RealApiServer {
   adminToken = randomBytes(16).toString('hex');

@@ -2,25 +2,17 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { lastMessage, openSession, post } from '../e2e/lib/clients.mjs';
 import { eventually, Gateway, start, temporaryDirectory, within } from '../e2e/lib/gateway.mjs';
 import { demoStdio, httpTarget } from '../e2e/lib/upstreams.mjs';
+import { freePort } from '../e2e/lib/free_port.mjs';
 
 const operations = fileURLToPath(new URL('../../docs/operations/', import.meta.url));
 const TOKEN = 'only-for-prometheus';
 const CONFIG = `metrics: {token: ${TOKEN}}\nupstream: {allow_private: true}\naudit: {export: stdout}\n`;
-
-async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 async function promtool(args, input = '') {
   const child = spawn('promtool', args);
