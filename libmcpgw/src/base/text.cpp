@@ -12,6 +12,8 @@
 #include <memory>
 #include <new>
 
+#include "base/scan.hpp"
+
 namespace mcpgw::detail {
 namespace {
 
@@ -125,14 +127,11 @@ std::vector<std::string> split(std::string_view text, char separator) {
 }
 
 bool is_utf8(std::string_view text) noexcept {
-  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
-  const auto* const end = p + text.size();
-  while (p < end) {
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while ((at = scan::past_ascii(at, end)) != end) {
+    const auto* const p = reinterpret_cast<const unsigned char*>(at);
     const unsigned char c = *p;
-    if (c < 0x80) {
-      ++p;
-      continue;
-    }
     int extra;
     unsigned char min2 = 0x80, max2 = 0xbf;
     if (c >= 0xc2 && c <= 0xdf) {
@@ -148,11 +147,11 @@ bool is_utf8(std::string_view text) noexcept {
     } else {
       return false;
     }
-    if (end - p <= extra) return false;
+    if (end - at <= extra) return false;
     if (p[1] < min2 || p[1] > max2) return false;
     for (int i = 2; i <= extra; ++i)
       if ((p[i] & 0xc0) != 0x80) return false;
-    p += extra + 1;
+    at += extra + 1;
   }
   return true;
 }
@@ -165,10 +164,9 @@ std::size_t utf8_length(std::string_view text) noexcept {
 }
 
 bool has_control(std::string_view text, std::string_view allowed) noexcept {
-  for (char c : text) {
-    const auto u = static_cast<unsigned char>(c);
-    if ((u < 0x20 || u == 0x7f) && allowed.find(c) == std::string_view::npos) return true;
-  }
+  const char* const end = text.data() + text.size();
+  for (const char* p = scan::to_control(text.data(), end); p != end; p = scan::to_control(p + 1, end))
+    if (allowed.find(*p) == std::string_view::npos) return true;
   return false;
 }
 

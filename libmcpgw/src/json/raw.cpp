@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "base/scan.hpp"
 #include "base/text.hpp"
 
 namespace mcpgw::detail::raw {
@@ -225,6 +226,7 @@ class Checker {
     bool plain_ascii = true;
     escaped = false;
     for (;; ++p_) {
+      p_ = scan::past_plain_json(p_, end_);
       if (p_ == end_) return Fault::syntax;
       const auto c = static_cast<unsigned char>(*p_);
       if (c == '"') break;
@@ -318,13 +320,12 @@ class Checker {
 
 /// Past the string that starts at `at`, in valid JSON.
 std::size_t skip_string(std::string_view text, std::size_t at) noexcept {
-  for (++at; at < text.size(); ++at) {
-    if (text[at] == '\\')
-      ++at;
-    else if (text[at] == '"')
-      return at + 1;
+  const char* const end = text.data() + text.size();
+  for (const char* p = text.data() + at + 1;; p += 2) {
+    p = scan::to_quote_or_escape(p, end);
+    if (p != end && *p == '"') return static_cast<std::size_t>(p - text.data()) + 1;
+    if (end - p <= 2) return text.size();
   }
-  return text.size();
 }
 
 /// Past the value that starts at `at`, in valid JSON.
@@ -490,8 +491,13 @@ std::optional<double> number_value(std::string_view value) {
 void append_quoted(std::string& out, std::string_view text) {
   constexpr char kHex[] = "0123456789abcdef";
   out += '"';
-  const bool valid = is_utf8(text);
+  const char* const end = text.data() + text.size();
+  std::optional<bool> valid;  // looked at when something is not ASCII
   for (std::size_t i = 0; i < text.size(); ++i) {
+    const char* const plain = scan::past_plain_json(text.data() + i, end);
+    out.append(text.data() + i, plain);
+    if (plain == end) break;
+    i = static_cast<std::size_t>(plain - text.data());
     const auto c = static_cast<unsigned char>(text[i]);
     switch (c) {
       case '"':
@@ -520,7 +526,7 @@ void append_quoted(std::string& out, std::string_view text) {
           out += "\\u00";
           out += kHex[c >> 4];
           out += kHex[c & 15];
-        } else if (c < 0x80 || valid) {
+        } else if (valid ? *valid : *(valid = is_utf8(text))) {
           out += static_cast<char>(c);
         } else {
           // Keep what is a whole character, replace what is none.

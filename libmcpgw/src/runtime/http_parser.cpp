@@ -14,13 +14,11 @@ constexpr std::size_t kMaxFields = 512;
 
 struct CharTable {
   std::array<bool, 256> token{};
-  std::array<bool, 256> value{};
   constexpr CharTable() {
     for (int c = 0; c < 256; ++c) {
       const bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
       token[c] =
           alnum || std::string_view("!#$%&'*+-.^_`|~").find(static_cast<char>(c)) != std::string_view::npos;
-      value[c] = c == '\t' || (c >= 0x20 && c != 0x7f);
     }
   }
 };
@@ -165,10 +163,7 @@ bool is_token(std::string_view text) noexcept {
                                       [](char c) { return kChars.token[static_cast<unsigned char>(c)]; });
 }
 
-bool is_field_value(std::string_view text) noexcept {
-  return std::all_of(text.begin(), text.end(),
-                     [](char c) { return kChars.value[static_cast<unsigned char>(c)]; });
-}
+bool is_field_value(std::string_view text) noexcept { return !has_control(text, "\t"); }
 
 Parse HeadParser::parse(std::string_view buffer, bool head_request, ResponseHead& head) {
   if (!may_be_status_line(buffer)) return Parse::malformed;
@@ -227,7 +222,7 @@ Parse ChunkDecoder::feed(std::string_view in, std::string& out, std::size_t& use
         if (!spend()) return Parse::too_large;
         if (c == '\r') {
           state_ = State::size_lf;
-        } else if (!kChars.value[static_cast<unsigned char>(c)]) {
+        } else if (!is_field_value({&c, 1})) {
           return Parse::malformed;
         }
         break;

@@ -29,13 +29,12 @@ bool only(const std::array<bool, 256>& table, std::string_view text) noexcept {
   return std::all_of(text.begin(), text.end(), [&](char c) { return table[static_cast<unsigned char>(c)]; });
 }
 
-/// Visible ASCII and obs-text; blank and tab too when `blanks`.
-bool is_text(std::string_view text, bool blanks) noexcept {
-  return std::all_of(text.begin(), text.end(), [&](char c) {
-    const auto u = static_cast<unsigned char>(c);
-    return (u > 0x20 && u != 0x7f) || (blanks && (u == ' ' || u == '\t'));
-  });
+/// Visible ASCII and obs-text.
+bool is_target_text(std::string_view text) noexcept {
+  return !has_control(text) && text.find(' ') == std::string_view::npos;
 }
+/// Blank and tab too.
+bool is_value_text(std::string_view text) noexcept { return !has_control(text, "\t"); }
 
 bool is_blank(char c) noexcept { return c == ' ' || c == '\t'; }
 
@@ -221,7 +220,7 @@ void RequestReader::request_line(std::size_t begin, std::size_t end) {
   const std::string_view version = line.substr(last + 1);
   if (name.size() > kMaxMethod || !is_token(name)) {
     bad("The method is malformed");
-  } else if (where.empty() || !is_text(where, false) || where.find('#') != std::string_view::npos) {
+  } else if (where.empty() || !is_target_text(where) || where.find('#') != std::string_view::npos) {
     bad("The request target is malformed");
   } else if (version != "HTTP/1.1" && version != "HTTP/1.0") {
     bad("The HTTP version is not supported");
@@ -251,7 +250,7 @@ void RequestReader::header_line(std::size_t begin, std::size_t end) {
   while (from < to && is_blank(line[from])) ++from;
   while (to > from && is_blank(line[to - 1])) --to;
   const std::string_view value = line.substr(from, to - from);
-  if (!is_text(value, true)) {
+  if (!is_value_text(value)) {
     bad("A header value holds a control character");
     return;
   }
@@ -398,7 +397,7 @@ void RequestReader::chunk_size_line() {
   }
   const std::string_view extensions = std::string_view(line_).substr(digits);
   overhead_ += extensions.size();
-  if (digits == 0 || (!extensions.empty() && extensions.front() != ';') || !is_text(extensions, true)) {
+  if (digits == 0 || (!extensions.empty() && extensions.front() != ';') || !is_value_text(extensions)) {
     bad("A chunk size is malformed");
   } else if (overhead_ > kMaxChunkExtensions) {
     bad("The chunk extensions are too large");
@@ -419,7 +418,7 @@ void RequestReader::trailer_line() {
   const auto colon = line_.find(':');
   overhead_ += line_.size() + 2;
   if (colon == std::string::npos || !is_token(std::string_view(line_).substr(0, colon)) ||
-      !is_text(std::string_view(line_).substr(colon + 1), true)) {
+      !is_value_text(std::string_view(line_).substr(colon + 1))) {
     bad("A trailer line is malformed");
   } else if (++trailer_count_ > limits_->max_headers || overhead_ > limits_->max_header_bytes) {
     fail(431, "headers_too_large", "The trailers are too large");

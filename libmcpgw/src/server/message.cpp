@@ -40,14 +40,6 @@ void append_number(std::string& out, std::size_t value) {
   out.append(digits.data(), end);
 }
 
-bool is_safe_value(std::string_view value) noexcept {
-  for (const char c : value) {
-    const auto u = static_cast<unsigned char>(c);
-    if ((u < 0x20 && u != '\t') || u == 0x7f) return false;
-  }
-  return true;
-}
-
 /// Headers that frame the message or the connection.
 bool is_ours(std::string_view name) noexcept {
   switch (name.size()) {
@@ -68,7 +60,7 @@ bool is_ours(std::string_view name) noexcept {
 
 void append_headers(std::string& out, const HttpHeaders& headers) {
   for (const auto& [name, value] : headers) {
-    if (is_ours(name) || !is_token(name) || !is_safe_value(value)) continue;
+    if (is_ours(name) || !is_token(name) || has_control(value, "\t")) continue;
     out += name;
     out += ": ";
     out += value;

@@ -92,12 +92,17 @@ std::optional<AddressBytes> parse_address(std::string_view text) {
 
 std::string format_address(const AddressBytes& address) {
   char buffer[INET6_ADDRSTRLEN] = "";
-  if (is_mapped(address)) {
-    ::inet_ntop(AF_INET, address.data() + 12, buffer, sizeof buffer);
-  } else {
+  if (!is_mapped(address)) {
     ::inet_ntop(AF_INET6, address.data(), buffer, sizeof buffer);
+    return buffer;
   }
-  return buffer;
+  // Once a request: inet_ntop() takes a printf for it.
+  char* at = buffer;
+  for (std::size_t i = address.size() - 4; i < address.size(); ++i) {
+    at = std::to_chars(at, std::end(buffer), static_cast<unsigned>(address[i])).ptr;
+    *at++ = '.';
+  }
+  return {buffer, at - 1};
 }
 
 Result<TrustedProxies> TrustedProxies::parse(const std::vector<std::string>& networks) {
