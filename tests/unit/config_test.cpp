@@ -269,6 +269,7 @@ TEST_CASE("values that are accepted") {
       {"replicas.port", "3100"},
       {"replicas.url", ""},
       {"replicas.lease", "15s"},
+      {"replicas.silence", "15s"},
       {"metrics.max_tools", "0"},
       {"metrics.reflow_names", "true"},
       {"telemetry.enabled", "true"},

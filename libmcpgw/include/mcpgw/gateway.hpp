@@ -153,6 +153,9 @@ struct ReplicaOptions {
   /// How long the others wait for a sign of life before they take over what a replica had open. A sign is
   /// written three times in it.
   std::chrono::milliseconds lease{15000};
+  /// How long a replica that works on a request of another may say nothing to it before it is given up. It
+  /// shows five times in it that it is there. The same for all.
+  std::chrono::milliseconds silence{15000};
 };
 
 enum class AuditBody { none, redacted, full };

@@ -186,8 +186,9 @@ struct SessionRecord {
   std::string protocol_version;
   std::string initialize_params;  ///< JSON text of the client's `initialize` params
   std::string log_level;
-  std::vector<std::string> subscriptions;           ///< exported URIs
-  std::map<std::string, std::string> upstream_ids;  ///< upstream key -> upstream session id (sealed at rest)
+  std::vector<std::string> subscriptions;  ///< exported URIs
+  /// By target id, what it takes to go on with the session that the target has made for it. Sealed at rest.
+  std::map<std::string, std::string> upstream_ids;
   std::string owner;  ///< the replica that has it open; empty: none that others could reach
   Time created_at{};
   Time last_active_at{};
@@ -198,6 +199,8 @@ struct ReplicaRecord {
   std::string id;
   std::string address;    ///< URL at which the others reach it
   std::int64_t beat = 0;  ///< grows with each sign of life
+  /// Ids of the encryption keys that it has, as of SealedValues; empty: it does not say.
+  std::vector<std::string> keys;
   Time started_at{};
 };
 

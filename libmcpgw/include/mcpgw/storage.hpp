@@ -81,6 +81,14 @@ class Storage {
   /// Ok when the backend answers now. Used by /ready.
   virtual Status ping() = 0;
 
+  /// Whether what it holds is there when this process has ended: then sessions at other servers that it
+  /// knows of are left open for whoever comes next.
+  virtual bool durable() const { return true; }
+
+  /// Whether gateways in other processes work on the same records. What limits all of them together (failed
+  /// logins) is then counted in the storage, at the price of a round trip each; else in memory.
+  virtual bool shared() const { return false; }
+
   // Conveniences over commit().
   Result<std::uint64_t> put(std::string collection, std::string key, std::string value,
                             std::optional<std::uint64_t> expected_version = std::nullopt);

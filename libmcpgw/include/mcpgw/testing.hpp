@@ -54,6 +54,8 @@ class FailingStorage : public Storage {
   std::uint64_t watch(WatchCallback callback) override;
   void unwatch(std::uint64_t id) override;
   Status ping() override;
+  bool shared() const override { return inner_->shared(); }
+  bool durable() const override { return inner_->durable(); }
 
  private:
   /// The error that this call shall have.

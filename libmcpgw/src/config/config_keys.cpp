@@ -309,6 +309,7 @@ void add_storage_and_secrets(Table& t) {
   t.add("replicas.url", text(is_replica_url, "must be an http or https URL without a path"),
         AT(replicas.url));
   t.add("replicas.lease", duration(seconds(1), minutes(10)), AT(gateway.replicas.lease));
+  t.add("replicas.silence", duration(milliseconds(500), minutes(10)), AT(gateway.replicas.silence));
   t.add("jwt.secret", secret(parse_secret), AT(gateway.jwt_secret));
   t.add("jwt.previous_secrets", secrets(parse_secret), AT(gateway.previous_jwt_secrets));
   t.add("jwt.issuer", text(some_text, "must not be empty"), AT(gateway.jwt_issuer));

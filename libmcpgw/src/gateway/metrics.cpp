@@ -72,6 +72,8 @@ class MeteredStorage final : public Storage {
   Status ping() override {
     return measure(*metrics_, Metrics::Op::ping, [&] { return inner_->ping(); });
   }
+  bool shared() const override { return inner_->shared(); }
+  bool durable() const override { return inner_->durable(); }
 
  private:
   const std::shared_ptr<Storage> inner_;

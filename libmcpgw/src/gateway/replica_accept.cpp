@@ -12,8 +12,9 @@ using Kind = ReplicaFrame::Kind;
 /// The answer of one request that another replica handed over. Safe from any thread.
 class SealedReply final : public Responder, public std::enable_shared_from_this<SealedReply> {
  public:
-  SealedReply(Loop& loop, std::shared_ptr<Responder> outer, std::unique_ptr<ReplicaFrames> frames)
-      : loop_(loop), outer_(std::move(outer)), frames_(std::move(frames)) {}
+  SealedReply(Loop& loop, std::shared_ptr<Responder> outer, std::unique_ptr<ReplicaFrames> frames,
+              std::chrono::milliseconds alive)
+      : loop_(loop), outer_(std::move(outer)), alive_(alive), frames_(std::move(frames)) {}
 
   ~SealedReply() override {
     // Unanswered: the other tells its client.
@@ -99,7 +100,7 @@ class SealedReply final : public Responder, public std::enable_shared_from_this<
   }
 
   void tick() {
-    auto timer = std::make_shared<SteadyTimer>(loop_.io(), Replicas::kAlive);
+    auto timer = std::make_shared<SteadyTimer>(loop_.io(), alive_);
     timer->async_wait([weak = weak_from_this(), timer](const boost::system::error_code& error) {
       const auto self = weak.lock();
       if (error || !self) return;
@@ -113,6 +114,7 @@ class SealedReply final : public Responder, public std::enable_shared_from_this<
 
   Loop& loop_;
   const std::shared_ptr<Responder> outer_;
+  const std::chrono::milliseconds alive_;
   std::mutex mutex_;  // guards what follows
   const std::unique_ptr<ReplicaFrames> frames_;
   std::shared_ptr<ResponseStream> stream_;
@@ -149,7 +151,8 @@ class ReplicaHandler final : public RequestHandler {
     Loop* here = Loop::current();
     Loop& loop =
         here != nullptr && core->runtime->impl().owns(here) ? *here : core->runtime->impl().any_loop();
-    const auto reply = std::make_shared<SealedReply>(loop, std::move(responder), std::move(frames));
+    const auto reply = std::make_shared<SealedReply>(loop, std::move(responder), std::move(frames),
+                                                     core->options.replicas.silence / 5);
     if (opened->request.method == kOrderMethod && opened->to == core->replicas->id())
       return carry_out(core, opened->request, reply);
     // Whoever was at this address before has gone; whoever is about to go has no time for more.

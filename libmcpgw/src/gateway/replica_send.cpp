@@ -82,7 +82,7 @@ Task<Replicas::Outcome> Replicas::send(std::string owner, std::string address, c
   out.url = *url;
   out.headers = {{"Content-Type", "text/plain"}};
   out.body = seal_.seal(one);
-  out.deadline = steady_clock::now() + kSilence;
+  out.deadline = steady_clock::now() + core->options.replicas.silence;
   one = {};
   std::string detail;
   auto exchange = co_await http_->send(std::move(out), cancel.get(), &detail);
@@ -157,7 +157,7 @@ Task<Replicas::Outcome> Replicas::relay(HttpExchange& exchange, ReplicaFrames& f
   };
   const auto too_long = [&](std::string, std::string, std::size_t) { outcome = Outcome::lost; };
   while (!outcome) {
-    exchange.set_deadline(steady_clock::now() + kSilence);
+    exchange.set_deadline(steady_clock::now() + core->options.replicas.silence);
     auto piece = co_await exchange.read_some();
     if (!piece || piece->empty()) {
       if (piece) lines.finish(take, too_long);

@@ -56,8 +56,6 @@ class Replicas : public std::enable_shared_from_this<Replicas> {
   ReplicaSeal& seal() { return seal_; }
 
   static constexpr std::chrono::milliseconds kConnect{2000};
-  /// Whoever works on a request that was handed over says so as often, and is given up after `kSilence`.
-  static constexpr std::chrono::milliseconds kAlive{3000}, kSilence{15000};
 
  private:
   Replicas(const std::shared_ptr<GatewayCore>& core, std::shared_ptr<KeyRing> ring, std::string id);

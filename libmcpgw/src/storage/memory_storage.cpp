@@ -13,6 +13,8 @@ namespace {
 
 class MemoryStorage final : public Storage {
  public:
+  bool durable() const override { return false; }
+
   Result<std::optional<Record>> get(std::string_view collection, std::string_view key) override {
     if (auto ok = detail::check_name(collection, key); !ok) return ok.error();
     std::shared_lock lock(mutex_);

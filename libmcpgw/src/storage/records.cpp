@@ -115,6 +115,7 @@ std::optional<ApiToken> decode_token(std::string_view key, std::string_view text
 std::string encode_replica(const ReplicaRecord& replica) {
   return finish(Json{{"address", replica.address},
                      {"beat", replica.beat},
+                     {"keys", replica.keys},
                      {"started_at", format_time(replica.started_at)}},
                 {});
 }
@@ -127,6 +128,7 @@ std::optional<ReplicaRecord> decode_replica(std::string_view key, std::string_vi
   out.id = std::string(key);
   out.address = reader.text("address");
   out.beat = reader.integer("beat", 0);
+  if (reader.find("keys") != nullptr) out.keys = reader.texts("keys");  // older versions do not say
   out.started_at = reader.time("started_at");
   return reader.ok() ? std::optional(std::move(out)) : std::nullopt;
 }
