@@ -166,7 +166,13 @@ std::string McpEndpoint::audited_body(const std::string& body, const std::string
 }
 
 Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
-  // A call whose client has gone may outlive the gateway by a moment.
+  // What nearly every request is needs no coroutine around its own.
+  if (request.method == "POST" && !core_->replicas->on())
+    return post(std::move(request), std::move(responder), std::move(meta));
+  return route(std::move(request), std::move(responder), std::move(meta));
+}
+
+Task<void> McpEndpoint::route(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
   const auto kept = shared_from_this();
   if (core_->replicas->on() && !meta.forwarded &&
       co_await core_->replicas->forwarded(request, responder, meta))
@@ -182,6 +188,8 @@ Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> r
 }
 
 Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
+  // A call whose client has gone may outlive the gateway by a moment.
+  const auto kept = shared_from_this();
   std::string_view method;  // as far as it is known
   const auto respond = [&](int status, std::string_view code, std::string_view message) {
     reject(responder, meta, request, http_error(status, code, message, meta.request_id), code, method);

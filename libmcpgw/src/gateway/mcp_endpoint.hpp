@@ -41,6 +41,8 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   friend class ModernEndpoint;  // the other era: the same items, judged and forwarded alike
   using Call = std::shared_ptr<ClientCall>;
 
+  /// To the replica that has the session, or to post(), get() or remove().
+  Task<void> route(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   Task<void> post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   Task<void> get(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   Task<void> remove(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);

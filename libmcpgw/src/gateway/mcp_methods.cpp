@@ -490,8 +490,8 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     request.method = call->method;
     request.params = params;
     // Who does not run tasks must take the call for a plain one (2025-11-25, basic/utilities/tasks).
-    const bool tasks = carries_tasks(*call->session, (*connection)->upstream().facts());
-    if (!tasks && call->method == "tools/call" && !raw::find(params, "task").empty())
+    const auto tasks = [&] { return carries_tasks(*call->session, (*connection)->upstream().facts()); };
+    if (call->method == "tools/call" && !raw::find(params, "task").empty() && !tasks())
       request.params = raw::without_member(params, "task");
     record.sending(request);
     for (const std::string& name : target.forward_headers)
@@ -530,7 +530,8 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     row.response_status = 200;
     if (type == ResourceType::tool && raw::find(answer->payload, "isError") == "true")
       row.error_code = "tool_error";
-    if (tasks && type == ResourceType::tool)
+    const bool of_task = call->method != "tools/call" || !raw::find(answer->payload, "task").empty();
+    if (type == ResourceType::tool && of_task && tasks())
       answer->payload = export_task(*call, target, route.original, **connection, *answer);
     if (route.prefixed)
       co_return make_result(call->id, export_result(call->method, target.slug, answer->payload));

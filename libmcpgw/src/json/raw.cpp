@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/container/small_vector.hpp>
 #include <charconv>
 #include <cstring>
 
@@ -312,8 +313,9 @@ class Checker {
   const char* p_;
   const char* const end_;
   const std::size_t max_depth_;
-  std::vector<Frame> frames_;
-  std::vector<Key> keys_;
+  // As deep and wide as messages are, without memory of their own.
+  boost::container::small_vector<Frame, 16> frames_;
+  boost::container::small_vector<Key, 32> keys_;
   std::vector<std::string> resolved_;
   std::vector<std::string_view> sorted_;
 };
@@ -425,12 +427,12 @@ Type type_of(std::string_view value) noexcept {
 }
 
 bool Member::named(std::string_view name) const {
-  if (key.find('\\') == std::string_view::npos) return key == name;
-  return resolve(key) == name;
+  return key == name || (key.find('\\') != std::string_view::npos && resolve(key) == name);
 }
 
 std::vector<Member> members(std::string_view object) {
   std::vector<Member> out;
+  out.reserve(8);
   walk(object, [&](const Member& member, std::size_t, std::size_t) {
     out.push_back(member);
     return true;
