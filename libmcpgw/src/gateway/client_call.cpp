@@ -5,8 +5,8 @@
 #include "protocol/bridge.hpp"
 
 namespace mcpgw::detail {
-void ClientCall::answer(const std::string& text) {
-  if (reply && !answered_.exchange(true)) reply->answer(text, place);
+void ClientCall::answer(std::string text) {
+  if (reply && !answered_.exchange(true)) reply->answer(std::move(text), place);
 }
 
 void ClientCall::give_up(std::string reason) {

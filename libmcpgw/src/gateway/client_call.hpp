@@ -45,7 +45,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   std::shared_ptr<UpstreamConnection> connection;
 
   /// Sends the answer. The first one counts.
-  void answer(const std::string& text);
+  void answer(std::string text);
   /// How long the server has, where the call does not see to that itself. Before a try upstream begins.
   virtual std::chrono::milliseconds begin_limit(std::chrono::milliseconds timeout,
                                                 std::chrono::milliseconds /*in_all*/) {

@@ -59,9 +59,10 @@ Accepts read_accept(const std::string* header) {
   return out;
 }
 
-PostReply::PostReply(Loop& loop, std::shared_ptr<Responder> responder, Options options)
+PostReply::PostReply(Loop& loop, std::shared_ptr<Responder> responder, HttpHeaders headers, Options options)
     : loop_(loop),
       options_(std::move(options)),
+      headers_(std::move(headers)),
       responder_(std::move(responder)),
       open_(options_.answers),
       answers_(options_.answers) {}
@@ -102,7 +103,7 @@ bool PostReply::start_locked() {
     log_.emplace(options_.streams->epoch(), number_);
   }
   HttpResponse head;
-  head.headers = options_.headers;
+  head.headers = std::move(headers_);
   head.headers.emplace_back("Content-Type", "text/event-stream");
   head.headers.emplace_back("X-Accel-Buffering", "no");
   if (log_ && options_.prime) head.body = log_->prime();
@@ -127,7 +128,7 @@ bool PostReply::emit(const std::string& message) {
   return stream_ != nullptr || log_;
 }
 
-void PostReply::answer(const std::string& message, std::size_t at) {
+void PostReply::answer(std::string message, std::size_t at) {
   std::unique_ptr<InFlight> in_flight;
   std::shared_ptr<ResponseStream> stream;
   std::shared_ptr<Responder> responder;
@@ -141,7 +142,7 @@ void PostReply::answer(const std::string& message, std::size_t at) {
     if (started_)
       deliver_locked(message, not_kept(message));
     else
-      answers_.at(at) = message;
+      answers_.at(at) = std::move(message);
     if (open_ > 0) return;
     // Elsewhere it is left to come and find nothing to do.
     if (reminder_ && loop_.here()) loop_.reminders().cancel(*reminder_);
@@ -155,7 +156,7 @@ void PostReply::answer(const std::string& message, std::size_t at) {
       if (log_) bytes = log_->bytes();
     } else {
       responder = std::exchange(responder_, nullptr);
-      response.headers = options_.headers;
+      response.headers = std::move(headers_);
       response.headers.emplace_back("Content-Type", "application/json");
       if (options_.batch) {
         response.body = "[";
@@ -271,7 +272,7 @@ void SessionStreamReply::begin() {
   responder->send(std::move(accepted));
 }
 
-void SessionStreamReply::answer(const std::string& message, std::size_t /*at*/) {
+void SessionStreamReply::answer(std::string message, std::size_t /*at*/) {
   streams_->send(message);
   std::unique_ptr<InFlight> ended;
   const std::lock_guard lock(mutex_);

@@ -50,7 +50,7 @@ class Reply {
   /// Sends a message before the answer; false when it cannot reach the client.
   virtual bool emit(const std::string& message) = 0;
   /// The answer, or one of several to a batch: that to its request number `at`.
-  virtual void answer(const std::string& message, std::size_t at = 0) = 0;
+  virtual void answer(std::string message, std::size_t at = 0) = 0;
 };
 
 /// The HTTP answer of one POST: JSON when the answer comes alone and soon, else an event stream. A stream
@@ -60,7 +60,6 @@ class PostReply final : public Reply, public Reminded, public std::enable_shared
  public:
   struct Options {
     Accepts accepts;
-    HttpHeaders headers;
     std::shared_ptr<GatewayCore> core;
     std::shared_ptr<ClientStreams> streams;  ///< null: cannot be resumed
     bool prime = false;                      ///< begins with an event without data (2025-11-25 and later)
@@ -69,12 +68,13 @@ class PostReply final : public Reply, public Reminded, public std::enable_shared
     /// The client has gone for good before all answers were there. Once, from any thread.
     std::function<void()> on_gone;
   };
-  PostReply(Loop& loop, std::shared_ptr<Responder> responder, Options options);
+  /// `headers`: of the answer, whichever form it takes.
+  PostReply(Loop& loop, std::shared_ptr<Responder> responder, HttpHeaders headers, Options options);
 
   void begin() override;
   void watch() override;
   bool emit(const std::string& message) override;
-  void answer(const std::string& message, std::size_t at = 0) override;
+  void answer(std::string message, std::size_t at = 0) override;
 
   /// Goes on, on a stream of a GET, with what came after `after`.
   void resume(std::shared_ptr<ResponseStream> stream, const Principal& principal, std::uint64_t after);
@@ -96,6 +96,7 @@ class PostReply final : public Reply, public Reminded, public std::enable_shared
   const Options options_;
 
   mutable std::mutex mutex_;              // guards what follows
+  HttpHeaders headers_;                   ///< of the answer, until it has begun
   std::shared_ptr<Responder> responder_;  ///< until it has been used
   std::shared_ptr<ResponseStream> stream_;
   bool started_ = false;  ///< it has become a stream
@@ -124,7 +125,7 @@ class SessionStreamReply final : public Reply {
 
   void begin() override;
   bool emit(const std::string& message) override { return streams_->send(message); }
-  void answer(const std::string& message, std::size_t at = 0) override;
+  void answer(std::string message, std::size_t at = 0) override;
 
  private:
   const std::shared_ptr<ClientStreams> streams_;

@@ -285,8 +285,9 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return responder->send(std::move(accepted));
   }
 
-  auto call = std::make_shared<ClientCall>(core_, session, meta.principal);
-  call->audit = audit_row(meta, request, session.get());
+  AuditRecord row = audit_row(meta, request, session.get());
+  auto call = std::make_shared<ClientCall>(core_, session, std::move(meta.principal));
+  call->audit = std::move(row);
   call->request_id = meta.request_id;
   call->trace = meta.trace;
   call->id = envelope.id;
@@ -299,6 +300,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     call->params = std::string_view(call->body).substr(static_cast<std::size_t>(offset), length);
   call->reply = make_reply(responder, session, accepts, 1, false, {call->handle});
   if (const auto begun = session->begin(call); begun != Session::Begun::yes) {
+    meta.principal = call->principal;
     request.body = std::move(call->body);
     if (begun == Session::Begun::closed)
       co_return refuse(responder, meta, request, nullptr, 404, rpc::kSessionNotFound, "Session not found",
@@ -317,7 +319,6 @@ std::shared_ptr<Reply> McpEndpoint::make_reply(const std::shared_ptr<Responder>&
     return std::make_shared<SessionStreamReply>(core_, responder, session->streams(), answers);
   PostReply::Options options;
   options.accepts = accepts;
-  options.headers = {{"Mcp-Session-Id", session->id()}};
   options.core = core_;
   options.streams = session->streams();
   options.prime = session->version() >= "2025-11-25";
@@ -326,7 +327,10 @@ std::shared_ptr<Reply> McpEndpoint::make_reply(const std::shared_ptr<Responder>&
   options.on_gone = [calls = std::move(calls)] {
     for (const auto& call : calls) call->cancel("the client disconnected");
   };
-  return std::make_shared<PostReply>(*Loop::current(), responder, std::move(options));
+  HttpHeaders headers;
+  headers.reserve(8);  // those that every answer gets
+  headers.emplace_back("Mcp-Session-Id", session->id());
+  return std::make_shared<PostReply>(*Loop::current(), responder, std::move(headers), std::move(options));
 }
 
 Task<void> McpEndpoint::answer(Call call) {
@@ -357,7 +361,7 @@ Task<void> McpEndpoint::answer(Call call) {
       core_->audit->add(std::move(row), true);
     }
   }
-  call->answer(text);
+  call->answer(std::move(text));
 }
 
 Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
@@ -485,8 +489,8 @@ Task<void> McpEndpoint::initialize(HttpRequest request, Envelope envelope,
     if (!reply) {
       PostReply::Options options;
       options.accepts = accepts;
-      options.headers = std::move(headers);
-      reply = std::make_shared<PostReply>(*Loop::current(), responder, std::move(options));
+      reply =
+          std::make_shared<PostReply>(*Loop::current(), responder, std::move(headers), std::move(options));
     }
     record(std::move(row), [reply = std::move(reply), id, text = std::move(text)](bool stored) {
       reply->answer(
