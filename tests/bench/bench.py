@@ -16,6 +16,9 @@ import time
 import urllib.request
 
 CALL = '{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello, world"}}}'
+MODERN_CALL = CALL[:-2] + (',"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
+                          '"io.modelcontextprotocol/clientCapabilities":{}}}}')
+MODERN_HEADERS = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "echo"}
 IDS = 10000  # an id must not be in flight twice in one session
 ACCEPT = "application/json, text/event-stream"
 PASSWORD = "a password of the bench"
@@ -40,7 +43,7 @@ def open_session(url, headers):
 
 def check(way):
     """An error would be fast: what is measured must be the answer of the tool."""
-    _, answer = request(way["url"], "POST", CALL % 0, way["headers"])
+    _, answer = request(way["url"], "POST", way.get("call", CALL) % 0, way["headers"])
     assert answer["result"]["content"][0]["text"] == "hello, world", answer
 
 
@@ -73,7 +76,7 @@ def measure(way, connections, seconds, script):
     lines.append(f"""local requests, at = {{}}, 0
 init = function()
   for id = 1, {IDS} do
-    requests[id] = wrk.format("POST", nil, headers, string.format({lua(CALL)}, id))
+    requests[id] = wrk.format("POST", nil, headers, string.format({lua(way.get("call", CALL))}, id))
   end
 end
 request = function()
@@ -198,6 +201,20 @@ def machine():
     return f"{os.cpu_count()} cores, {cpu.group(1) if cpu else 'unknown CPU'}, {release.group(1)}"
 
 
+def train(mcpgw, demo):
+    """Calls of both eras, for a program that notes what it runs (apps/packaging/optimized.sh)."""
+    with contextlib.ExitStack() as stack:
+        directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpgw-train-")))
+        _, demo_port = start_demo(stack, demo)
+        pid, url, _, token = start_mcpgw(stack, directory, mcpgw, demo_port)
+        for connections in (1, 16, 64):
+            session = {"name": "sessions", "pid": pid, "url": f"{url}/mcp", "headers": open_session(f"{url}/mcp", token)}
+            modern = {**session, "name": "2026-07-28", "headers": {**token, **MODERN_HEADERS}, "call": MODERN_CALL}
+            for way in (session, modern):
+                check(way)
+                print(f"{way['name']}, {connections} connections: {measure(way, connections, 3, directory / 'wrk.lua')['count']} calls")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--mcpgw", required=True)
@@ -205,8 +222,11 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", default="1,16,64,256")
+    parser.add_argument("--train", action="store_true", help="measure nothing: only call mcpgw in its usual ways")
     options = parser.parse_args()
     mcpgw, demo = (str(pathlib.Path(path).resolve()) for path in (options.mcpgw, options.demo))
+    if options.train:
+        return train(mcpgw, demo)
 
     with contextlib.ExitStack() as stack:
         directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpgw-bench-")))
