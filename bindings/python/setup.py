@@ -29,12 +29,10 @@ def built_library() -> Path:
         return Path(named)
     if shutil.which("cmake") is None:
         sys.exit("CMake is missing; README.md names what building the library needs. Or set MCPGW_C_LIBRARY to a libmcpgw_c.so")
-    build = ROOT / "build" / "python"
-    options = ["-DCMAKE_BUILD_TYPE=Release"]
-    options += [f"-DMCPGW_BUILD_{part}=OFF" for part in ("APPS", "EXAMPLES", "TESTS", "TESTING_LIB")]
-    subprocess.run(["cmake", "-S", str(ROOT), "-B", str(build), "-DMCPGW_WITH_DOCS=OFF", *options], check=True)
-    subprocess.run(["cmake", "--build", str(build), "--target", "mcpgw_c", "-j", str(os.cpu_count() or 1)], check=True)
-    return build / "bindings" / "c" / "libmcpgw_c.so"
+    # The preset says where it is built and of which parts; the Node.js package asks for the same.
+    subprocess.run(["cmake", "--preset", "bindings"], cwd=ROOT, check=True)
+    subprocess.run(["cmake", "--build", "--preset", "bindings", "-j", str(os.cpu_count() or 1)], cwd=ROOT, check=True)
+    return ROOT / "build" / "bindings" / "bindings" / "c" / "libmcpgw_c.so"
 
 
 class BuildWithLibrary(build_py):

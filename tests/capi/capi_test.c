@@ -806,6 +806,7 @@ static void storage_away(void) {
   mcpgw_storage *storage = NULL;
   mcpgw_gateway_parts parts;
   mcpgw_gateway *gateway = NULL;
+  mcpgw_repository *repository = NULL;
   char *error = NULL;
   server_init(&counter);
   memset(&callbacks, 0, sizeof callbacks);
@@ -825,9 +826,43 @@ static void storage_away(void) {
   mcpgw_free(error);
   CHECK(mcpgw_gateway_create(TEXT("{\"database\":{\"url\":\"sqlite://x.db\"}}"), &parts, &gateway, NULL) ==
         MCPGW_INVALID_ARGUMENT);
+  /* What a key that is made up seals could not be opened after a restart, and the storage is asked nothing before. */
+  CHECK(mcpgw_gateway_create(NULL, 0, &parts, &gateway, &error) == MCPGW_INVALID_ARGUMENT);
+  CHECK(gateway == NULL && strstr(error, "\"field\":\"encryption.key\"") != NULL && strstr(error, "storage of the host") != NULL);
+  mcpgw_free(error);
+  CHECK(mcpgw_repository_open(NULL, 0, storage, &repository, &error) == MCPGW_INVALID_ARGUMENT);
+  CHECK(repository == NULL && strstr(error, "\"field\":\"encryption.key\"") != NULL);
+  mcpgw_free(error);
   CHECK(counter.destroyed == 0);
   mcpgw_storage_free(storage);
   CHECK(counter.destroyed == 1);
+}
+
+/* One memory, two that stand on it: what one seals the other opens, though nobody named a key. */
+static void shared_memory(void) {
+  mcpgw_storage *storage = NULL;
+  mcpgw_repository *first = NULL, *second = NULL;
+  mcpgw_token_resolver *tokens = NULL;
+  char id[128], path[256], *out = NULL;
+  OK(mcpgw_storage_create_memory(&storage, NULL));
+  OK(mcpgw_repository_open(NULL, 0, storage, &first, NULL));
+  out = rest(first, "POST", "/api/targets",
+             "{\"name\":\"git\",\"transport_type\":\"streamable-http\",\"url\":\"https://git.invalid/mcp\",\"auth_type\":\"bearer\"}", 201);
+  member(out, "id", id, sizeof id);
+  mcpgw_free(out);
+  mcpgw_free(rest(first, "POST", "/api/users", "{\"email\":\"bob@example.org\",\"password\":\"a-long-password\"}", 201));
+  snprintf(path, sizeof path, "/api/targets/%s/tokens/default", id);
+  mcpgw_free(rest(first, "PUT", path, "{\"token\":\"everyone's\"}", 200));
+  mcpgw_repository_free(first);
+
+  OK(mcpgw_repository_open(NULL, 0, storage, &second, NULL));
+  mcpgw_storage_free(storage);
+  OK(mcpgw_token_resolver_create(second, &tokens, NULL));
+  OK(mcpgw_token_resolver_resolve(tokens, TEXT("{\"user\":\"bob@example.org\",\"target\":\"git\"}"), &out, NULL));
+  CHECK(strstr(out, "everyone's") != NULL);
+  mcpgw_free(out);
+  mcpgw_token_resolver_free(tokens);
+  mcpgw_repository_free(second);
 }
 
 /* --- log --- */
@@ -926,6 +961,7 @@ int main(int argc, char **argv) {
                {"repository_of_a_gateway", repository_of_a_gateway},
                {"sqlite", sqlite},
                {"storage_away", storage_away},
+               {"shared_memory", shared_memory},
                {"log_lines", log_lines},
                {"threads", threads}};
   size_t i;

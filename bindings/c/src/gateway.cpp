@@ -175,8 +175,9 @@ mcpgw_status mcpgw_gateway_create(const char* options, size_t size, const mcpgw_
     GatewayOptions made = handle->config.gateway;
     mcpgw_gateway_parts given;
     if (auto done = read_parts(parts, given, *handle, made); !done) return done;
-    auto storage = open_storage(handle->config, given.storage == nullptr ? nullptr : given.storage->storage);
+    auto storage = open_storage(handle->config, given.storage);
     if (!storage) return storage.error();
+    made.encryption = handle->config.gateway.encryption;
     made.storage = storage->storage;
     made.audit_sink = storage->audit;
     made.runtime = Runtime::create(handle->config.runtime);

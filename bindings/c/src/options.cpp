@@ -124,17 +124,28 @@ Status apply_options(std::string_view json, app::Config& config) {
   return {};
 }
 
-Result<OpenedStorage> open_storage(const app::Config& config, std::shared_ptr<Storage> given) {
-  if (given) {
-    if (!in_memory(config))
-      return invalid("invalid_option", "database excludes a storage of the host", "database.url");
-    return OpenedStorage{std::move(given), nullptr};
-  }
-  if (in_memory(config)) return OpenedStorage{make_memory_storage(), nullptr};
+Result<OpenedStorage> open_storage(app::Config& config, const mcpgw_storage* given) {
+  std::string& key = config.gateway.encryption.current;
+  if (given != nullptr && !in_memory(config))
+    return invalid("invalid_option", "database excludes a storage of the host", "database.url");
   // A key that is made up may only seal what ends with the process.
-  if (config.gateway.encryption.current.empty())
-    return invalid("invalid_option", "encryption.key is missing; with a database it must be set",
-                   "encryption.key");
+  if (given == nullptr && in_memory(config)) {
+    if (key.empty()) key = make_up_key();
+    return OpenedStorage{make_memory_storage(), nullptr};
+  }
+  if (given != nullptr && !given->callbacks) {
+    if (key.empty()) key = given->made_up_key;
+    return OpenedStorage{given->storage, nullptr};
+  }
+  if (key.empty())
+    return invalid(
+        "invalid_option",
+        given != nullptr
+            ? "encryption.key is missing; with a storage of the host it must be set, since what is sealed "
+              "with it outlives this process"
+            : "encryption.key is missing; with a database it must be set",
+        "encryption.key");
+  if (given != nullptr) return OpenedStorage{given->storage, nullptr};
   auto opened = app::open_storage(config.database);
   if (!opened) return opened.error();
   return OpenedStorage{opened->storage, opened->audit};

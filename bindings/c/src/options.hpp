@@ -6,6 +6,7 @@
 #include "config.hpp"
 #include "mcpgw/audit.hpp"
 #include "mcpgw/storage.hpp"
+#include "storage.hpp"
 #include "support.hpp"
 
 namespace mcpgw::capi {
@@ -20,7 +21,8 @@ struct OpenedStorage {
   std::shared_ptr<Storage> storage;
   std::shared_ptr<AuditSink> audit;
 };
-/// `given`, else the database that is named, else memory. With a database encryption.key must be set.
-Result<OpenedStorage> open_storage(const app::Config& config, std::shared_ptr<Storage> given);
+/// `given`, else the database that is named, else memory. What outlives the process needs encryption.key; for
+/// memory a key that is missing is put into `config`.
+Result<OpenedStorage> open_storage(app::Config& config, const mcpgw_storage* given);
 
 }  // namespace mcpgw::capi

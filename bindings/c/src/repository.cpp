@@ -207,10 +207,6 @@ Status open(const app::Config& config, OpenedStorage storage, mcpgw_repository& 
   options.storage = storage.storage;
   options.keys = given.encryption;
   const auto random = make_system_random();
-  if (options.keys.current.empty()) {
-    options.keys.current.resize(32);
-    random->fill(options.keys.current.data(), options.keys.current.size());
-  }
   options.stdio_allowed_commands = given.stdio.allowed_commands;
   options.stdio_enabled = given.stdio.enabled;
   options.max_tokens_per_user = given.max_tokens_per_user;
@@ -289,7 +285,7 @@ mcpgw_status mcpgw_repository_open(const char* options, size_t size, mcpgw_stora
     if (out == nullptr) return invalid("invalid_argument", "out must not be NULL");
     app::Config config = default_options();
     if (auto done = apply_options(view(options, size), config); !done) return done;
-    auto opened = open_storage(config, storage == nullptr ? nullptr : storage->storage);
+    auto opened = open_storage(config, storage);
     if (!opened) return opened.error();
     auto handle = std::make_unique<mcpgw_repository>();
     if (auto done = open(config, std::move(*opened), *handle); !done) return done;

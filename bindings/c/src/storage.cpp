@@ -2,6 +2,7 @@
 // others commit the host tells.
 #include "storage.hpp"
 
+#include "mcpgw/random.hpp"
 #include "storage/change_feed.hpp"
 #include "storage/record_rules.hpp"
 
@@ -177,6 +178,12 @@ class CallbackStorage final : public Storage {
   detail::ChangeFeed feed_;
 };
 
+std::string make_up_key() {
+  std::string out(32, '\0');
+  make_system_random()->fill(out.data(), out.size());
+  return out;
+}
+
 }  // namespace mcpgw::capi
 
 using namespace mcpgw;
@@ -204,6 +211,7 @@ mcpgw_status mcpgw_storage_create_memory(mcpgw_storage** out, char** out_error) 
     if (out == nullptr) return invalid("invalid_argument", "out must not be NULL");
     auto handle = std::make_unique<mcpgw_storage>();
     handle->storage = make_memory_storage();
+    handle->made_up_key = make_up_key();
     *out = handle.release();
     return {};
   });

@@ -226,6 +226,37 @@ describe('storage', () => {
     await second.close();
   });
 
+  test('it needs a key that outlives the process', async () => {
+    const storage = new MapStorage();
+    const refused = { reason: 'invalid_option', field: 'encryption.key', message: /storage of the host/ };
+    await assert.rejects(mcpgw.Gateway.create({}, { storage }), refused);
+    await assert.rejects(mcpgw.Gateway.create({ jwt: SECRETS.jwt }, { storage }), refused);
+    await assert.rejects(mcpgw.Repository.open(undefined, { storage }), refused);
+    assert.equal(storage.records.size, 0); // nothing is written that would belong to a key which nobody has
+  });
+
+  test('what is sealed is opened after a restart', async () => {
+    const storage = new MapStorage();
+    const first = await mcpgw.Gateway.create(SECRETS, { storage });
+    const { id } = await first.admin('POST', '/api/targets', { name: 'git', transport_type: 'streamable-http', url: 'https://git.invalid/mcp', auth_type: 'bearer' });
+    await first.admin('POST', '/api/users', { email: 'bob@example.org', password: 'a long password' });
+    await first.admin('PUT', `/api/targets/${id}/tokens/default`, { token: "everyone's" });
+    await first.close();
+    assert.ok(![...storage.records.values()].some((record) => record.value.includes("everyone's")));
+    const again = await mcpgw.Repository.open(SECRETS, { storage });
+    assert.equal(new mcpgw.TokenResolver(again).resolve({ user: 'bob@example.org', target: 'git' }).value, "everyone's");
+  });
+
+  test('a test needs no key', async () => {
+    const storage = new MapStorage();
+    const first = await gateway(undefined, { storage });
+    const { id } = await first.asUser('alice');
+    await first.close();
+    const again = await gateway(undefined, { storage });
+    assert.deepEqual((await again.admin('GET', '/api/users')).map((user) => user.id), [id]);
+    await again.close();
+  });
+
   test('one that is away denies', async () => {
     const storage = new MapStorage();
     const gw = await mcpgw.Gateway.create(SECRETS, { storage });

@@ -70,6 +70,40 @@ def test_a_gateway_lives_in_it():
         assert user.call_tool("t").text == "y"
 
 
+@pytest.mark.parametrize("options", [{}, {"jwt": SECRETS["jwt"]}])
+@pytest.mark.parametrize("make", [mcpgw.Gateway, mcpgw.Repository])
+def test_it_needs_a_key_that_outlives_the_process(make, options):
+    storage = DictStorage()
+    with pytest.raises(mcpgw.Error) as refused:
+        make(options, storage=storage)
+    assert (refused.value.reason, refused.value.field) == ("invalid_option", "encryption.key")
+    assert "storage of the host" in refused.value.message
+    assert not storage.records  # nothing is written that would belong to a key which nobody has
+
+
+def test_what_is_sealed_is_opened_after_a_restart():
+    storage = DictStorage()
+    with mcpgw.Gateway(SECRETS, storage=storage) as gateway:
+        target = gateway.admin(
+            "POST",
+            "/api/targets",
+            {"name": "git", "transport_type": "streamable-http", "url": "https://git.invalid/mcp", "auth_type": "bearer"},
+        )
+        gateway.admin("POST", "/api/users", {"email": "bob@example.org", "password": "a long password"})
+        gateway.admin("PUT", f"/api/targets/{target['id']}/tokens/default", {"token": "everyone's"})
+    assert "everyone's" not in "".join(record.value for record in storage.records.values())
+    found = mcpgw.TokenResolver(mcpgw.Repository(SECRETS, storage=storage)).resolve(user="bob@example.org", target="git")
+    assert found is not None and found.value == "everyone's"
+
+
+def test_a_test_needs_no_key():
+    storage = DictStorage()
+    with mcpgw.testing.gateway(storage=storage) as gw:
+        alice = gw.as_user("alice").id
+    with mcpgw.testing.gateway(storage=storage) as again:
+        assert [user["id"] for user in again.admin("GET", "/api/users")] == [alice]
+
+
 def test_two_gateways_share_it():
     storage = DictStorage()
     with mcpgw.Gateway(SECRETS, storage=storage) as one, mcpgw.Gateway(SECRETS, storage=storage) as two:

@@ -97,9 +97,11 @@ typedef struct mcpgw_storage_callbacks {
 } mcpgw_storage_callbacks;
 
 typedef struct mcpgw_storage mcpgw_storage;
-/* since 0.1 */
+/* What stands on it needs option encryption.key: credentials are sealed with it, and only the same key opens them
+ * after a restart. since 0.1 */
 mcpgw_status mcpgw_storage_create(const mcpgw_storage_callbacks *callbacks, mcpgw_storage **out, char **out_error);
-/* Keeps records in memory; they end with the last handle that uses them. since 0.1 */
+/* Keeps records in memory; they end with the last handle that uses them, as does the key that is made up unless
+ * encryption.key is given. since 0.1 */
 mcpgw_status mcpgw_storage_create_memory(mcpgw_storage **out, char **out_error);
 /* Tells that another process has written: an array of {"collection","key","version" (0: erased)}; an empty one
  * when changes may have been missed. Only for storages of mcpgw_storage_create(); own commits are known.

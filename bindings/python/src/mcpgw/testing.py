@@ -196,7 +196,10 @@ class TestGateway(Gateway):
 @contextlib.contextmanager
 def gateway(options: Optional[Mapping[str, Any]] = None, **parts: Any) -> Iterator[TestGateway]:
     """A gateway that ends with the block. ``options`` and ``parts`` as for mcpgw.Gateway."""
-    made = TestGateway({"audit": {"sync": True}, **(options or {})}, **parts)
+    ours: Dict[str, Any] = {"audit": {"sync": True}}
+    if parts.get("storage") is not None:  # it asks for a key; the same each time, so that a test may begin again on it
+        ours["encryption"] = {"key": "a key of tests: it is no secret!"}
+    made = TestGateway({**ours, **(options or {})}, **parts)
     try:
         yield made
     finally:
