@@ -135,4 +135,27 @@ TEST_CASE("embedding.md: in tests") {
   CHECK_FALSE(gw.as("bob").call_tool("git_log").ok());
 }
 
+TEST_CASE("embedding.md: both eras, faults and what was heard") {
+  mcpgw::testing::InProcessGateway gw;
+  using mcpgw::testing::FakeUpstream;
+  auto git = std::make_shared<FakeUpstream>(FakeUpstream::Era::modern);  // 2026-07-28; the default is legacy
+  git->add_tool("git_push", [](const FakeUpstream::Call& call) {
+    if (call.input_responses.empty())
+      return FakeUpstream::input_required(
+          R"({"sure":{"method":"elicitation/create","params":{"message":"Sure?","requestedSchema":{"type":"object","properties":{}}}}})");
+    return FakeUpstream::text("pushed");
+  });
+  gw.add_upstream("git", git);
+  gw.allow("alice", "git");
+  auto& alice = gw.as("alice");
+  alice.speak("2026-07-28", R"({"elicitation":{}})");  // the default is 2025-11-25
+  const auto asked = alice.call_tool("git_push");
+  CHECK(asked.needs_input());
+
+  git->fail_on("tools/call", {-32603, "disk full"});  // or hang(), close_on(), garbage_on()
+  CHECK_FALSE(alice.call_tool("git_push").ok());
+  git->heal();
+  CHECK(git->received("tools/call").size() == 2);
+}
+
 TEST_CASE("server.md: on a port") { CHECK(listen(gateway_in_memory()) == 0); }

@@ -75,8 +75,16 @@ class FailingStorage : public Storage {
 ///
 ///   auto git = std::make_shared<FakeUpstream>();
 ///   git->add_tool("git_log", [](const FakeUpstream::Call& c) { return FakeUpstream::text("abc"); });
+///
+/// It is as strict as a real server: what its revision does not know or does not permit is refused.
 class FakeUpstream {
  public:
+  /// Which revisions of MCP it speaks.
+  enum class Era {
+    legacy,  ///< up to 2025-11-25: a handshake; it asks its client by requests of its own (ask())
+    modern,  ///< 2026-07-28: each request says what it is; it asks its client by a result (input_required())
+    both,    ///< whatever a request is of
+  };
   struct Call {
     std::string method;
     std::string name;       ///< tool, prompt or URI
@@ -84,17 +92,29 @@ class FakeUpstream {
     std::string params;     ///< JSON text exactly as received
     UpstreamParameters connection;
     std::function<void(double progress, double total)> progress;
+    std::string version;          ///< the revision that the request is of
+    std::string input_responses;  ///< JSON text: what was asked for by input_required(); empty: nothing yet
+    std::string request_state;    ///< the state that was given with it
   };
-  /// The JSON text of the `result`. Throw FakeError for a JSON-RPC error.
+  /// The JSON text of the `result`; what 2026-07-28 wants of each result (resultType, ...) is added where it
+  /// is missing. Throw FakeError for a JSON-RPC error.
   using Handler = std::function<std::string(const Call&)>;
   struct FakeError {
     int code;
     std::string message;
+    std::string data = {};  ///< JSON text or empty
   };
 
-  FakeUpstream();
+  explicit FakeUpstream(Era era = Era::legacy);
   ~FakeUpstream();
+  Era era() const;
+  /// The legacy revisions that it knows, newest first, in place of all of them: a handshake gets the one that
+  /// it asks for, else the first.
+  void set_legacy_versions(std::vector<std::string> versions);
   static std::string text(const std::string& value);  ///< a result with one text content
+  /// A result of 2026-07-28 that asks the client. `requests` is the JSON text of an object: key ->
+  /// {"method","params"}. The call comes again with Call::input_responses and `state`.
+  static std::string input_required(const std::string& requests, const std::string& state = {});
 
   /// `schema` is the JSON text of inputSchema.
   void add_tool(const std::string& name, Handler handler, const std::string& schema = R"({"type":"object"})");
@@ -107,10 +127,14 @@ class FakeUpstream {
   void hang(const std::string& method);
   void close_on(const std::string& method);
   void garbage_on(const std::string& method);
+  /// ... get this error.
+  void fail_on(const std::string& method, FakeError error);
   void heal();
-  /// Sends a notification to every open connection.
+  /// Sends a notification to every open connection. One of 2026-07-28 hears of changes what it has subscribed
+  /// to, once for each subscription (see listeners()).
   void notify(const std::string& method, const std::string& params = "{}");
-  /// Sends a request to every open connection; what the client answers is in received().
+  /// Sends a request to every open connection; what the client answers is in received(). Clients of
+  /// 2026-07-28 know no requests of servers and leave it aside.
   void ask(const std::string& id, const std::string& method, const std::string& params = "{}");
 
   /// Sends a text as it is to every open connection.
@@ -121,6 +145,8 @@ class FakeUpstream {
   /// Those whose method is `method`.
   std::vector<std::string> received(const std::string& method) const;
   int connections() const;
+  /// Subscriptions (subscriptions/listen) of 2026-07-28 that are open now.
+  int listeners() const;
 
   Result<std::shared_ptr<MessageChannel>> connect(const UpstreamParameters& parameters);
 
@@ -135,8 +161,9 @@ struct McpReply {
   std::string body;                        ///< the JSON-RPC answer's text
   std::vector<std::string> notifications;  ///< messages before it, in order
   std::string session_id;
-  bool ok() const;         ///< a result, not an error
-  int error_code() const;  ///< 0 when ok
+  bool ok() const;           ///< a result, not an error
+  bool needs_input() const;  ///< a result that asks for input (2026-07-28)
+  int error_code() const;    ///< 0 when ok
   std::string error_message() const;
   std::string result() const;  ///< JSON text of `result`
   /// Texts of result.content[].text, joined by newlines.
@@ -155,6 +182,9 @@ class McpClient {
   std::vector<std::string> list_tools();
   std::vector<std::string> list_resources();
   std::vector<std::string> list_prompts();
+  /// Goes on in this revision, and leaves its session: "2026-07-28" has none, any other one begins with a
+  /// handshake. `capabilities` is the JSON text of the client's.
+  void speak(std::string version, std::string capabilities = "{}");
   /// A REST call with this user's token.
   HttpResponse api(const std::string& method, const std::string& path, const std::string& body = {});
   /// Goes on with another token, or in another session.
@@ -170,7 +200,9 @@ class McpClient {
   std::string token_;
   std::string user_id_;
   std::string session_id_;
-  std::string version_;
+  std::string version_;  ///< of the session
+  std::string wanted_ = "2025-11-25";
+  std::string capabilities_ = "{}";
   int next_id_ = 1;
 };
 
@@ -186,7 +218,8 @@ class InProcessGateway {
   ~InProcessGateway();
 
   Gateway& gateway();
-  /// A target whose upstream is `fake`. Returns its id.
+  /// A target whose upstream is `fake`. Returns its id. The gateway speaks 2026-07-28 to a fake of that era
+  /// alone; to one of both eras when the target's protocol_era says so.
   std::string add_upstream(const std::string& name, std::shared_ptr<FakeUpstream> fake);
   std::string add_upstream(Target target, std::shared_ptr<FakeUpstream> fake);
   /// The user, made on first use with role "user"; "admin" is the admin.

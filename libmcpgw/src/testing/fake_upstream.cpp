@@ -5,6 +5,7 @@
 
 #include "json/raw.hpp"
 #include "mcpgw/testing.hpp"
+#include "protocol/bridge.hpp"
 #include "protocol/message.hpp"
 #include "runtime/loop.hpp"
 
@@ -13,8 +14,64 @@ namespace mcpgw::testing {
 using namespace detail;
 
 namespace {
+
 /// Handlers may block; this many at once.
 constexpr unsigned kThreads = 8;
+
+constexpr const char* kCapabilities =
+    R"({"tools":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},)"
+    R"("prompts":{"listChanged":true},"logging":{},"completions":{}})";
+constexpr const char* kServerInfo = R"({"name":"fake","version":"1"})";
+
+std::string strings(const std::vector<std::string>& all) {
+  std::string out;
+  for (const std::string& one : all) out += (out.empty() ? "[" : ",") + raw::quote(one);
+  return out.empty() ? "[]" : out + "]";
+}
+
+/// What 2026-07-28 wants of a result, unless it is there.
+std::string completed(std::string_view method, std::string result) {
+  const auto set = [&result](std::string_view name, const std::string& value) {
+    if (raw::find(result, name).empty()) result = raw::with_member(result, name, value);
+  };
+  set("resultType", R"("complete")");
+  if (needs_input(result)) return result;
+  if (method == "server/discover" || method == "resources/read" || method.ends_with("/list")) {
+    set("ttlMs", "0");
+    set("cacheScope", R"("private")");
+  }
+  return result;
+}
+
+/// params of a notification that belongs to a subscription; `id` is raw JSON.
+std::string subscribed(std::string_view params, const std::string& id) {
+  const std::string_view about = raw::find(params, "_meta");
+  return raw::with_member(params, "_meta",
+                          raw::with_member(about.empty() ? "{}" : about, meta::kSubscription, id));
+}
+
+/// What a client wants to hear of, by subscriptions/listen.
+struct Subscription {
+  std::string wanted;  ///< params.notifications as it came
+
+  bool wants(std::string_view method, std::string_view params) const {
+    if (method == "notifications/tools/list_changed") return raw::find(wanted, "toolsListChanged") == "true";
+    if (method == "notifications/prompts/list_changed")
+      return raw::find(wanted, "promptsListChanged") == "true";
+    if (method == "notifications/resources/list_changed")
+      return raw::find(wanted, "resourcesListChanged") == "true";
+    const auto uri = raw::string_value(raw::find(params, "uri"));
+    const auto uris = raw::elements(raw::find(wanted, "resourceSubscriptions"));
+    return uri && std::any_of(uris.begin(), uris.end(),
+                              [&](std::string_view one) { return raw::string_value(one) == uri; });
+  }
+};
+
+/// Notifications that 2026-07-28 sends to whoever has subscribed to them, and to nobody else.
+bool is_of_subscriptions(std::string_view method) {
+  return method.ends_with("/list_changed") || method == "notifications/resources/updated";
+}
+
 }  // namespace
 
 struct FakeUpstream::State {
@@ -24,15 +81,40 @@ struct FakeUpstream::State {
   };
   class Channel;
 
-  std::mutex mutex;
+  explicit State(Era kind) : era(kind) {}
+
+  const Era era;
+  std::mutex mutex;  // guards what follows
+  std::vector<std::string> versions = legacy_versions();
   std::vector<std::pair<std::string, Tool>> tools, resources, prompts;
   std::set<std::string> hanging, closing, garbage;
+  std::map<std::string, FakeError> failing;
   std::vector<std::string> received;
   std::vector<std::weak_ptr<Channel>> channels;
   int connections = 0;
   WorkerPool pool{kThreads, 10000};
 
-  static void deliver_to_all(State& state, const std::string& message);
+  std::vector<std::shared_ptr<Channel>> open_channels() {
+    std::vector<std::shared_ptr<Channel>> out;
+    const std::lock_guard lock(mutex);
+    for (const auto& weak : channels)
+      if (auto channel = weak.lock()) out.push_back(std::move(channel));
+    return out;
+  }
+  void deliver_to_all(const std::string& message);
+
+  /// Every revision that it speaks.
+  std::vector<std::string> spoken() const {
+    std::vector<std::string> out;
+    if (era != Era::legacy) out.emplace_back(kModernVersion);
+    if (era != Era::modern) out.insert(out.end(), versions.begin(), versions.end());
+    return out;
+  }
+  FakeError unsupported(const std::string& asked) const {
+    return {rpc::kUnsupportedVersion, "Unsupported protocol version",
+            R"({"supported":)" + strings(spoken()) + R"(,"requested":)" + raw::quote(asked) + "}"};
+  }
+
   static void set(std::vector<std::pair<std::string, Tool>>& list, const std::string& name, Tool tool) {
     for (auto& [known, entry] : list) {
       if (known != name) continue;
@@ -80,6 +162,25 @@ class FakeUpstream::State::Channel final : public MessageChannel,
     const std::lock_guard in_turn(delivery_);
     const std::lock_guard lock(mutex_);
     closed_ = true;
+    subscriptions_.clear();
+  }
+
+  void notify(const std::string& method, const std::string& params) {
+    std::vector<std::string> to;
+    bool modern = false;
+    {
+      const std::lock_guard lock(mutex_);
+      modern = modern_;
+      for (const auto& [id, one] : subscriptions_)
+        if (one.wants(method, params)) to.push_back(id);
+    }
+    if (!modern || !is_of_subscriptions(method)) return deliver(make_notification(method, params));
+    for (const std::string& id : to) deliver(make_notification(method, subscribed(params, id)));
+  }
+
+  int listeners() {
+    const std::lock_guard lock(mutex_);
+    return static_cast<int>(subscriptions_.size());
   }
 
   void deliver(std::string message) {
@@ -97,6 +198,7 @@ class FakeUpstream::State::Channel final : public MessageChannel,
       const std::lock_guard lock(mutex_);
       if (closed_) return;
       closed_ = true;
+      subscriptions_.clear();
     }
     if (receiver_.on_closed)
       receiver_.on_closed({ErrorCode::unavailable, "upstream_closed", "The server went away"});
@@ -106,10 +208,18 @@ class FakeUpstream::State::Channel final : public MessageChannel,
   void handle(const std::string& text) {
     auto read = read_envelope(text);
     const auto* message = std::get_if<Envelope>(&read);
-    if (message == nullptr || message->kind != Envelope::Kind::request) return;
+    if (message == nullptr) return;
+    if (message->method == "notifications/cancelled") {
+      const std::lock_guard lock(mutex_);
+      subscriptions_.erase(std::string(raw::find(message->params, "requestId")));
+    }
+    if (message->kind != Envelope::Kind::request) return;
     bool hangs, closes, rubbish;
+    std::optional<FakeError> fails;
     {
       const std::lock_guard lock(state_->mutex);
+      const auto failing = state_->failing.find(message->method);
+      if (failing != state_->failing.end()) fails = failing->second;
       hangs = state_->hanging.contains(message->method);
       closes = state_->closing.contains(message->method);
       rubbish = state_->garbage.contains(message->method);
@@ -121,26 +231,94 @@ class FakeUpstream::State::Channel final : public MessageChannel,
       return end();
     }
     try {
-      deliver(make_result(message->id, answer(*message)));
+      if (fails) throw FakeError(*fails);
+      if (auto result = answer(*message)) deliver(make_result(message->id, *result));
     } catch (const FakeError& error) {
-      deliver(make_error(message->id, error.code, error.message));
+      deliver(make_error(message->id, error.code, error.message, error.data));
     }
   }
 
-  std::string answer(const Envelope& message) {
+  /// Nullopt: the answer is still to come.
+  std::optional<std::string> answer(const Envelope& message) {
+    const std::string_view about = raw::find(message.params, "_meta");
+    const bool modern =
+        state_->era == Era::modern || (state_->era == Era::both && !raw::find(about, meta::kVersion).empty());
+    if (!modern) return legacy_answer(message);
+    check_modern(message, about);
+    {
+      const std::lock_guard lock(mutex_);
+      modern_ = true;
+    }
+    if (message.method == "subscriptions/listen") {
+      listen(message);
+      return std::nullopt;
+    }
+    if (message.method == "server/discover") {
+      const std::lock_guard lock(state_->mutex);
+      return completed(message.method, R"({"supportedVersions":)" + strings(state_->spoken()) +
+                                           R"(,"capabilities":)" + kCapabilities + R"(,"_meta":{)" +
+                                           raw::quote(meta::kServerInfo) + ":" + kServerInfo + "}}");
+    }
+    return completed(message.method, of_both(message, std::string(kModernVersion)));
+  }
+
+  /// Refuses what a server of 2026-07-28 must refuse.
+  void check_modern(const Envelope& message, std::string_view about) const {
+    const std::lock_guard lock(state_->mutex);
+    // A handshake is of a revision that it does not speak.
+    if (message.method == "initialize")
+      throw state_->unsupported(raw::string_value(raw::find(message.params, "protocolVersion")).value_or(""));
+    const auto version = raw::string_value(raw::find(about, meta::kVersion));
+    if (!version) throw FakeError{rpc::kInvalidParams, "_meta names no protocol version"};
+    if (!is_modern_version(*version)) throw state_->unsupported(*version);
+    const std::string_view capabilities = raw::find(about, meta::kCapabilities);
+    if (capabilities.empty() || raw::type_of(capabilities) != raw::Type::object)
+      throw FakeError{rpc::kInvalidParams, "_meta does not tell the client's capabilities"};
+  }
+
+  void listen(const Envelope& message) {
+    const std::string id(message.id);
+    const std::string wanted(raw::find(message.params, "notifications"));
+    if (wanted.empty() || raw::type_of(wanted) != raw::Type::object)
+      throw FakeError{rpc::kInvalidParams, "notifications is missing"};
+    // Nothing may come before this.
+    deliver(make_notification("notifications/subscriptions/acknowledged",
+                              subscribed(R"({"notifications":)" + wanted + "}", id)));
+    const std::lock_guard lock(mutex_);
+    if (!closed_) subscriptions_[id] = {wanted};
+  }
+
+  std::string legacy_answer(const Envelope& message) {
     const std::string& method = message.method;
-    State& state = *state_;
-    std::unique_lock lock(state.mutex);
     if (method == "initialize") {
-      const auto version = raw::string_value(raw::find(message.params, "protocolVersion")).value_or("");
-      return R"({"protocolVersion":)" + raw::quote(is_legacy_version(version) ? version : "2025-11-25") +
-             R"(,"capabilities":{"tools":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},)" +
-             R"("prompts":{"listChanged":true},"logging":{},"completions":{}},)" +
-             R"("serverInfo":{"name":"fake","version":"1"}})";
+      const auto asked = raw::string_value(raw::find(message.params, "protocolVersion")).value_or("");
+      std::string version;
+      {
+        const std::lock_guard lock(state_->mutex);
+        const auto& known = state_->versions;
+        version = std::find(known.begin(), known.end(), asked) != known.end() ? asked : known.front();
+      }
+      const std::lock_guard lock(mutex_);
+      version_ = version;
+      return R"({"protocolVersion":)" + raw::quote(version) + R"(,"capabilities":)" + kCapabilities +
+             R"(,"serverInfo":)" + kServerInfo + "}";
     }
     if (method == "ping" || method == "logging/setLevel" || method == "resources/subscribe" ||
         method == "resources/unsubscribe")
       return "{}";
+    std::string version;
+    {
+      const std::lock_guard lock(mutex_);
+      version = version_;
+    }
+    return of_both(message, std::move(version));
+  }
+
+  /// What is the same in all revisions.
+  std::string of_both(const Envelope& message, std::string version) {
+    const std::string& method = message.method;
+    State& state = *state_;
+    std::unique_lock lock(state.mutex);
     if (method == "tools/list") return State::list("tools", state.tools);
     if (method == "resources/list") return State::list("resources", state.resources);
     if (method == "resources/templates/list") return R"({"resourceTemplates":[]})";
@@ -158,6 +336,12 @@ class FakeUpstream::State::Channel final : public MessageChannel,
     call.arguments = raw::find(message.params, "arguments");
     call.params = message.params;
     call.connection = parameters_;
+    call.version = std::move(version);
+    const bool modern = is_modern_version(call.version);
+    if (modern) {
+      call.input_responses = raw::find(message.params, "inputResponses");
+      call.request_state = raw::string_value(raw::find(message.params, "requestState")).value_or("");
+    }
     const std::string token(raw::find(raw::find(message.params, "_meta"), "progressToken"));
     call.progress = [self = shared_from_this(), token](double progress, double total) {
       if (token.empty()) return;
@@ -172,7 +356,8 @@ class FakeUpstream::State::Channel final : public MessageChannel,
       lock.unlock();
       return handler(call);
     }
-    if (method == "resources/read") throw FakeError{rpc::kResourceNotFound, "Resource not found"};
+    if (method == "resources/read")
+      throw FakeError{modern ? rpc::kInvalidParams : rpc::kResourceNotFound, "Resource not found"};
     throw FakeError{rpc::kInvalidParams, "Unknown name"};
   }
 
@@ -183,24 +368,35 @@ class FakeUpstream::State::Channel final : public MessageChannel,
   Receiver receiver_;  // guarded by delivery_
   std::mutex mutex_;   // guards what follows
   bool closed_ = false;
+  bool modern_ = false;                                ///< it has been asked something of that era
+  std::string version_;                                ///< of the handshake
+  std::map<std::string, Subscription> subscriptions_;  ///< by the id of the request, raw JSON
 };
 
-void FakeUpstream::State::deliver_to_all(State& state, const std::string& message) {
-  std::vector<std::shared_ptr<Channel>> channels;
-  {
-    const std::lock_guard lock(state.mutex);
-    for (const auto& weak : state.channels)
-      if (auto channel = weak.lock()) channels.push_back(std::move(channel));
-  }
-  for (const auto& channel : channels) channel->deliver(message);
+void FakeUpstream::State::deliver_to_all(const std::string& message) {
+  for (const auto& channel : open_channels()) channel->deliver(message);
 }
 
-FakeUpstream::FakeUpstream() : state_(std::make_shared<State>()) {}
+FakeUpstream::FakeUpstream(Era era) : state_(std::make_shared<State>(era)) {}
 
 FakeUpstream::~FakeUpstream() { state_->pool.stop_and_join(); }
 
+FakeUpstream::Era FakeUpstream::era() const { return state_->era; }
+
+void FakeUpstream::set_legacy_versions(std::vector<std::string> versions) {
+  if (versions.empty()) throw std::invalid_argument("a server speaks at least one revision");
+  const std::lock_guard lock(state_->mutex);
+  state_->versions = std::move(versions);
+}
+
 std::string FakeUpstream::text(const std::string& value) {
   return R"({"content":[{"type":"text","text":)" + raw::quote(value) + "}]}";
+}
+
+std::string FakeUpstream::input_required(const std::string& requests, const std::string& state) {
+  std::string out = R"({"resultType":"input_required","inputRequests":)" + requests;
+  if (!state.empty()) out += R"(,"requestState":)" + raw::quote(state);
+  return out + "}";
 }
 
 void FakeUpstream::add_tool(const std::string& name, Handler handler, const std::string& schema) {
@@ -239,22 +435,28 @@ void FakeUpstream::garbage_on(const std::string& method) {
   state_->garbage.insert(method);
 }
 
+void FakeUpstream::fail_on(const std::string& method, FakeError error) {
+  const std::lock_guard lock(state_->mutex);
+  state_->failing[method] = std::move(error);
+}
+
 void FakeUpstream::heal() {
   const std::lock_guard lock(state_->mutex);
+  state_->failing.clear();
   state_->hanging.clear();
   state_->closing.clear();
   state_->garbage.clear();
 }
 
 void FakeUpstream::notify(const std::string& method, const std::string& params) {
-  State::deliver_to_all(*state_, make_notification(method, params));
+  for (const auto& channel : state_->open_channels()) channel->notify(method, params);
 }
 
 void FakeUpstream::ask(const std::string& id, const std::string& method, const std::string& params) {
-  State::deliver_to_all(*state_, make_request(raw::quote(id), method, params));
+  state_->deliver_to_all(make_request(raw::quote(id), method, params));
 }
 
-void FakeUpstream::deliver(const std::string& message) { State::deliver_to_all(*state_, message); }
+void FakeUpstream::deliver(const std::string& message) { state_->deliver_to_all(message); }
 
 std::vector<std::string> FakeUpstream::received() const {
   const std::lock_guard lock(state_->mutex);
@@ -271,6 +473,12 @@ std::vector<std::string> FakeUpstream::received(const std::string& method) const
 int FakeUpstream::connections() const {
   const std::lock_guard lock(state_->mutex);
   return state_->connections;
+}
+
+int FakeUpstream::listeners() const {
+  int out = 0;
+  for (const auto& channel : state_->open_channels()) out += channel->listeners();
+  return out;
 }
 
 Result<std::shared_ptr<MessageChannel>> FakeUpstream::connect(const UpstreamParameters& parameters) {

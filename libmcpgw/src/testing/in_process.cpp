@@ -2,6 +2,7 @@
 
 #include "json/raw.hpp"
 #include "mcpgw/testing.hpp"
+#include "protocol/bridge.hpp"
 #include "protocol/message.hpp"
 #include "runtime/http_client.hpp"
 #include "testing/transport.hpp"
@@ -57,6 +58,7 @@ std::string InProcessGateway::add_upstream(const std::string& name, std::shared_
 }
 
 std::string InProcessGateway::add_upstream(Target target, std::shared_ptr<FakeUpstream> fake) {
+  if (fake->era() == FakeUpstream::Era::modern) target.protocol_era = EraSetting::modern;
   {
     const std::lock_guard lock(impl_->mutex);
     impl_->upstreams[target.name] = std::move(fake);
@@ -175,9 +177,22 @@ McpReply McpClient::initialize(const std::string& version, const std::string& ca
   return reply;
 }
 
+void McpClient::speak(std::string version, std::string capabilities) {
+  session_id_.clear();
+  wanted_ = std::move(version);
+  capabilities_ = std::move(capabilities);
+}
+
 McpReply McpClient::request(const std::string& method, const std::string& params) {
+  if (is_modern_version(wanted_)) {
+    const std::string full = modern_params(
+        params, {.client_info = R"({"name":"test","version":"1"})", .capabilities = capabilities_});
+    HttpHeaders headers = standard_headers(method, full);
+    headers.emplace_back("MCP-Protocol-Version", wanted_);
+    return raw(make_request(std::to_string(next_id_++), method, full), headers);
+  }
   if (session_id_.empty()) {
-    if (McpReply opened = initialize(); !opened.ok()) return opened;
+    if (McpReply opened = initialize(wanted_, capabilities_); !opened.ok()) return opened;
   }
   return raw(make_request(std::to_string(next_id_++), method, params),
              {{"Mcp-Session-Id", session_id_}, {"MCP-Protocol-Version", version_}});
@@ -219,6 +234,8 @@ HttpResponse McpClient::api(const std::string& method, const std::string& path, 
 // --- McpReply ----------------------------------------------------------------------------------------
 
 bool McpReply::ok() const { return !raw::find(body, "result").empty(); }
+
+bool McpReply::needs_input() const { return detail::needs_input(raw::find(body, "result")); }
 
 int McpReply::error_code() const {
   return static_cast<int>(raw::int_value(raw::find(body, "error", "code")).value_or(0));
