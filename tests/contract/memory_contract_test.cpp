@@ -38,3 +38,5 @@ TEST_CASE("memory: the audit sink keeps the newest rows") {
   mcpgw::contract::must_ok(audit->append({mcpgw::contract::audit_row(0)}));  // forgotten, so it is new
   CHECK(mcpgw::contract::must(audit->query({})).records[0].id == "id-0");
 }
+
+TEST_CASE("memory: nobody shares it") { CHECK_FALSE(mcpgw::make_memory_storage()->shared()); }

@@ -13,3 +13,5 @@ struct Postgres {
 #define MCPGW_AUDIT_BACKEND Postgres
 #include "contract/audit_contract.hpp"
 #include "contract/storage_contract.hpp"
+
+TEST_CASE("postgres: others may share it") { CHECK(Postgres().storage->shared()); }

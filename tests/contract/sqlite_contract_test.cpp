@@ -17,3 +17,5 @@ struct SqliteMemory {
 #define MCPGW_AUDIT_BACKEND SqliteFile, SqliteMemory
 #include "contract/audit_contract.hpp"
 #include "contract/storage_contract.hpp"
+
+TEST_CASE("sqlite: one gateway has it, so it counts in memory") { CHECK_FALSE(SqliteFile().storage->shared()); }

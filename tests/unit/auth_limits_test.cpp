@@ -117,14 +117,14 @@ TEST_CASE("R44: login limits per pair, per address, per account") {
   const Duration now{0};
   LoginLimits limits(2, 4, 6, std::chrono::minutes(15));
   const auto fail = [&](const char* account, const char* address) {
-    return limits.settle(account, address, false, now);
+    return limits.settle(account, address, false, now).value();
   };
   CHECK(fail("a", "1"));
-  CHECK(limits.settle("a", "1", true, now));  // clears the pair, not the address and the account
+  CHECK(limits.settle("a", "1", true, now).value());  // clears the pair, not the address and the account
   CHECK(fail("a", "1"));
   CHECK(fail("a", "1"));
   CHECK_FALSE(fail("a", "1"));
-  CHECK_FALSE(limits.settle("a", "1", true, now));
+  CHECK_FALSE(limits.settle("a", "1", true, now).value());
   CHECK(fail("b", "1"));
   CHECK_FALSE(limits.allowed("c", "1", now));  // four failures of the address
   CHECK(fail("a", "2"));

@@ -46,6 +46,8 @@ struct AuthenticatorOptions {
   int login_failures_per_account = 200;
   std::chrono::seconds rate_window{15 * 60};
   int registrations_per_address = 60;  ///< an hour
+  /// Counts all of these for everybody who shares it, exactly; null: this object counts for itself, in memory.
+  std::shared_ptr<Storage> shared_counts;
   unsigned max_parallel_hashes = 0;    ///< 0: the number of CPUs
   unsigned max_waiting_hashes = 64;
   std::vector<std::shared_ptr<TokenVerifier>> verifiers;  ///< asked after our own

@@ -74,6 +74,12 @@ Result<bool> Authenticator::Impl::verify(std::string_view password, const std::s
   return right;
 }
 
+Result<bool> Authenticator::Impl::take_registration(std::string_view address) {
+  const std::string from = rate_address(address);
+  if (!shared) return registrations.take(from, monotonic());
+  return shared->settle({{&shared_registrations, from, SharedRates::Step::What::add}});
+}
+
 Result<std::string> Authenticator::Impl::hash(std::string_view password) {
   const HashGate::Pass pass = gate.enter();
   if (!pass) return overloaded();
@@ -86,7 +92,9 @@ Result<SignedIn> Authenticator::register_user(std::string_view email, std::strin
                                               std::string_view setup_token, std::string_view address) {
   Impl& impl = *impl_;
   // Attempts count, not successes: so neither a setup token nor who has an account can be found by trying.
-  if (!impl.registrations.take(rate_address(address), impl.monotonic())) return rate_limited();
+  const auto counted = impl.take_registration(address);
+  if (!counted) return counted.error();
+  if (!*counted) return rate_limited();
   const std::string& expected = impl.options.setup_token;
   const bool presented = !expected.empty() && equal_constant_time(setup_token, expected);
   const bool open = impl.options.registration_open;
@@ -128,7 +136,9 @@ Result<SignedIn> Authenticator::login(std::string_view email, std::string_view p
     const auto matches = impl.verify(password, stored, account, address);
     if (!matches) return matches.error();
     const bool right = *matches && user && user->enabled;
-    if (!impl.limits.settle(account, address, right, impl.monotonic())) return rate_limited();
+    const auto settled = impl.limits.settle(account, address, right, impl.monotonic());
+    if (!settled) return settled.error();
+    if (!*settled) return rate_limited();
     if (!right) return invalid_credentials();
 
     ApiToken row = impl.login_row("Login");
@@ -170,7 +180,9 @@ Status Authenticator::change_password(const Principal& principal, std::string_vi
       judged = user->password_hash;
       const auto right = impl.verify(old_password, judged, user->email, address);
       if (!right) return right.error();
-      if (!impl.limits.settle(user->email, address, *right, impl.monotonic())) return rate_limited();
+      const auto settled = impl.limits.settle(user->email, address, *right, impl.monotonic());
+      if (!settled) return settled.error();
+      if (!*settled) return rate_limited();
       if (!*right) return wrong_old_password();
     }
     if (new_hash.empty()) {

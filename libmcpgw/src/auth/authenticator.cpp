@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::size_t kMinSecret = 32;
 constexpr std::int64_t kLeewaySeconds = 60;
+constexpr std::chrono::hours kRegistrationWindow{1};
 constexpr std::chrono::seconds kMaxTtl{10LL * 366 * 24 * 3600};
 
 Error unauthenticated(const char* reason, const char* message) {
@@ -30,6 +31,10 @@ Error bad_option(const char* field, const char* message) {
 std::int64_t to_seconds(Time time) {
   return std::chrono::floor<std::chrono::seconds>(time).time_since_epoch().count();
 }
+
+/// What names are digested with where failures are counted for several processes: they have the secret in
+/// common, and storage does not have it.
+std::string rates_key(const std::string& jwt_secret) { return hmac_sha256(jwt_secret, "mcpgw/rates"); }
 
 unsigned cpus() { return std::max(1u, std::thread::hardware_concurrency()); }
 
@@ -77,9 +82,16 @@ Authenticator::Impl::Impl(AuthenticatorOptions o)
     : options(without_secrets(o)),
       current_keys(std::make_shared<JwtKeys>(o.jwt_secret, o.previous_jwt_secrets)),
       gate(o.max_parallel_hashes == 0 ? cpus() : o.max_parallel_hashes, o.max_waiting_hashes),
+      shared(o.shared_counts
+                 ? std::make_shared<SharedRates>(o.shared_counts,
+                                                 std::shared_ptr<Clock>(o.repository, &o.repository->clock()),
+                                                 rates_key(o.jwt_secret))
+                 : nullptr),
       limits(o.login_failures_per_pair, o.login_failures_per_address, o.login_failures_per_account,
-             o.rate_window),
-      registrations(o.registrations_per_address, std::chrono::hours(1)) {}
+             o.rate_window, shared),
+      registrations(o.registrations_per_address, kRegistrationWindow),
+      shared_registrations{"register.address", static_cast<std::size_t>(o.registrations_per_address),
+                           kRegistrationWindow} {}
 
 Result<std::string> Authenticator::Impl::sign(const ApiToken& row) const {
   JwtClaims claims;
@@ -207,6 +219,7 @@ Status Authenticator::replace_secrets(const std::string& jwt_secret,
   auto keys = std::make_shared<const JwtKeys>(jwt_secret, previous_jwt_secrets);
   const std::lock_guard lock(impl_->keys_mutex);
   impl_->current_keys.swap(keys);
+  if (impl_->shared) impl_->shared->replace_key(rates_key(jwt_secret));
   return {};
 }
 

@@ -11,6 +11,7 @@
 #include "auth/hash_gate.hpp"
 #include "auth/login_limits.hpp"
 #include "auth/rate_limiter.hpp"
+#include "auth/shared_rates.hpp"
 #include "mcpgw/authenticator.hpp"
 #include "secrets/jwt.hpp"
 
@@ -30,6 +31,8 @@ class Authenticator::Impl {
   /// unavailable. Empty `hash`: the same work, and no.
   Result<bool> verify(std::string_view password, const std::string& hash, std::string_view account,
                       std::string_view address);
+  /// One more registration from there; false: too many. The errors of Storage.
+  Result<bool> take_registration(std::string_view address);
   /// Under the gate; the policy is checked by the caller.
   Result<std::string> hash(std::string_view password);
 
@@ -50,8 +53,10 @@ class Authenticator::Impl {
   mutable std::mutex keys_mutex;
   std::shared_ptr<const detail::JwtKeys> current_keys;  ///< guarded by keys_mutex
   detail::HashGate gate;
+  const std::shared_ptr<detail::SharedRates> shared;  ///< null: this process counts for itself
   detail::LoginLimits limits;
   detail::RateLimiter registrations;
+  const detail::SharedRates::Limit shared_registrations;
 };
 
 }  // namespace mcpgw

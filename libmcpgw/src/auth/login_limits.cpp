@@ -34,14 +34,37 @@ bool LoginLimits::allowed_locked(const std::string& account, const std::string& 
          accounts_.allowed(account, now);
 }
 
+LoginLimits::LoginLimits(int per_pair, int per_address, int per_account, Duration window,
+                         std::shared_ptr<SharedRates> shared)
+    : shared_(std::move(shared)),
+      shared_pairs_{"login.pair", static_cast<std::size_t>(per_pair), window},
+      shared_addresses_{"login.address", static_cast<std::size_t>(per_address), window},
+      shared_accounts_{"login.account", static_cast<std::size_t>(per_account), window},
+      pairs_(per_pair, window),
+      addresses_(per_address, window),
+      accounts_(per_account, window) {}
+
+std::vector<SharedRates::Step> LoginLimits::steps(const std::string& account, const std::string& from,
+                                                  std::optional<bool> right) const {
+  using What = SharedRates::Step::What;
+  const What rest = right && !*right ? What::add : What::look;
+  const What pair = right && *right ? What::clear : rest;
+  return {{&shared_pairs_, pair_of(account, from), pair},
+          {&shared_addresses_, from, rest},
+          {&shared_accounts_, account, rest}};
+}
+
 bool LoginLimits::allowed(std::string_view account, std::string_view address, Duration now) {
   const std::string who(account), from = rate_address(address);
+  if (shared_) return shared_->may_try(steps(who, from, std::nullopt));
   const std::lock_guard lock(mutex_);
   return allowed_locked(who, from, now);
 }
 
-bool LoginLimits::settle(std::string_view account, std::string_view address, bool right, Duration now) {
+Result<bool> LoginLimits::settle(std::string_view account, std::string_view address, bool right,
+                                 Duration now) {
   const std::string who(account), from = rate_address(address);
+  if (shared_) return shared_->settle(steps(who, from, right));
   const std::lock_guard lock(mutex_);
   if (!allowed_locked(who, from, now)) return false;
   if (right) {

@@ -298,6 +298,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   auth.rate_window = core->options.rate_window;
   auth.registrations_per_address = core->options.registrations_per_address;
   auth.verifiers = core->options.token_verifiers;
+  if (core->options.storage->shared()) auth.shared_counts = core->options.storage;
   auto authenticator = Authenticator::create(std::move(auth));
   if (!authenticator) return authenticator.error();
   core->authenticator = *authenticator;

@@ -77,11 +77,21 @@ SocketTickets::SocketTickets(std::shared_ptr<Storage> storage, std::shared_ptr<C
     : storage_(std::move(storage)),
       clock_(std::move(clock)),
       random_(std::move(random)),
-      rate_(kPerMinute, std::chrono::minutes(1)) {}
+      rate_(kPerMinute, std::chrono::minutes(1)),
+      shared_limit_{"ticket.user", kPerMinute, std::chrono::minutes(1)},
+      // Ids of users are no secret: the records of users have them, too.
+      shared_(storage_->shared() ? std::make_unique<SharedRates>(storage_, clock_, std::string()) : nullptr) {
+}
+
+Result<bool> SocketTickets::take(const std::string& user_id) {
+  if (!shared_) return rate_.take(user_id, clock_->monotonic());
+  return shared_->settle({{&shared_limit_, user_id, SharedRates::Step::What::add}});
+}
 
 Result<SocketTicket> SocketTickets::issue(const Principal& principal) {
-  if (!rate_.take(principal.user_id, clock_->monotonic()))
-    return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many tickets were asked for");
+  const auto taken = take(principal.user_id);
+  if (!taken) return taken.error();
+  if (!*taken) return Error(ErrorCode::resource_exhausted, "rate_limited", "Too many tickets were asked for");
   purge();
   SocketTicket out;
   out.expires_at = clock_->now() + kLife;

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "auth/rate_limiter.hpp"
+#include "auth/shared_rates.hpp"
 #include "mcpgw/admin_api.hpp"
 #include "mcpgw/clock.hpp"
 #include "mcpgw/model.hpp"
@@ -29,13 +30,17 @@ class SocketTickets {
   Result<std::optional<Principal>> redeem(std::string_view text);
 
  private:
+  /// One more for this user; false: too many.
+  Result<bool> take(const std::string& user_id);
   /// Removes expired ones that nobody used.
   void purge();
 
   const std::shared_ptr<Storage> storage_;
   const std::shared_ptr<Clock> clock_;
   const std::shared_ptr<Random> random_;
-  RateLimiter rate_;
+  RateLimiter rate_;  ///< unless others share the storage
+  const SharedRates::Limit shared_limit_;
+  const std::unique_ptr<SharedRates> shared_;
   std::mutex mutex_;
   Duration next_purge_{};  // guarded by the mutex
 };

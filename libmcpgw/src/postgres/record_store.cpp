@@ -106,6 +106,8 @@ class RecordStore final : public Storage {
   std::uint64_t watch(WatchCallback callback) override { return core_->feed().add(std::move(callback)); }
   void unwatch(std::uint64_t id) override { core_->feed().remove(id); }
 
+  bool shared() const override { return true; }
+
   Status ping() override {
     const auto deadline = std::chrono::steady_clock::now() + kPingLimit;
     auto answered =
