@@ -3,11 +3,13 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <functional>
 #include <future>
 
+#include "base/coarse_clock.hpp"
 #include "runtime/poller.hpp"
 #include "runtime/reminders.hpp"
 #include "runtime/unique_fd.hpp"
@@ -62,6 +64,24 @@ std::shared_ptr<Whom> whom(std::function<void()> work) {
 }
 
 }  // namespace
+
+TEST_CASE("the coarse clock is behind the steady one by a few ticks at most, and never goes back") {
+  auto before = coarse_now();
+  for (int i = 0; i < 10000; ++i) {
+    const auto coarse = coarse_now();
+    const auto now = steady_clock::now();
+    CHECK(coarse >= before);
+    CHECK(coarse <= now);
+    before = coarse;
+  }
+  // A pause between the two readings is no fault of the clock: the best of several.
+  auto behind = steady_clock::duration::max();
+  for (int i = 0; i < 100; ++i) {
+    const auto coarse = coarse_now();
+    behind = std::min<steady_clock::duration>(behind, steady_clock::now() - coarse);
+  }
+  CHECK(behind < 50ms);
+}
 
 TEST_CASE("poller: whoever was removed is told nothing more, even when its event had been fetched") {
   Loops loops;
@@ -151,6 +171,32 @@ TEST_CASE("poller: a descriptor that cannot be watched is refused") {
   Poller::Token token = 1;
   loops.run([&] { token = loops.loop.poller().add(-1, EPOLLIN, watched); });
   CHECK(token == 0);
+}
+
+TEST_CASE("poller: sockets that always have something to say leave others on the loop their turn") {
+  Loops loops;
+  std::array<Pair, 16> pairs;
+  std::array<Poller::Token, 16> tokens{};
+  std::atomic<int> told{0};
+  Watched watched;
+  watched.work = [&](std::uint32_t) { ++told; };  // nothing is read: the event stays
+  Poller& poller = loops.loop.poller();
+  loops.run([&] {
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+      tokens[i] = poller.add(pairs[i].here(), EPOLLIN, watched);
+      REQUIRE(tokens[i] != 0);
+      pairs[i].tell();
+    }
+  });
+  for (int turn = 0; turn < 100; ++turn) {
+    const int before = told;
+    loops.run([] {});
+    while (told == before) loops.run([] {});  // and they theirs
+  }
+  loops.run([&] {
+    for (std::size_t i = 0; i < pairs.size(); ++i) poller.remove(tokens[i], pairs[i].here());
+  });
+  CHECK(told >= 100);
 }
 
 TEST_CASE("reminders: never early, in the order of their times, and not once they are called off") {

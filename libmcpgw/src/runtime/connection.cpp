@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/coarse_clock.hpp"
+
 namespace mcpgw::detail {
 
 // Keeps the connection alive while the timer is pending.
@@ -128,7 +130,7 @@ void Connection::on_event(std::uint32_t events) {
 void Connection::enter_idle(IdleOwner* owner, SteadyTime until) {
   ++use_;
   idle_owner_ = owner;
-  idle_since_ = std::chrono::steady_clock::now();
+  idle_since_ = coarse_now();
   set_deadline(until);
   wants_write_ = false;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/coarse_clock.hpp"
 #include "base/text.hpp"
 #include "runtime/http_connect.hpp"
 #include "runtime/http_exchange.hpp"
@@ -106,7 +107,7 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
     auto exchange = std::make_unique<Exchange>(here.pool, connection, cancel, request.method == "HEAD",
                                                core->options.max_header_bytes);
     if (cancel && !cancel->attach(connection)) co_return cancelled_error();
-    if (request.deadline <= std::chrono::steady_clock::now()) co_return timeout_error();
+    if (request.deadline <= coarse_now()) co_return timeout_error();
 
     if (!reused) {
       const ConnectContext context{core->options, *core->tls, here.sessions, *core->resolvers,

@@ -77,6 +77,7 @@ class Poller {
   Slot* find(Token token) noexcept;
   void wait_for_events();
   void poll();
+  int take_events();
 
   const int epoll_fd_;
   asio::posix::basic_stream_descriptor<Executor> events_;

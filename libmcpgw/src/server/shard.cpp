@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/coarse_clock.hpp"
+
 namespace mcpgw::detail::server {
 namespace {
 
@@ -202,7 +204,7 @@ void Shard::enlist(Connection& connection, Connection::Wait wait,
   connection.wait = wait;
   connection.deadline = patience == std::chrono::steady_clock::duration::max()
                             ? std::chrono::steady_clock::time_point::max()
-                            : std::chrono::steady_clock::now() + patience;
+                            : coarse_now() + patience;
   // Each list has one patience: its back is its latest deadline.
   List& list = lists_[static_cast<std::size_t>(wait)];
   connection.previous = list.last;
