@@ -11,6 +11,8 @@ cd "$(dirname "$0")/.."
 source apps/lib/packages.sh
 jobs=$(nproc)
 logs=build/logs
+# The program that e2e, replicas, conformance, observability, api and web start; MCPGW may name another one (tests/compat/run.sh).
+program=${MCPGW:-$PWD/build/dev/apps/mcpgw/mcpgw}
 passed=0
 failed=0
 built=""
@@ -128,7 +130,7 @@ run_package() {
 node_tests() {
   local tier=$1 tap=$logs/$1.tap
   shift
-  MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
+  MCPGW=$program DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
     timeout 1500 "${NODE:-node}" --test --test-reporter=tap "$@" >"$tap" 2>>"$logs/$tier.log"
   local result=$? ok bad
   number() { sed -n "s/^# $1 \([0-9]*\)\$/\1/p" "$tap" | tail -1; }
@@ -222,7 +224,7 @@ run_api() {
   build dev || { fail api $logs/build-dev.log "does not build"; return; }
   python_environment build/venv-api tests/api/requirements.txt >$logs/api.log 2>&1 ||
     { fail api $logs/api.log "PyPI packages cannot be installed"; return; }
-  MCPGW=$PWD/build/dev/apps/mcpgw/mcpgw DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
+  MCPGW=$program DEMO_UPSTREAM=$PWD/build/dev/examples/demo_upstream/demo_upstream \
     pytest_tests api build/venv-api/bin/python -c tests/api/pytest.ini tests/api
 }
 

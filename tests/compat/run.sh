@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Another compiler or another cpp-httplib than everyday's: everything builds with warnings as errors, unit and inprocess tests pass.
+# Or another program: that of apps/packaging/optimized.sh passes the tests of the program.
 # No tier of CI: each is a build of the whole, half an hour on two cores.
 #
 #   tests/compat/run.sh clang                                  clang 16 (the preset of that name)
 #   tests/compat/run.sh httplib PREFIX/lib/cmake/httplib       the release that is installed there
+#   tests/compat/run.sh optimized
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source apps/lib/packages.sh
-usage() { sed -n '5,6s/^# *//p' "$0" >&2; exit 2; }
+usage() { sed -n '6,8s/^# *//p' "$0" >&2; exit 2; }
 
 case ${1:-} in
   clang)
@@ -22,6 +24,10 @@ case ${1:-} in
     build=build/httplib
     cmake --preset dev -B $build -Dhttplib_DIR="$(realpath "$directory")"
     grep -q "^httplib_DIR:PATH=$(realpath "$directory")$" $build/CMakeCache.txt
+    ;;
+  optimized)
+    apps/packaging/optimized.sh build/optimized
+    MCPGW=$PWD/build/optimized/apps/mcpgw/mcpgw exec tests/run.sh e2e replicas conformance api
     ;;
   *) usage ;;
 esac
