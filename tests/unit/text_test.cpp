@@ -74,11 +74,16 @@ TEST_CASE("ids: version 7 sorts by time, and an id's random comes whole however 
   const auto source = std::make_shared<Counting>();
   IdRandom random(source);
   const Time time(std::chrono::milliseconds(0x0189abcdef01));
-  const std::string id = make_ordered_uuid(random, time);
+  const std::array<unsigned char, 10> drawn{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+  std::string id = "whatever stood there before, which is longer than an id";
+  put_ordered_uuid(id, drawn, time);
   CHECK(is_uuid(id));
   CHECK(id.substr(0, 15) == "0189abcd-ef01-7");
   CHECK(std::string("89ab").find(id[19]) != std::string::npos);
-  CHECK(id < make_ordered_uuid(random, time + std::chrono::milliseconds(1)));
+  CHECK(id.substr(28) == "06070809");
+  std::string next;
+  put_ordered_uuid(next, drawn, time + std::chrono::milliseconds(1));
+  CHECK(id < next);
   const std::string plain = make_uuid(random);
   CHECK(is_uuid(plain));
   CHECK(plain[14] == '4');

@@ -81,35 +81,36 @@ std::shared_ptr<Random> make_system_random() { return std::make_shared<SystemRan
 
 namespace {
 /// RFC 9562, section 4: `bytes` with version and variant set.
-std::string uuid_text(std::array<unsigned char, 16>& bytes, int version) {
+void put_uuid(std::string& out, std::array<unsigned char, 16>& bytes, int version) {
   bytes[6] = static_cast<unsigned char>((bytes[6] & 0x0f) | version << 4);
   bytes[8] = static_cast<unsigned char>((bytes[8] & 0x3f) | 0x80);
   constexpr char kDigits[] = "0123456789abcdef";
-  std::string out(36, '-');
-  std::size_t at = 0;
+  out.resize(36);
+  char* at = out.data();
   for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) ++at;
-    out[at++] = kDigits[bytes[i] >> 4];
-    out[at++] = kDigits[bytes[i] & 15];
+    if (i == 4 || i == 6 || i == 8 || i == 10) *at++ = '-';
+    *at++ = kDigits[bytes[i] >> 4];
+    *at++ = kDigits[bytes[i] & 15];
   }
-  return out;
 }
 }  // namespace
 
 std::string make_uuid(Random& random) {
   std::array<unsigned char, 16> bytes{};
   random.fill(bytes.data(), bytes.size());
-  return uuid_text(bytes, 4);
+  std::string out;
+  put_uuid(out, bytes, 4);
+  return out;
 }
 
-std::string detail::make_ordered_uuid(Random& random, Time time) {
-  std::array<unsigned char, 16> bytes{};
+void detail::put_ordered_uuid(std::string& out, const std::array<unsigned char, 10>& random, Time time) {
+  std::array<unsigned char, 16> bytes;
   const auto ms = std::chrono::floor<std::chrono::milliseconds>(time).time_since_epoch().count();
   for (int i = 0; i < 6; ++i)
     bytes[static_cast<std::size_t>(i)] =
         static_cast<unsigned char>(static_cast<std::uint64_t>(ms) >> (8 * (5 - i)));
-  random.fill(bytes.data() + 6, bytes.size() - 6);
-  return uuid_text(bytes, 7);
+  std::copy(random.begin(), random.end(), bytes.begin() + 6);
+  put_uuid(out, bytes, 7);
 }
 
 const std::string* find_header(const HttpHeaders& headers, std::string_view name) noexcept {

@@ -13,8 +13,8 @@
 namespace mcpgw::detail {
 
 /// A version 7 UUID (RFC 9562, section 5.7) in lower case: those of one millisecond sort before those of the
-/// next, so that an index over them grows at its end.
-std::string make_ordered_uuid(Random& random, Time time);
+/// next, so that an index over them grows at its end. `out` becomes it; its memory is used again.
+void put_ordered_uuid(std::string& out, const std::array<unsigned char, 10>& random, Time time);
 
 /// Draws from another source in large pieces: a cryptographic generator costs microseconds a call, whatever
 /// the size. Not for tokens, keys and nonces: a process that forks would have the same ones as its child.

@@ -1,11 +1,15 @@
 #include "observability/audit_writer.hpp"
 
+#include <array>
+
 #include "base/id_random.hpp"
 #include "observability/audit_bounds.hpp"
 
 namespace mcpgw::detail {
 namespace {
 constexpr std::size_t kBatch = 500;
+/// The largest body whose memory waits for the next one.
+constexpr std::size_t kKeptBody = 4096;
 constexpr auto kFlushWindow = std::chrono::milliseconds(50);
 constexpr auto kRetryFirst = std::chrono::milliseconds(200);
 constexpr auto kRetryMax = std::chrono::milliseconds(5000);
@@ -46,27 +50,22 @@ Task<bool> AuditWriter::admit(SteadyTime deadline) {
   }
 }
 
-void AuditWriter::enqueue_locked(AuditRecord&& record) {
-  queue_.push_back(std::move(record));
+void AuditWriter::enqueue_locked(const AuditRecord& record) {
+  queue_.push(record);
   ++queued_;
   if (queue_.size() + taken_ >= options_.queue_max) (void)admits_locked();
 }
 
-void AuditWriter::take_locked(std::vector<AuditRecord>& batch) {
-  if (next_ == backlog_.size()) {
-    backlog_.clear();
-    next_ = 0;
-    backlog_.swap(queue_);
+void AuditWriter::unpack(std::vector<AuditRecord>& batch) {
+  // The rows of the last batch are filled again: what they hold is not given back and taken anew.
+  batch.resize(std::min(backlog_.size(), kBatch));
+  std::vector<std::array<unsigned char, 10>> random(batch.size());
+  random_->fill(random.data(), random.size() * sizeof random.front());
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    if (batch[i].request_body.capacity() > kKeptBody) batch[i].request_body = std::string();
+    backlog_.pop(batch[i]);
+    put_ordered_uuid(batch[i].id, random[i], batch[i].created_at);
   }
-  if (next_ == 0 && backlog_.size() <= kBatch) {  // nearly always: nothing is moved
-    batch.swap(backlog_);
-  } else {
-    const auto begin = backlog_.begin() + static_cast<std::ptrdiff_t>(next_);
-    const auto end = begin + static_cast<std::ptrdiff_t>(std::min(backlog_.size() - next_, kBatch));
-    batch.assign(std::make_move_iterator(begin), std::make_move_iterator(end));
-    next_ += batch.size();
-  }
-  taken_ = batch.size() + backlog_.size() - next_;
 }
 
 void AuditWriter::add(AuditRecord&& record, bool bounded) {
@@ -79,7 +78,7 @@ void AuditWriter::add(AuditRecord&& record, bool bounded) {
     const std::lock_guard lock(mutex_);
     // The writer looks again by itself within the flush window; only a first row or a full batch wakes it.
     wake = queue_.empty() || queue_.size() + 1 == kBatch;
-    enqueue_locked(std::move(record));
+    enqueue_locked(record);
   }
   if (wake) ready_.notify_one();
 }
@@ -104,7 +103,7 @@ Task<bool> AuditWriter::settled() {
 bool AuditWriter::store(AuditRecord record) {
   prepare(record, false);
   std::unique_lock lock(mutex_);
-  enqueue_locked(std::move(record));
+  enqueue_locked(record);
   ready_.notify_one();
   if (!options_.sync) return true;
   const std::uint64_t number = queued_, failures = failures_;
@@ -115,7 +114,6 @@ bool AuditWriter::store(AuditRecord record) {
 
 void AuditWriter::prepare(AuditRecord& record, bool bounded) const {
   if (record.created_at == Time{}) record.created_at = clock_->now();
-  record.id = make_ordered_uuid(*random_, record.created_at);
   if (!bounded) bound_row(record);
 }
 
@@ -123,11 +121,11 @@ void AuditWriter::run() {
   auto retry = kRetryFirst;
   // At once: a gateway that is restarted often removes old rows, too.
   auto next_purge = std::chrono::steady_clock::now();
-  // Out of the queue, not stored yet: it is neither copied nor destroyed under the lock that requests take.
   std::vector<AuditRecord> batch;
+  bool again = false;  // `batch` could not be stored
   std::unique_lock lock(mutex_);
   for (;;) {
-    const bool idle = batch.empty() && next_ == backlog_.size();
+    const bool idle = !again && backlog_.empty();
     if (idle) {
       ready_.wait_until(lock, next_purge, [this] { return stopping_ || !queue_.empty(); });
       if (queue_.empty() && stopping_) return;
@@ -142,16 +140,17 @@ void AuditWriter::run() {
               {{"reason", purged.error().reason}}});
       lock.lock();
     }
-    if (batch.empty()) {
-      if (idle && queue_.empty()) continue;
-      if (idle && !stopping_ && !options_.sync && queue_.size() < kBatch)
+    if (idle) {
+      if (queue_.empty()) continue;
+      if (!stopping_ && !options_.sync && queue_.size() < kBatch)
         ready_.wait_for(lock, kFlushWindow, [this] { return stopping_ || queue_.size() >= kBatch; });
-      take_locked(batch);
+      backlog_.swap(queue_);
+      taken_ = backlog_.size();
     }
     lock.unlock();
+    if (!again) unpack(batch);
     const Status stored = sink_->append(batch);
-    const std::size_t rows = batch.size();
-    if (stored) batch.clear();
+    again = !stored;
     lock.lock();
     if (!stored) {
       const std::string left = std::to_string(queue_.size() + taken_);
@@ -182,8 +181,8 @@ void AuditWriter::run() {
     if (failing_ && log_) log_({LogLevel::info, "audit", "audit rows are stored again", {}});
     failing_ = false;
     retry = kRetryFirst;
-    done_ += rows;
-    taken_ -= rows;
+    done_ += batch.size();
+    taken_ -= batch.size();
     (void)admits_locked();
     std::erase_if(sync_waiters_, [this](auto& entry) {
       if (entry.first > done_) return false;

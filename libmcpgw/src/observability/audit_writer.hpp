@@ -11,6 +11,7 @@
 
 #include "mcpgw/audit.hpp"
 #include "mcpgw/gateway.hpp"
+#include "observability/row_queue.hpp"
 #include "runtime/waiter.hpp"
 
 namespace mcpgw::detail {
@@ -27,8 +28,8 @@ class AuditWriter {
   Task<bool> admit(SteadyTime deadline);
   /// Whether admit() would let a request pass at once.
   bool admits() const noexcept { return admits_.load(std::memory_order_relaxed); }
-  /// Queues a row; its id and, when unset, its time are set here. Never blocks. `bounded`: bound_row() has been
-  /// there.
+  /// Queues a row; its time, when unset, is set here, its id when it is stored. Never blocks. `bounded`:
+  /// bound_row() has been there.
   void add(AuditRecord&& record, bool bounded = false);
   /// Queues a row; in sync mode returns when it, and all that were queued before it, are stored. False when
   /// that failed: it is tried again all the same.
@@ -53,8 +54,9 @@ class AuditWriter {
   void prepare(AuditRecord& record, bool bounded) const;
   /// To be called after every change of what it looks at.
   bool admits_locked();
-  void enqueue_locked(AuditRecord&& record);
-  void take_locked(std::vector<AuditRecord>& batch);
+  void enqueue_locked(const AuditRecord& record);
+  /// Takes up to a batch of rows out of the backlog and gives them their ids.
+  void unpack(std::vector<AuditRecord>& batch);
 
   const std::shared_ptr<AuditSink> sink_;
   const AuditOptions options_;
@@ -65,7 +67,7 @@ class AuditWriter {
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable ready_;
   std::condition_variable flushed_;
-  std::vector<AuditRecord> queue_;
+  RowQueue queue_;
   std::size_t taken_ = 0;  ///< rows that left the queue and are not stored yet
   std::uint64_t queued_ = 0;
   std::uint64_t done_ = 0;
@@ -74,9 +76,7 @@ class AuditWriter {
   std::vector<std::shared_ptr<Waiter<bool>>> space_waiters_;
   bool failing_ = false;
   bool stopping_ = false;
-  // Of the thread that writes: what it has taken from the queue, and how much of that has gone into a batch.
-  std::vector<AuditRecord> backlog_;
-  std::size_t next_ = 0;
+  RowQueue backlog_;                ///< of the thread that writes: what it has taken from the queue
   std::atomic<bool> admits_{true};  ///< what admits_locked() said last
   std::thread thread_;
 };
