@@ -12,7 +12,7 @@ CallRecord::CallRecord(ClientCall& call, const Target& target, ResourceType type
                          : Statistics::InFlight()),
       started_(call.core->clock->monotonic()) {
   if (!kObserved) return;
-  series_->in_flight.fetch_add(1, std::memory_order_relaxed);
+  series_->in_flight.add(1);
   if (traced()) {
     call_.trace->attribute("mcpgw.target", target_);
     if (tool_ != nullptr) call_.trace->attribute("gen_ai.tool.name", item.substr(0, 256));
@@ -25,14 +25,14 @@ CallRecord::~CallRecord() {
   const AuditRecord& row = call_.audit;
   if (sending_) answered(false);
   end(row.response_status < 400 || row.response_status == 499);
-  series_->in_flight.fetch_sub(1, std::memory_order_relaxed);
+  series_->in_flight.add(-1);
   if (row.error_code == "credential_unavailable") series_->credential_failures.add();
   if (tool_ == nullptr) return;
-  tool_->duration.observe(call_.core->clock->monotonic() - started_);
-  (row.error_code == "denied"                                     ? tool_->denied
-   : row.response_status >= 400 || row.error_code == "tool_error" ? tool_->failed
-                                                                  : tool_->ok)
-      .add();
+  using Outcome = ToolSeries::Outcome;
+  const Outcome outcome = row.error_code == "denied"                                     ? Outcome::denied
+                          : row.response_status >= 400 || row.error_code == "tool_error" ? Outcome::failed
+                                                                                         : Outcome::ok;
+  tool_->called(outcome, (answered_ > Duration(0) ? answered_ : call_.core->clock->monotonic()) - started_);
 }
 
 void CallRecord::begin(const char* step, Span::Kind kind) {
@@ -71,7 +71,8 @@ void CallRecord::sending(UpstreamCall& request) {
 void CallRecord::answered(bool ok) {
   sending_ = false;
   if (!kObserved) return;
-  series_->sent(call_.method, ok, call_.core->clock->monotonic() - sent_);
+  answered_ = call_.core->clock->monotonic();
+  series_->sent(call_.method, ok, answered_ - sent_);
   end(ok);
 }
 

@@ -40,6 +40,7 @@ class CallRecord {
   const Statistics::InFlight running_;
   const Duration started_;
   Duration sent_{};
+  Duration answered_{};  ///< zero: it was not
   bool sending_ = false;
   Span step_;
 };

@@ -115,6 +115,27 @@ MethodSeries& TargetSeries::method(std::string_view name) {
   return *expected;
 }
 
+MethodSeries::Reading MethodSeries::read() const {
+  Reading out;
+  parts_.each([&](const Part& part) {
+    for (std::size_t i = 0; i < out.answers.size(); ++i) out.answers[i] += part.answers[i].read();
+    out.duration.add(part.duration.read());
+    out.sent_ok += part.sent_ok.read();
+    out.sent_failed += part.sent_failed.read();
+    out.upstream.add(part.upstream.read());
+  });
+  return out;
+}
+
+ToolSeries::Reading ToolSeries::read() const {
+  Reading out;
+  parts_.each([&](const Part& part) {
+    for (std::size_t i = 0; i < out.outcomes.size(); ++i) out.outcomes[i] += part.outcomes[i].read();
+    out.duration.add(part.duration.read());
+  });
+  return out;
+}
+
 std::shared_ptr<ToolSeries> Metrics::tool(TargetSeries& target, std::string_view name) {
   if (auto found = target.tools.find(name)) return found;
   if (tool_count_.fetch_add(1, std::memory_order_relaxed) < max_tools_) return target.tools.get(name);
@@ -124,24 +145,22 @@ std::shared_ptr<ToolSeries> Metrics::tool(TargetSeries& target, std::string_view
 
 void Metrics::request(const AuditRecord& row, Duration took) {
   const auto series = targets_.get(row.target_name.empty() ? std::string_view("_gateway") : row.target_name);
-  MethodSeries& method = series->method(row.method);
-  method.answers[code_index(row.response_status, row.error_code)].add();
-  method.duration.observe(took);
+  series->method(row.method).answered(code_index(row.response_status, row.error_code), took);
 }
 
 void Metrics::decision(bool allowed, ResourceType type) {
   const std::size_t kind = type == ResourceType::tool ? 0 : type == ResourceType::resource ? 1 : 2;
-  decisions_[allowed ? 1 : 0][kind].add();
+  decisions_.mine()[allowed ? 1 : 0][kind].add();
 }
 
 void Metrics::http(std::string_view route, std::string_view method, int status, std::string_view code,
                    Duration took) {
   const auto series = http_.get(route);
-  series->duration.observe(took);
+  series->duration.mine().observe(took);
   std::string key(kHttpMethods[index_of(kHttpMethods, method)]);
   key += ' ';
   key += std::to_string(status);
-  series->answers.get(key)->add();
+  series->answers.get(key)->mine().add();
   if (status == 401 || status == 403) auth_failures_.get(kAuthReasons[index_of(kAuthReasons, code)])->add();
   if (status == 429) rate_limited_.get(limited(route, method))->add();
 }

@@ -65,16 +65,58 @@ inline constexpr std::string_view kMetricCodes[] = {"ok",
                                                     "other"};
 
 /// One method of one target.
-struct MethodSeries {
-  std::array<Counter, std::size(kMetricCodes)> answers;
-  Histogram duration;
-  Counter sent_ok, sent_failed;
-  Histogram upstream;
+class MethodSeries {
+ public:
+  void answered(std::size_t code, Duration took) {
+    Part& part = parts_.mine();
+    part.answers[code].add();
+    part.duration.observe(took);
+  }
+  void sent(bool ok, Duration took) {
+    Part& part = parts_.mine();
+    (ok ? part.sent_ok : part.sent_failed).add();
+    part.upstream.observe(took);
+  }
+
+  struct Reading {
+    std::array<std::uint64_t, std::size(kMetricCodes)> answers{};
+    Histogram::Reading duration;
+    std::uint64_t sent_ok = 0, sent_failed = 0;
+    Histogram::Reading upstream;
+  };
+  Reading read() const;
+
+ private:
+  struct Part {
+    std::array<Counter, std::size(kMetricCodes)> answers;
+    Histogram duration;
+    Counter sent_ok, sent_failed;
+    Histogram upstream;
+  };
+  PerThread<Part> parts_;
 };
 
-struct ToolSeries {
-  Counter ok, failed, denied;
-  Histogram duration;
+class ToolSeries {
+ public:
+  enum class Outcome { ok, failed, denied };
+  void called(Outcome outcome, Duration took) {
+    Part& part = parts_.mine();
+    part.outcomes[static_cast<std::size_t>(outcome)].add();
+    part.duration.observe(took);
+  }
+
+  struct Reading {
+    std::array<std::uint64_t, 3> outcomes{};  ///< by Outcome
+    Histogram::Reading duration;
+  };
+  Reading read() const;
+
+ private:
+  struct Part {
+    std::array<Counter, 3> outcomes;
+    Histogram duration;
+  };
+  PerThread<Part> parts_;
 };
 
 struct TargetSeries {
@@ -83,11 +125,7 @@ struct TargetSeries {
   /// Made with its first use.
   MethodSeries& method(std::string_view name);
   /// A request to the target has been answered, or not.
-  void sent(std::string_view name, bool ok, Duration took) {
-    MethodSeries& series = method(name);
-    (ok ? series.sent_ok : series.sent_failed).add();
-    series.upstream.observe(took);
-  }
+  void sent(std::string_view name, bool ok, Duration took) { method(name).sent(ok, took); }
   const MethodSeries* method(std::size_t index) const {
     return methods[index].load(std::memory_order_acquire);
   }
@@ -95,7 +133,7 @@ struct TargetSeries {
   std::array<std::atomic<MethodSeries*>, std::size(kMetricMethods)> methods{};
   Named<ToolSeries> tools{SIZE_MAX};
   Counter credential_failures, restarts;
-  std::atomic<std::int64_t> in_flight{0};
+  Gauge in_flight;
 };
 
 /// Safe from any thread.
@@ -113,7 +151,7 @@ class Metrics {
   /// Calls of the target's items that are running.
   std::int64_t in_flight(std::string_view name) const {
     const auto found = targets_.find(name);
-    return found ? found->in_flight.load(std::memory_order_relaxed) : 0;
+    return found ? found->in_flight.read() : 0;
   }
 
   void request(const AuditRecord& row, Duration took);
@@ -128,21 +166,23 @@ class Metrics {
 
  private:
   struct HttpSeries {
-    Histogram duration;
-    Named<Counter> answers{1000};  ///< "GET 200"
+    PerThread<Histogram> duration;
+    Named<PerThread<Counter>> answers{1000};  ///< "GET 200"
   };
+  using Decisions = std::array<std::array<Counter, 3>, 2>;  ///< allowed, type
   struct StorageSeries {
     Histogram duration;
     Counter errors;
   };
 
   void put_requests(MetricsText& text) const;
+  void put_decisions(MetricsText& text) const;
   void put_reflow_names(MetricsText& text, const GatewayCore& core) const;
 
   const std::size_t max_tools_;
   std::atomic<std::size_t> tool_count_{0};
   Named<TargetSeries> targets_{10000};
-  std::array<std::array<Counter, 3>, 2> decisions_;  // allowed, type
+  PerThread<Decisions> decisions_;
   Named<HttpSeries> http_{1000};
   Named<Counter> auth_failures_{50};
   Named<Counter> rate_limited_{50};

@@ -28,6 +28,7 @@ std::string_view status_of(std::size_t code) {
 
 constexpr std::string_view kTypes[] = {"tool", "resource", "prompt"};
 constexpr std::string_view kDecisions[] = {"deny", "allow"};
+constexpr std::string_view kOutcomes[] = {"ok", "error", "denied"};  // by ToolSeries::Outcome
 constexpr std::string_view kOps[] = {"get",          "list",        "commit",     "ping",
                                      "audit_append", "audit_query", "audit_purge"};
 
@@ -76,49 +77,61 @@ void put_process(MetricsText& text) {
   }
 }
 
+/// What each method of each target has counted: read once, told in several families.
+struct MethodFigures {
+  std::string target;
+  std::string_view method;
+  MethodSeries::Reading figures;
+};
+
+std::vector<MethodFigures> read_methods(const std::map<std::string, std::shared_ptr<TargetSeries>>& targets) {
+  std::vector<MethodFigures> out;
+  for (const auto& [name, target] : targets)
+    for (std::size_t i = 0; i < std::size(kMetricMethods); ++i)
+      if (const MethodSeries* method = target->method(i))
+        out.push_back({name, kMetricMethods[i], method->read()});
+  return out;
+}
+
 }  // namespace
 
 void Metrics::put_requests(MetricsText& text) const {
   const auto targets = targets_.all();
-  const auto each = [&](const auto& put) {
-    for (const auto& [name, target] : targets)
-      for (std::size_t i = 0; i < std::size(kMetricMethods); ++i)
-        if (const MethodSeries* method = target->method(i)) put(name, kMetricMethods[i], *method);
-  };
+  const auto methods = read_methods(targets);
   text.family("mcpgw_requests_total", Type::counter, "JSON-RPC requests of clients.");
-  each([&](const std::string& target, std::string_view method, const MethodSeries& series) {
+  for (const auto& [target, method, series] : methods) {
     for (std::size_t code = 0; code < std::size(kMetricCodes); ++code)
-      if (const auto count = series.answers[code].read(); count > 0)
+      if (const auto count = series.answers[code]; count > 0)
         text.value({{"method", method},
                     {"target", target},
                     {"status", status_of(code)},
                     {"code", kMetricCodes[code]}},
                    count);
-  });
+  }
   text.family("mcpgw_request_duration_seconds", Type::histogram, "Time to answer a JSON-RPC request.");
-  each([&](const std::string& target, std::string_view method, const MethodSeries& series) {
-    if (const auto reading = series.duration.read(); reading.count > 0)
+  for (const auto& [target, method, series] : methods) {
+    if (const auto& reading = series.duration; reading.count > 0)
       text.histogram({{"method", method}, {"target", target}}, reading);
-  });
+  }
   text.family("mcpgw_tool_calls_total", Type::counter, "Calls of tools that the target lists.");
   for (const auto& [name, target] : targets)
-    for (const auto& [tool, series] : target->tools.all())
-      for (const auto& [status, counter] : {std::pair("ok", &series->ok), std::pair("error", &series->failed),
-                                            std::pair("denied", &series->denied)})
-        if (const auto count = counter->read(); count > 0)
-          text.value({{"target", name}, {"tool", tool}, {"status", status}}, count);
+    for (const auto& [tool, series] : target->tools.all()) {
+      const auto counts = series->read().outcomes;
+      for (std::size_t i = 0; i < counts.size(); ++i)
+        if (counts[i] > 0)
+          text.value({{"target", name}, {"tool", tool}, {"status", kOutcomes[i]}}, counts[i]);
+    }
   text.family("mcpgw_upstream_requests_total", Type::counter, "Calls and lists that were sent to targets.");
-  each([&](const std::string& target, std::string_view method, const MethodSeries& series) {
-    for (const auto& [status, counter] :
-         {std::pair("ok", &series.sent_ok), std::pair("error", &series.sent_failed)})
-      if (const auto count = counter->read(); count > 0)
-        text.value({{"target", target}, {"method", method}, {"status", status}}, count);
-  });
+  for (const auto& [target, method, series] : methods) {
+    for (const auto& [status, count] :
+         {std::pair("ok", series.sent_ok), std::pair("error", series.sent_failed)})
+      if (count > 0) text.value({{"target", target}, {"method", method}, {"status", status}}, count);
+  }
   text.family("mcpgw_upstream_request_duration_seconds", Type::histogram, "Time a target takes to answer.");
-  each([&](const std::string& target, std::string_view method, const MethodSeries& series) {
-    if (const auto reading = series.upstream.read(); reading.count > 0)
+  for (const auto& [target, method, series] : methods) {
+    if (const auto& reading = series.upstream; reading.count > 0)
       text.histogram({{"target", target}, {"method", method}}, reading);
-  });
+  }
   text.family("mcpgw_credential_failures_total", Type::counter, "Calls whose credential could not be had.");
   for (const auto& [name, target] : targets)
     if (const auto count = target->credential_failures.read(); count > 0)
@@ -128,55 +141,57 @@ void Metrics::put_requests(MetricsText& text) const {
     if (const auto count = target->restarts.read(); count > 0) text.value({{"target", name}}, count);
 }
 
+void Metrics::put_decisions(MetricsText& text) const {
+  for (std::size_t allowed = 0; allowed < 2; ++allowed)
+    for (std::size_t type = 0; type < 3; ++type) {
+      std::uint64_t count = 0;
+      decisions_.each([&](const Decisions& part) { count += part[allowed][type].read(); });
+      text.value({{"decision", kDecisions[allowed]}, {"resource_type", kTypes[type]}}, count);
+    }
+}
+
 void Metrics::put_reflow_names(MetricsText& text, const GatewayCore& core) const {
   const auto targets = targets_.all();
-  const auto each = [&](const auto& put) {
-    for (const auto& [name, target] : targets)
-      for (std::size_t i = 0; i < std::size(kMetricMethods); ++i)
-        if (const MethodSeries* method = target->method(i)) put(name, kMetricMethods[i], *method);
-  };
+  const auto methods = read_methods(targets);
   text.family("mcp_requests_total", Type::counter, "As mcpgw_requests_total, by the name of Reflow Gateway.");
-  each([&](const std::string& target, std::string_view method, const MethodSeries& series) {
+  for (const auto& [target, method, series] : methods) {
     std::map<std::string_view, std::uint64_t> by_status;
     for (std::size_t code = 0; code < std::size(kMetricCodes); ++code)
-      if (const auto count = series.answers[code].read(); count > 0)
+      if (const auto count = series.answers[code]; count > 0)
         by_status[status_of(code) == "ok" ? "success" : "error"] += count;
     for (const auto& [status, count] : by_status)
       text.value({{"method", method}, {"status", status}, {"target", target}}, count);
-  });
+  }
   text.family("mcp_request_duration", Type::histogram, "Time to answer a request in milliseconds.");
-  each([&](const std::string& target, std::string_view method, const MethodSeries& series) {
-    if (const auto reading = series.duration.read(); reading.count > 0)
+  for (const auto& [target, method, series] : methods) {
+    if (const auto& reading = series.duration; reading.count > 0)
       text.histogram({{"method", method}, {"target", target}}, reading, true);
-  });
+  }
   text.family("mcp_tool_calls_total", Type::counter, "Calls of tools.");
   for (const auto& [name, target] : targets)
-    for (const auto& [tool, series] : target->tools.all())
-      text.value({{"tool_name", tool}, {"target", name}},
-                 series->ok.read() + series->failed.read() + series->denied.read());
+    for (const auto& [tool, series] : target->tools.all()) {
+      const auto counts = series->read().outcomes;
+      text.value({{"tool_name", tool}, {"target", name}}, counts[0] + counts[1] + counts[2]);
+    }
   text.family("mcp_tool_call_duration", Type::histogram, "Time of a tool's call in milliseconds.");
   for (const auto& [name, target] : targets)
     for (const auto& [tool, series] : target->tools.all())
-      text.histogram({{"tool_name", tool}, {"target", name}}, series->duration.read(), true);
+      text.histogram({{"tool_name", tool}, {"target", name}}, series->read().duration, true);
   text.family("mcp_authz_decisions_total", Type::counter, "Decisions on items.");
-  for (std::size_t allowed = 0; allowed < 2; ++allowed)
-    for (std::size_t type = 0; type < 3; ++type)
-      text.value({{"decision", kDecisions[allowed]}, {"resource_type", kTypes[type]}},
-                 decisions_[allowed][type].read());
+  put_decisions(text);
   text.family("mcp_sessions_active", Type::gauge, "Live sessions of clients.");
   text.value({}, static_cast<std::uint64_t>(core.sessions->count()));
   text.family("mcp_upstream_requests_total", Type::counter, "Requests sent to targets.");
-  each([&](const std::string& target, std::string_view method, const MethodSeries& series) {
-    for (const auto& [status, counter] :
-         {std::pair("success", &series.sent_ok), std::pair("error", &series.sent_failed)})
-      if (const auto count = counter->read(); count > 0)
-        text.value({{"method", method}, {"status", status}, {"target", target}}, count);
-  });
+  for (const auto& [target, method, series] : methods) {
+    for (const auto& [status, count] :
+         {std::pair("success", series.sent_ok), std::pair("error", series.sent_failed)})
+      if (count > 0) text.value({{"method", method}, {"status", status}, {"target", target}}, count);
+  }
   text.family("mcp_upstream_request_duration", Type::histogram, "Time a target takes in milliseconds.");
-  each([&](const std::string& target, std::string_view method, const MethodSeries& series) {
-    if (const auto reading = series.upstream.read(); reading.count > 0)
+  for (const auto& [target, method, series] : methods) {
+    if (const auto& reading = series.upstream; reading.count > 0)
       text.histogram({{"method", method}, {"target", target}}, reading, true);
-  });
+  }
 }
 
 std::string Metrics::render(const GatewayCore& core, std::string_view accept, std::string& content_type) {
@@ -207,10 +222,7 @@ std::string Metrics::render(const GatewayCore& core, std::string_view accept, st
   gauge("mcpgw_requests_in_flight", "HTTP requests that are being answered.", core.in_flight.load());
   text.family("mcpgw_authz_decisions_total", Type::counter,
               "Decisions on items that were asked for by name.");
-  for (std::size_t allowed = 0; allowed < 2; ++allowed)
-    for (std::size_t type = 0; type < 3; ++type)
-      text.value({{"decision", kDecisions[allowed]}, {"resource_type", kTypes[type]}},
-                 decisions_[allowed][type].read());
+  put_decisions(text);
   gauge("mcpgw_sessions_active", "Live sessions of clients.", core.sessions->count());
   text.family("mcpgw_streams_active", Type::gauge, "Open streams of clients.");
   text.value({{"kind", "sse"}}, static_cast<std::uint64_t>(core.sessions->streams()));
@@ -236,13 +248,18 @@ std::string Metrics::render(const GatewayCore& core, std::string_view accept, st
     for (const auto& [key, count] : series->answers.all()) {
       const auto space = key.find(' ');
       const std::string_view all = key;
-      if (space != std::string::npos)
-        text.value({{"route", route}, {"method", all.substr(0, space)}, {"code", all.substr(space + 1)}},
-                   count->read());
+      if (space == std::string::npos) continue;
+      std::uint64_t sum = 0;
+      count->each([&](const Counter& part) { sum += part.read(); });
+      text.value({{"route", route}, {"method", all.substr(0, space)}, {"code", all.substr(space + 1)}}, sum);
     }
   text.family("mcpgw_http_request_duration_seconds", Type::histogram,
               "Time to the answer's head of an HTTP request.");
-  for (const auto& [route, series] : http) text.histogram({{"route", route}}, series->duration.read());
+  for (const auto& [route, series] : http) {
+    Histogram::Reading reading;
+    series->duration.each([&](const Histogram& part) { reading.add(part.read()); });
+    text.histogram({{"route", route}}, reading);
+  }
   text.family("mcpgw_auth_failures_total", Type::counter, "Requests refused for who sent them.");
   for (const auto& [reason, count] : auth_failures_.all()) text.value({{"reason", reason}}, count->read());
   text.family("mcpgw_rate_limited_total", Type::counter, "Requests refused for coming too often.");

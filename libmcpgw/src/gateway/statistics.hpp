@@ -10,15 +10,16 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "mcpgw/clock.hpp"
+#include "observability/meters.hpp"
 
 namespace mcpgw::detail {
 
-/// Safe from any thread. Recording takes a shared lock and atomic additions; only what is new takes more.
+/// Safe from any thread. What is recorded is added up by each thread for itself and put together when
+/// somebody reads it, so that requests do not wait for one another's memory; only what is new takes more.
 class Statistics {
-  struct Series;
-
  public:
   struct Summary {
     std::uint64_t count = 0;
@@ -43,9 +44,7 @@ class Statistics {
   class InFlight {
    public:
     InFlight() = default;
-    explicit InFlight(std::shared_ptr<std::atomic<std::int64_t>> count) : count_(std::move(count)) {
-      count_->fetch_add(1, std::memory_order_relaxed);
-    }
+    explicit InFlight(std::shared_ptr<Gauge> count) : count_(std::move(count)) { count_->add(1); }
     InFlight(InFlight&& other) noexcept = default;
     InFlight& operator=(InFlight&& other) noexcept {
       if (this != &other) {
@@ -56,12 +55,12 @@ class Statistics {
     }
     ~InFlight() { end(); }
     void end() noexcept {
-      if (count_) count_->fetch_sub(1, std::memory_order_relaxed);
+      if (count_) count_->add(-1);
       count_ = nullptr;
     }
 
    private:
-    std::shared_ptr<std::atomic<std::int64_t>> count_;
+    std::shared_ptr<Gauge> count_;
   };
   /// A request of the user.
   InFlight begin(std::string_view user_id);
@@ -88,18 +87,20 @@ class Statistics {
     std::atomic<std::uint64_t> sum_us{0};
     std::array<std::atomic<std::uint32_t>, kBuckets> buckets{};
   };
-  struct Sample {
+  /// What was recorded in the time of one slot.
+  struct Tally {
     std::int64_t epoch = 0;
-    std::uint64_t us = 0;
-    std::size_t bucket = 0;
-    bool error = false;
+    std::uint32_t count = 0;
+    std::uint32_t errors = 0;
+    std::uint64_t sum_us = 0;
+    std::array<std::uint32_t, kBuckets> buckets{};
   };
   struct Series {
     std::array<Slot, kSlots> slots;
     std::atomic<std::int64_t> last_epoch{0};
     std::mutex turning;  ///< held by whoever empties a slot
 
-    void add(const Sample& sample) noexcept;
+    void add(const Tally& tally) noexcept;
   };
 
   struct Pair {
@@ -131,11 +132,11 @@ class Statistics {
   /// What one user does at one target goes to three series.
   struct Shares {
     std::shared_ptr<Series> target, user, pair;  ///< user and pair are null for nobody's
-    std::shared_ptr<std::atomic<std::int64_t>> user_running, running;
+    std::shared_ptr<Gauge> user_running, running;
   };
   struct User {
     std::shared_ptr<Series> series;
-    std::shared_ptr<std::atomic<std::int64_t>> running;
+    std::shared_ptr<Gauge> running;
     std::size_t pairs = 0;
   };
   struct Target {
@@ -143,13 +144,34 @@ class Statistics {
     std::size_t pairs = 0;
   };
 
+  /// A pair as the threads of one place know it, and what they have not told yet.
+  struct Known {
+    Shares shares;  ///< its gauges count their holders in a place of their own
+    Tally tally;
+  };
+  struct Place {
+    std::mutex mutex;  // guards what follows; is taken before the lock of the maps
+    std::uint64_t generation = 0;
+    std::unordered_map<Pair, Known, Hash, Equal> pairs;
+    std::unordered_map<std::string, std::shared_ptr<Gauge>, Hash, Equal> users;
+    std::vector<Known*> told_later;  ///< those of `pairs` whose tally is not empty
+  };
+
   std::int64_t epoch() const;
+  Place& place_locked(std::unique_lock<std::mutex>& lock);
+  Known& known_locked(Place& place, std::string_view user_id, std::string_view target);
+  void tell(Known& known);
+  void tell_all_locked(Place& place);
+  /// Puts together what all threads have recorded.
+  void gather() const;
   Shares& made_locked(std::string_view user_id, std::string_view target);
   void make_room_locked();
   Summary summarize(const Series& series) const;
 
   const std::shared_ptr<Clock> clock_;
   const Duration started_;
+  mutable PerThread<Place> places_;
+  std::atomic<std::uint64_t> generation_{0};  ///< grows when a pair is forgotten
   Series total_;
   mutable std::shared_mutex mutex_;  // guards what follows; the series themselves are atomic
   std::unordered_map<Pair, Shares, Hash, Equal> pairs_;

@@ -16,10 +16,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/per_thread.hpp"
 #include "mcpgw/clock.hpp"
 
 namespace mcpgw::detail {
 
+/// Relaxed additions: cheap as long as few threads share it, which is what PerThread is for.
 class Counter {
  public:
   void add(std::uint64_t n = 1) noexcept { value_.fetch_add(n, std::memory_order_relaxed); }
@@ -61,8 +63,24 @@ class Histogram {
   std::atomic<std::uint64_t> sum_us_{0};
 };
 
+/// How many there are of something that comes and goes.
+class Gauge {
+ public:
+  void add(std::int64_t n) noexcept { parts_.mine().fetch_add(n, std::memory_order_relaxed); }
+  /// Never below zero: what comes on one thread and goes on another may be seen half.
+  std::int64_t read() const {
+    std::int64_t out = 0;
+    parts_.each([&](const auto& part) { out += part.load(std::memory_order_relaxed); });
+    return std::max<std::int64_t>(out, 0);
+  }
+
+ private:
+  PerThread<std::atomic<std::int64_t>> parts_;
+};
+
 /// Things by name. Beyond `max` names all further ones share the one named "other", so that memory and label
-/// sets are bounded. What is found stays valid as long as it is held. Safe from any thread.
+/// sets are bounded. What is found stays valid as long as it is held. Safe from any thread; what a thread has
+/// found before it finds without touching what others write.
 template <class T>
 class Named {
  public:
@@ -70,9 +88,22 @@ class Named {
 
   /// nullptr when there is none of that name.
   std::shared_ptr<T> find(std::string_view name) const {
-    const std::shared_lock lock(mutex_);
-    const auto it = all_.find(name);
-    return it == all_.end() ? nullptr : it->second;
+    Known& known = known_.mine();
+    const std::lock_guard known_lock(known.mutex);
+    // Before it is looked for: what is forgotten meanwhile is forgotten here with the next look.
+    const std::uint64_t generation = generation_.load(std::memory_order_acquire);
+    if (known.generation != generation) {
+      known.all.clear();
+      known.generation = generation;
+    }
+    if (const auto it = known.all.find(name); it != known.all.end()) return it->second;
+    std::shared_ptr<T> found;
+    {
+      const std::shared_lock lock(mutex_);
+      if (const auto it = all_.find(name); it != all_.end()) found = it->second;
+    }
+    if (!found) return found;
+    return known.all.emplace(name, held_apart(found)).first->second;
   }
   std::shared_ptr<T> get(std::string_view name) {
     if (auto found = find(name)) return found;
@@ -94,16 +125,27 @@ class Named {
   /// Forgets those that `keep` refuses.
   void keep(const std::function<bool(const std::string&)>& keep) {
     const std::unique_lock lock(mutex_);
-    std::erase_if(all_, [&](const auto& entry) { return !keep(entry.first); });
+    if (std::erase_if(all_, [&](const auto& entry) { return !keep(entry.first); }) > 0)
+      generation_.fetch_add(1, std::memory_order_release);
   }
 
  private:
   struct Hash : std::hash<std::string_view> {
     using is_transparent = void;
   };
+  using Map = std::unordered_map<std::string, std::shared_ptr<T>, Hash, std::equal_to<>>;
+  /// What threads of one place have found: never more than there is.
+  struct Known {
+    std::mutex mutex;  // guards what follows
+    std::uint64_t generation = 0;
+    Map all;
+  };
+
   const std::size_t max_;
-  mutable std::shared_mutex mutex_;
-  std::unordered_map<std::string, std::shared_ptr<T>, Hash, std::equal_to<>> all_;
+  mutable PerThread<Known> known_;
+  std::atomic<std::uint64_t> generation_{0};  ///< grows when something is forgotten
+  mutable std::shared_mutex mutex_;           // guards what follows
+  Map all_;
 };
 
 /// Writes the text format of Prometheus, or OpenMetrics 1.0. Families and labels come in the order they are
