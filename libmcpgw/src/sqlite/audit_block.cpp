@@ -1,14 +1,43 @@
 #include "sqlite/audit_block.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace mcpgw::detail::sqlite {
 namespace {
 
 // A block: its form, then each row: which texts are those of the row before (one bit each), the numbers as
-// differences or as they are, then the other texts with their lengths. Numbers are of variable length, seven
-// bits a byte, the sign lowest.
-constexpr char kForm = 1;
+// differences or as they are, then the other texts: how many bytes at the beginning and at the end are those
+// of the text before, and what stands between with its length. Numbers are of variable length, seven bits a
+// byte, the sign lowest. In form 1 the other texts are whole.
+constexpr char kWhole = 1, kForm = 2;
+/// What the texts of a block may take beside what stands in it; writers stay far below.
+constexpr std::size_t kMaxTexts = 16 * 1024 * 1024;
+
+std::size_t common_begin(std::string_view a, std::string_view b) {
+  const std::size_t size = std::min(a.size(), b.size());
+  std::size_t at = 0;
+  for (std::uint64_t x, y; at + 8 <= size; at += 8) {
+    std::memcpy(&x, a.data() + at, 8);
+    std::memcpy(&y, b.data() + at, 8);
+    if (x != y) break;
+  }
+  while (at < size && a[at] == b[at]) ++at;
+  return at;
+}
+
+/// Of what is not in common at the beginning.
+std::size_t common_end(std::string_view a, std::string_view b, std::size_t begin) {
+  const std::size_t size = std::min(a.size(), b.size()) - begin;
+  std::size_t count = 0;
+  for (std::uint64_t x, y; count + 8 <= size; count += 8) {
+    std::memcpy(&x, a.data() + a.size() - count - 8, 8);
+    std::memcpy(&y, b.data() + b.size() - count - 8, 8);
+    if (x != y) break;
+  }
+  while (count < size && a[a.size() - count - 1] == b[b.size() - count - 1]) ++count;
+  return count;
+}
 
 constexpr std::array<std::string AuditRecord::*, PackedRow::kTexts> kTextMembers = {
     &AuditRecord::id,          &AuditRecord::kind,        &AuditRecord::session_id,
@@ -144,9 +173,14 @@ void BlockWriter::add(const PackedRow& row) {
   numbers.move_to(data_);
   for (std::size_t i = 0; i < PackedRow::kTexts; ++i) {
     if ((same >> i & 1) != 0) continue;
-    numbers.put(row.text[i].size());
+    const std::string_view text = row.text[i], before = last_.text[i];
+    const std::size_t begin = common_begin(before, text), end = common_end(before, text, begin);
+    numbers.put(begin);
+    numbers.put(end);
+    numbers.put(text.size() - begin - end);
     numbers.move_to(data_);
-    data_ += row.text[i];
+    data_ += text.substr(begin, text.size() - begin - end);
+    text_bytes_ += text.size();
   }
   const auto repeated = [&](PackedRow::Text text) { return rows_ > 0 && (same >> text & 1) != 0; };
   count(BlockKey::user, row.text[PackedRow::user_id], repeated(PackedRow::user_id));
@@ -169,12 +203,15 @@ void BlockWriter::count(BlockKey key, std::string_view value, bool repeated) {
   if (place != nullptr) ++*place;
 }
 
-std::optional<std::vector<PackedRow>> read_block(std::string_view data, std::int64_t first) {
-  if (data.empty() || data.front() != kForm) return std::nullopt;
+std::optional<BlockRows> read_block(std::string_view data, std::int64_t first) {
+  if (data.empty() || (data.front() != kForm && data.front() != kWhole)) return std::nullopt;
+  const bool whole = data.front() == kWhole;
+  const std::size_t max_texts = kMaxTexts + 2 * data.size();
   Reader reader(data.substr(1));
-  std::vector<PackedRow> out;
+  BlockRows out;
   PackedRow row;
   row.position = first;
+  std::size_t texts = 0;
   while (!reader.done()) {
     const std::uint64_t same = reader.unsigned_number();
     row.position = reader.after(row.position);
@@ -183,10 +220,26 @@ std::optional<std::vector<PackedRow>> read_block(std::string_view data, std::int
     row.duration_ms = reader.signed_number();
     row.bytes_in = reader.signed_number();
     row.bytes_out = reader.signed_number();
-    for (std::size_t i = 0; i < PackedRow::kTexts; ++i)
-      if ((same >> i & 1) == 0) row.text[i] = reader.text();
+    for (std::size_t i = 0; i < PackedRow::kTexts; ++i) {
+      if ((same >> i & 1) != 0) continue;
+      const std::string_view before = row.text[i];
+      const std::uint64_t begin = whole ? 0 : reader.unsigned_number();
+      const std::uint64_t end = whole ? 0 : reader.unsigned_number();
+      const std::string_view between = reader.text();
+      if (begin > before.size() || end > before.size() - begin) return std::nullopt;
+      if (begin + end == 0) {
+        row.text[i] = between;
+        continue;
+      }
+      texts += begin + end + between.size();
+      if (texts > max_texts) return std::nullopt;
+      std::string& text = out.texts_.emplace_back();
+      text.reserve(begin + end + between.size());
+      text.append(before.substr(0, begin)).append(between).append(before.substr(before.size() - end));
+      row.text[i] = text;
+    }
     if (!reader.good()) return std::nullopt;
-    out.push_back(row);
+    out.rows_.push_back(row);
   }
   return out;
 }

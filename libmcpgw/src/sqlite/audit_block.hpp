@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <string>
@@ -62,6 +63,8 @@ class BlockWriter {
   void add(const PackedRow& row);
 
   std::size_t rows() const noexcept { return rows_; }
+  /// Of texts that are not those of the row before: what they take when the block is read.
+  std::size_t text_bytes() const noexcept { return text_bytes_; }
   const std::string& data() const noexcept { return data_; }
   std::int64_t first() const noexcept { return first_; }
   std::int64_t oldest() const noexcept { return oldest_; }
@@ -75,14 +78,32 @@ class BlockWriter {
 
   std::string data_;
   PackedRow last_;
-  std::size_t rows_ = 0;
+  std::size_t rows_ = 0, text_bytes_ = 0;
   std::int64_t first_ = 0, oldest_ = 0, newest_ = 0;
   std::string_view first_id_;
   BlockKeys keys_;
   std::array<std::int64_t*, 7> counted_{};  ///< where the last row was counted, by BlockKey
 };
 
-/// The rows of a block, in order; nullopt when it is damaged. They point into `data`.
-std::optional<std::vector<PackedRow>> read_block(std::string_view data, std::int64_t first);
+/// The rows of a block, in order. Their texts point into the block's data or are kept here.
+class BlockRows {
+ public:
+  auto begin() const { return rows_.begin(); }
+  auto end() const { return rows_.end(); }
+  auto rbegin() const { return rows_.rbegin(); }
+  auto rend() const { return rows_.rend(); }
+  const PackedRow& front() const { return rows_.front(); }
+  const PackedRow& back() const { return rows_.back(); }
+  const PackedRow& operator[](std::size_t i) const { return rows_[i]; }
+  std::size_t size() const { return rows_.size(); }
+
+ private:
+  friend std::optional<BlockRows> read_block(std::string_view data, std::int64_t first);
+  std::vector<PackedRow> rows_;
+  std::deque<std::string> texts_;
+};
+
+/// nullopt when it is damaged. `data` must stay as long as the rows.
+std::optional<BlockRows> read_block(std::string_view data, std::int64_t first);
 
 }  // namespace mcpgw::detail::sqlite

@@ -19,7 +19,8 @@ namespace {
 
 constexpr std::size_t kBlockRows = 500;
 constexpr std::size_t kBlockBytes = 256 * 1024;
-constexpr std::int64_t kPurgeBlocks = 4;  // that one transaction looks through
+constexpr std::size_t kBlockTexts = 1024 * 1024;  // whoever reads a row of a block has all of its texts
+constexpr std::int64_t kPurgeBlocks = 4;          // that one transaction looks through
 
 Error damaged() { return to_error(SQLITE_CORRUPT); }
 
@@ -202,7 +203,8 @@ class AuditStore final : public AuditSink {
     std::int64_t position = *next;
     for (auto record = batch.begin(); record != batch.end();) {
       BlockWriter block;
-      for (; record != batch.end() && block.rows() < kBlockRows && block.data().size() < kBlockBytes;
+      for (; record != batch.end() && block.rows() < kBlockRows && block.data().size() < kBlockBytes &&
+             block.text_bytes() < kBlockTexts;
            ++record)
         if (known->empty() || record->id.empty() || known->count(record->id) == 0)
           block.add(*record, position++);
