@@ -185,6 +185,14 @@ TEST_CASE("R39, R91: what is named like a secret, and every secret given, is gon
         }
     }
   }
+  // Wherever it stands among the eight bytes that are looked at together, and up to the very end.
+  for (std::size_t before = 0; before < 17; ++before)
+    for (const char* word : {"secret", "Credential", "tOken", "passWd", "authorization", "pass\\u0077d"}) {
+      const std::string name = std::string(before, 'n') + word;
+      CAPTURE(name);
+      CHECK(redacted(R"({")" + name + R"(":"hunter2"})") ==
+            R"({")" + std::string(before, 'n') + (word[4] == '\\' ? "passwd" : word) + R"(":"[redacted]"})");
+    }
   // An escape in the name hides nothing; booleans and progress tokens say nothing.
   CHECK(redacted(R"({"pass\u0077ord":"hunter2"})").find("hunter2") == std::string::npos);
   CHECK(redacted(R"({"has_token":true})") == R"({"has_token":true})");

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <cstring>
 
 #include "base/text.hpp"
 #include "json/json.hpp"
@@ -61,14 +63,39 @@ bool is_name_at(std::string_view text, std::size_t i) {
   });
 }
 
+/// Whether any of eight bytes is one that looks_secret() looks for. `next` are those that follow each of
+/// them.
+bool may_begin_secret(const char* bytes, const char* next) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101, kHigh = kOnes * 0x80, kSmall = kOnes * 0x20;
+  std::uint64_t word, after;
+  std::memcpy(&word, bytes, 8);
+  std::memcpy(&after, next, 8);
+  // The high bit of bytes that are zero, and perhaps of some behind them.
+  const auto zeros = [](std::uint64_t x) { return (x - kOnes) & ~x; };
+  const std::uint64_t low = word | kSmall;
+  return ((zeros(word ^ kOnes * '\\') | zeros(low ^ kOnes * 'k') | zeros(low ^ kOnes * 'w') |
+           zeros(low ^ kOnes * 'z') | (zeros(low ^ kOnes * 'c') & zeros((after | kSmall) ^ kOnes * 'r'))) &
+          kHigh) != 0;
+}
+
 /// Whether a word of kNames may stand in `text`, or an escape, which may hide one. Each word has one of four
-/// letters that are rare enough, at a place that is known, and the C library finds a letter many bytes at a
-/// time.
+/// letters that are rare enough, at a place that is known, c before an r: eight bytes are looked at together.
 bool looks_secret(std::string_view text) {
-  if (text.find('\\') != std::string_view::npos) return true;
-  for (const char letter : std::string_view("kKwWzZcC"))
-    for (std::size_t i = text.find(letter); i != std::string_view::npos; i = text.find(letter, i + 1))
-      if (is_name_at(text, i)) return true;
+  for (std::size_t at = 0; at < text.size(); at += 8) {
+    const std::size_t left = text.size() - at;
+    if (left > 8) {
+      if (!may_begin_secret(text.data() + at, text.data() + at + 1)) continue;
+    } else {
+      std::array<char, 9> rest{};
+      std::copy_n(text.data() + at, left, rest.begin());
+      if (!may_begin_secret(rest.data(), rest.data() + 1)) continue;
+    }
+    for (std::size_t i = at; i < std::min(text.size(), at + 8); ++i) {
+      if (text[i] == '\\') return true;
+      const char c = static_cast<char>(text[i] | 0x20);
+      if ((c == 'k' || c == 'w' || c == 'z' || c == 'c') && is_name_at(text, i)) return true;
+    }
+  }
   return false;
 }
 
