@@ -642,6 +642,71 @@ TEST_CASE("R39, R71: while rows cannot be stored requests wait and are then refu
   CHECK(calls == static_cast<std::size_t>(answered) + 1);
 }
 
+TEST_CASE(
+    "R33, R71: what servers ask cannot fill memory while rows cannot be stored; what runs adds one row "
+    "each") {
+  constexpr std::size_t kMax = 12, kRunning = 5;
+  InProcessOptions given = options();
+  const auto sink = std::make_shared<FailingSink>();
+  given.gateway.audit_sink = sink;
+  given.gateway.audit.queue_max = kMax;
+  World world(std::move(given));
+  Gate gate;
+  world.git->add_tool("slow", gate.handler());
+  McpClient& alice = world.gw.as("alice");
+  REQUIRE(alice.initialize("2025-11-25", R"({"roots":{},"sampling":{}})").ok());
+  REQUIRE(alice.call_tool("echo").ok());
+  const auto depth = [&] {
+    HttpRequest request;
+    request.method = "GET";
+    request.target = "/metrics";
+    const std::string text = world.gw.send(std::move(request)).body;
+    const std::string name = "\nmcpgw_audit_queue_depth ";
+    const auto at = text.find(name);
+    REQUIRE(at != std::string::npos);
+    return std::stoul(text.substr(at + name.size()));
+  };
+  REQUIRE(becomes([&] { return depth() == 0; }));
+  std::vector<std::unique_ptr<LiveRequest>> running;
+  for (std::size_t i = 0; i < kRunning; ++i)
+    running.push_back(std::make_unique<LiveRequest>(
+        world.gw, post_request(alice, rpc_request("\"slow" + std::to_string(i) + "\"", "tools/call",
+                                                  R"({"name":"slow"})"))));
+  REQUIRE(gate.entered(kRunning));
+
+  sink->down = true;
+  while (depth() < kMax) REQUIRE(alice.call_tool("echo").ok());
+  const auto answers = [&] {
+    std::size_t out = 0;
+    for (const std::string& message : world.git->received())
+      out += raw::find(raw::find(message, "error"), "code") == "-32000";
+    return out;
+  };
+  constexpr std::size_t kAsked = 300;
+  for (std::size_t i = 0; i < kAsked; ++i) world.git->ask("o" + std::to_string(i), "sampling/createMessage");
+  REQUIRE(becomes([&] { return answers() == kAsked; }));
+  CHECK(depth() == kMax);
+  gate.open();
+  for (const auto& call : running) REQUIRE(call->ends());
+  CHECK(depth() == kMax + kRunning);
+
+  sink->down = false;
+  REQUIRE(becomes([&] { return depth() == 0; }));
+  std::size_t slow = 0, asked = 0;
+  for (const AuditRecord& row : world.gw.audit_rows()) {
+    slow += row.tool == "slow";
+    asked += row.method == "sampling/createMessage";
+  }
+  CHECK(slow == kRunning);
+  CHECK(asked == 0);
+  world.git->ask("again", "sampling/createMessage");
+  REQUIRE(becomes([&] {
+    for (const AuditRecord& row : world.gw.audit_rows())
+      if (row.method == "sampling/createMessage") return true;
+    return false;
+  }));
+}
+
 TEST_CASE("R39: with audit.sync nothing is answered, nor done, whose row cannot be stored") {
   InProcessOptions given = options();
   const auto sink = std::make_shared<FailingSink>();

@@ -49,7 +49,7 @@ void ClientCall::on_server_message(ServerMessage message) {
     if (connection) connection->upstream().respond(message.id, "result", "{}");
     return;
   }
-  if (!connection) return;
+  if (!connection || core->observer->refuses(*connection, message)) return;
   const bool offered = session->client_offers(message.method);
   if (!offered || !declares(session->client().capabilities, message.method, message.params)) {
     core->observer->server_request(audit, connection->target(), message, true);

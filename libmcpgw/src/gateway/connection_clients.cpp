@@ -259,6 +259,7 @@ bool UpstreamConnection::deliver_to_task(const ServerMessage& message) {
 }
 
 void UpstreamConnection::deliver(const ServerMessage& message) {
+  if (core_->observer->refuses(*this, message)) return;
   std::optional<ListKind> changed;
   if (message.method == "notifications/tools/list_changed") changed = ListKind::tools;
   if (message.method == "notifications/prompts/list_changed") changed = ListKind::prompts;

@@ -451,6 +451,7 @@ void ModernCall::on_server_message(ServerMessage message) {
 
 void ModernCall::push(ServerMessage message, const std::shared_ptr<UpstreamConnection>& from) {
   if (message.method == "ping") return from->upstream().respond(message.id, "result", "{}");
+  if (core->observer->refuses(*from, message)) return;
   const std::string required = required_capabilities(message.method, message.params);
   std::string error;
   bool gather = false;

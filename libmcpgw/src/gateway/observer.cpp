@@ -1,6 +1,7 @@
 #include "gateway/observer.hpp"
 
 #include "base/text.hpp"
+#include "gateway/connection_pool.hpp"
 #include "gateway/metrics.hpp"
 #include "gateway/statistics.hpp"
 #include "json/raw.hpp"
@@ -51,6 +52,13 @@ void Observer::finished(AuditRecord& row, Duration took, RequestTrace* trace) {
   event.data = activity_json(row);
   event.user_id = row.user_id;
   core_.dashboards->publish(std::move(event));
+}
+
+bool Observer::refuses(UpstreamConnection& from, const ServerMessage& message) {
+  if (message.id.empty() || message.method == "ping" || core_.audit->admits()) return false;
+  from.upstream().respond(message.id, "error",
+                          R"({"code":-32000,"message":"The audit log of the gateway cannot keep up"})");
+  return true;
 }
 
 void Observer::server_request(AuditRecord row, const Target& target, const ServerMessage& message,

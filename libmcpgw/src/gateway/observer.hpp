@@ -12,6 +12,8 @@
 
 namespace mcpgw::detail {
 
+class UpstreamConnection;
+
 /// Safe from any thread; nothing here blocks.
 class Observer {
  public:
@@ -21,6 +23,9 @@ class Observer {
   /// A JSON-RPC request of a client has its answer; `row` is its audit row, complete but for the body. What
   /// it has from outside is bounded here.
   void finished(AuditRecord& row, Duration took, RequestTrace* trace = nullptr);
+  /// Whether a server's request is refused, which it has been told then: it would have no row, since those that
+  /// wait are as many as may. A server can ask as often as it likes, so memory depends on it.
+  bool refuses(UpstreamConnection& from, const ServerMessage& message);
   /// A server asked something of a client, and was refused or not. It has a row of its own; `row` tells whose
   /// call or session it belongs to, as far as that is known.
   void server_request(AuditRecord row, const Target& target, const ServerMessage& message, bool refused);
