@@ -1,8 +1,6 @@
 // Several gateways over one storage: whatever belongs to a session is answered by the one that has it open,
 // wherever its client's requests arrive, and by another when that one is gone.
-#include "mcpgw/server.hpp"
-#include "modern_support.hpp"
-#include "stream_support.hpp"
+#include "replica_support.hpp"
 
 using namespace mcpgw;
 using namespace mcpgw::testing;
@@ -40,45 +38,13 @@ class Counted final : public Storage {
   const std::shared_ptr<Storage> inner_ = make_memory_storage();
 };
 
-/// A gateway that the others reach, with a server of its own behind the one target.
-struct Node {
-  Node(const std::string& name, const std::shared_ptr<Storage>& storage, std::chrono::milliseconds lease)
-      : git(echo_upstream(name)) {
-    git->add_tool("slow", gate.handler());
-    add_asking_tool(*git, "ask", {{"elicitation/create", kForm}});
-    InProcessOptions options;
-    options.gateway.storage = storage;
-    options.gateway.jwt_secret = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
-    options.gateway.encryption.current = "0123456789abcdeffedcba9876543210";
-    options.gateway.replicas.lease = lease;
-    options.gateway.session.resume_grace = std::chrono::seconds(30);
-    options.gateway.connect_upstream = [fake = git](const UpstreamParameters& parameters) {
-      return fake->connect(parameters);
-    };
-    gw = std::make_unique<InProcessGateway>(std::move(options));
-    auto started = HttpServer::start(gw->gateway().replica_handler(), gw->gateway().runtime(), {});
-    REQUIRE(started);
-    door = *started;
-    REQUIRE(gw->gateway().join_replicas(door->url()));
-  }
-  ~Node() {
-    gate.open();
-    git->heal();
-    gw.reset();
-    door->stop();
-  }
-  HttpResponse send(HttpRequest request) { return gw->send(std::move(request)); }
-
-  Gate gate;
-  std::shared_ptr<FakeUpstream> git;
-  std::unique_ptr<InProcessGateway> gw;
-  std::shared_ptr<HttpServer> door;
-};
-
 struct Cluster {
   explicit Cluster(std::chrono::milliseconds lease = std::chrono::seconds(15)) {
-    for (const char* name : {"first", "second", "third"})
-      nodes.push_back(std::make_unique<Node>(name, storage, lease));
+    for (const char* name : {"first", "second", "third"}) {
+      nodes.push_back(
+          std::make_unique<Node>(name, storage, [&](GatewayOptions& o) { o.replicas.lease = lease; }));
+      add_asking_tool(*nodes.back()->git, "ask", {{"elicitation/create", kForm}});
+    }
     Target target;
     target.name = "git";
     target.transport_type = TransportType::stdio;

@@ -248,6 +248,8 @@ class Repository {
   Status delete_session(std::string_view id);
   /// All of the user, in one transaction; returns their ids.
   Result<std::vector<std::string>> delete_sessions_of(std::string_view user_id);
+  /// Their ids alone.
+  Result<std::vector<std::string>> session_ids_of(std::string_view user_id);
   Result<std::vector<SessionRecord>> sessions_of(std::string_view user_id);
   /// Removes sessions that were last active before `cutoff`; returns their ids.
   Result<std::vector<std::string>> purge_sessions(Time cutoff);

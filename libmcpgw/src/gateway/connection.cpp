@@ -236,9 +236,18 @@ bool UpstreamConnection::overdue(SteadyTime now) const {
   return retired_.load(std::memory_order_acquire) && ticks(now) >= close_at_.load(std::memory_order_relaxed);
 }
 
+void UpstreamConnection::leave(SteadyTime deadline) {
+  left_.store(true, std::memory_order_release);
+  retire(deadline);
+}
+
 void UpstreamConnection::close() {
   retired_.store(true, std::memory_order_seq_cst);
-  if (upstream_) upstream_->close();
+  if (!upstream_) return;
+  if (left_.load(std::memory_order_acquire))
+    upstream_->leave();
+  else
+    upstream_->close();
 }
 
 }  // namespace mcpgw::detail

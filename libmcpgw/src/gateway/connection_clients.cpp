@@ -38,12 +38,18 @@ void UpstreamConnection::attach(const std::shared_ptr<ConnectionListener>& liste
 void UpstreamConnection::detach(const ConnectionListener* listener) {
   std::vector<std::string> unwanted;
   std::optional<std::string> level;
+  std::vector<std::shared_ptr<ConnectionListener>> heirs;
   {
     const std::lock_guard lock(mutex_);
     std::erase_if(listeners_, [&](const auto& known) {
       const auto alive = known.lock();
       return !alive || alive.get() == listener;
     });
+    if (keeper_ == listener && listener != nullptr) {
+      keeper_ = nullptr;
+      for (const auto& known : listeners_)
+        if (auto alive = known.lock()) heirs.push_back(std::move(alive));
+    }
     for (auto it = subscriptions_.begin(); it != subscriptions_.end();) {
       Subscription& one = it->second;
       const bool last = one.holders.erase(listener) > 0 && one.holders.empty() && one.active && !one.busy;
@@ -53,6 +59,8 @@ void UpstreamConnection::detach(const ConnectionListener* listener) {
     if (levels_.erase(listener) > 0 && !levels_.empty()) level = wanted_level_locked();
   }
   if (!usable()) return;
+  for (const auto& heir : heirs)
+    if (heir->on_connection_left(shared_from_this())) break;
   for (const std::string& uri : unwanted)
     spawn_control(control_call("resources/unsubscribe", uri_params(uri)));
   if (level) spawn_control(control_call("logging/setLevel", R"({"level":")" + *level + "\"}"));
@@ -63,6 +71,18 @@ bool UpstreamConnection::attached() const {
   for (const auto& known : listeners_)
     if (!known.expired()) return true;
   return false;
+}
+
+bool UpstreamConnection::claim(const std::shared_ptr<ConnectionListener>& listener) {
+  if (!upstream_->session() || left_.load(std::memory_order_acquire)) return false;
+  const std::lock_guard lock(mutex_);
+  if (keeper_ == nullptr) keeper_ = listener.get();
+  return keeper_ == listener.get();
+}
+
+bool UpstreamConnection::kept_by(const ConnectionListener* listener) const {
+  const std::lock_guard lock(mutex_);
+  return keeper_ == listener;
 }
 
 UpstreamCall UpstreamConnection::control_call(std::string method, std::string params) const {

@@ -34,6 +34,13 @@ milliseconds spread(milliseconds delay, const std::string& key) {
   return delay + delay * static_cast<int>(digits) / (0xffff * 5);
 }
 
+/// Far from those of a connection that begins at 1, and from those of one before that was made so.
+std::int64_t random_first_id(Random& random) {
+  std::uint64_t out = 0;
+  random.fill(&out, sizeof out);
+  return static_cast<std::int64_t>((out >> 12) | 1ULL << 40);
+}
+
 /// Whether time heals it. What is switched off stays so, and what lacks room must not take others' for
 /// nobody.
 bool may_pass(const Error& error) {
@@ -197,8 +204,8 @@ void ConnectionPool::tell(const Waiting& waiting, const std::string& target_id) 
 }
 
 Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(
-    std::shared_ptr<const Binding> binding, SteadyTime deadline,
-    std::shared_ptr<ConnectionListener> waiting) {
+    std::shared_ptr<const Binding> binding, SteadyTime deadline, std::shared_ptr<ConnectionListener> waiting,
+    std::shared_ptr<KeptUpstream> kept) {
   const auto core = core_.lock();
   if (!core) co_return Error(ErrorCode::unavailable, "shutting_down", "The gateway is closing");
   bool waited = false;
@@ -218,6 +225,8 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(
         slot.connection = nullptr;
         slot.binding = binding;
         slot.opening = std::make_shared<AsyncEvent>();
+        if (kept) slot.kept = kept;
+        kept = slot.kept;
         open_now = true;
       } else if (steady_clock::now() >= deadline) {
         wait(slot, waiting);
@@ -227,15 +236,15 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::acquire(
       opening = slot.opening;
     }
     // Detached: others wait for it, and the caller's deadline must not end it for them.
-    if (open_now) Loop::current()->spawn(open(core, binding, opening));
+    if (open_now) Loop::current()->spawn(open(core, binding, opening, kept));
     (void)co_await opening->wait(deadline);
     waited = true;
   }
 }
 
 Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
-                                std::shared_ptr<AsyncEvent> opened) {
-  auto result = co_await connect(core, binding, steady_clock::now() + kOpenTimeout, false);
+                                std::shared_ptr<AsyncEvent> opened, std::shared_ptr<KeptUpstream> kept) {
+  auto result = co_await connect(core, binding, steady_clock::now() + kOpenTimeout, false, std::move(kept));
   // Either the change came before this look at it, or it finds the slot and marks it.
   const bool outdated_now = outdated(*core, *binding);
   if (outdated_now) {
@@ -252,6 +261,7 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
     Slot& slot = slots_[binding->key];
     const bool orphaned = slot.opening != opened;
     if (!orphaned) slot.opening = nullptr;
+    if (!orphaned && (result || outdated_now)) slot.kept = nullptr;
     if (result && (closed_ || orphaned || outdated_now)) unwanted = *result;
     if (orphaned) {
       // Retired meanwhile: who waited has been told, and the slot may have gone on.
@@ -290,7 +300,7 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
 
 Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
     std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding, SteadyTime deadline,
-    bool forced) {
+    bool forced, std::shared_ptr<KeptUpstream> kept) {
   const Target& target = *binding->target;
   Loop& home = *Loop::current();
   {
@@ -338,8 +348,9 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
       auto pass = forced ? std::optional(breaker->force()) : breaker->enter(steady_clock::now());
       if (!pass) co_return CircuitBreaker::refusal();
       connection->circuit_ = breaker;
-      auto upstream = co_await connect_http(core, binding, connection->events(),
-                                            std::min(deadline, steady_clock::now() + binding->timeout));
+      auto upstream =
+          co_await connect_http(core, binding, connection->events(),
+                                std::min(deadline, steady_clock::now() + binding->timeout), std::move(kept));
       auto outcome =
           upstream ? CircuitBreaker::Outcome::worked : CircuitBreaker::outcome_of(upstream.error());
       // Who does not even greet in time hangs for everybody.
@@ -353,7 +364,8 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
       co_return finish(std::move(upstream));
     }
     case TransportType::kubernetes: {
-      auto upstream = co_await connect_instance(core, binding, connection->events(), connection->instance_);
+      auto upstream = co_await connect_instance(core, binding, connection->events(), connection->instance_,
+                                                std::move(kept));
       co_return finish(std::move(upstream));
     }
   }
@@ -388,7 +400,7 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::open_alone(
     std::erase_if(alone_, [](const auto& one) { return one.expired(); });
     alone_.push_back(binding);
   }
-  auto result = co_await connect(core, binding, deadline, true);
+  auto result = co_await connect(core, binding, deadline, true, nullptr);
   if (outdated(*core, *binding)) co_return result;
   if (result)
     report(*binding->target, binding->key, std::nullopt, {}, &(*result)->upstream().facts());
@@ -397,28 +409,44 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::open_alone(
   co_return result;
 }
 
+Result<HttpUpstreamOptions> ConnectionPool::http_options(const GatewayCore& core, const Binding& binding) {
+  auto client = http_client(core, *binding.target);
+  if (!client) return client.error();
+  const auto url = parse_url(binding.access.url);
+  if (!url) return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's URL cannot be used");
+  HttpUpstreamOptions options;
+  options.client = *client;
+  options.url = *url;
+  options.headers = binding.access.headers;
+  options.max_message = core.options.limits.upstream_bytes;
+  options.farewells = core.farewells;
+  return options;
+}
+
 /// A target of Streamable HTTP may be a server of the older transport: it is found out by asking (2025-11-25,
 /// basic/transports, "Backwards Compatibility"), and remembered until it is found to be wrong.
 Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_http(std::shared_ptr<GatewayCore> core,
                                                                      std::shared_ptr<const Binding> binding,
                                                                      UpstreamEvents events,
-                                                                     SteadyTime deadline) {
+                                                                     SteadyTime deadline,
+                                                                     std::shared_ptr<KeptUpstream> kept) {
   const Target& target = *binding->target;
   Loop& home = *Loop::current();
-  auto client = http_client(*core, target);
-  if (!client) co_return client.error();
-  const auto url = parse_url(binding->access.url);
-  if (!url)
-    co_return Error(ErrorCode::unavailable, "upstream_unreachable", "The target's URL cannot be used");
-  HttpUpstreamOptions options;
-  options.client = *client;
-  options.url = *url;
-  options.headers = binding->access.headers;
-  options.max_message = core->options.limits.upstream_bytes;
-  options.farewells = core->farewells;
+  auto made = http_options(*core, *binding);
+  if (!made) co_return made.error();
+  HttpUpstreamOptions options = std::move(*made);
   if (target.transport_type == TransportType::sse)
     co_return co_await open_sse_upstream(home, std::move(options), binding->client, std::move(events),
                                          deadline);
+  if (kept && !kept->gone && target.protocol_era != EraSetting::modern) {
+    auto resumed = co_await resume_http_upstream(home, options, binding->client, events, kept->session,
+                                                 random_first_id(*core->random), deadline);
+    // Whatever else it says to a ping in this session: it is asked for a new one.
+    const bool gone = !resumed && (resumed.error().reason == "session_lost" ||
+                                   resumed.error().reason == "upstream_protocol_error");
+    if (!gone) co_return resumed;
+    if (resumed.error().reason == "session_lost") kept->gone = true;
+  }
   const auto place = std::make_pair(target.version, binding->access.url);
   bool was_older, was_legacy;
   {
@@ -677,6 +705,22 @@ void ConnectionPool::forget(const std::shared_ptr<UpstreamConnection>& connectio
                   [&](const std::string& fault) { return fault.starts_with(connection->binding().key); });
 }
 
+void ConnectionPool::leave(const std::shared_ptr<UpstreamConnection>& connection) {
+  forget(connection);
+  connection->leave(steady_clock::now() + std::chrono::seconds(30));
+}
+
+void ConnectionPool::end_session(const std::shared_ptr<const Binding>& binding, const KeptUpstream& kept) {
+  const auto core = core_.lock();
+  if (!core || kept.gone || binding->access.url.empty()) return;
+  auto options = http_options(*core, *binding);
+  if (!options) return;
+  Loop& loop = core->runtime->impl().any_loop();
+  loop.post([&loop, options = std::move(*options), session = kept.session] {
+    end_http_session(loop, options, session);
+  });
+}
+
 void ConnectionPool::lost(const std::shared_ptr<UpstreamConnection>& connection, const Error& error,
                           const std::vector<std::shared_ptr<ConnectionListener>>& listeners) {
   forget(connection);
@@ -776,6 +820,7 @@ void ConnectionPool::retry_failed(GatewayCore& core, SteadyTime now) {
         });
     std::shared_ptr<const Binding> binding;
     std::shared_ptr<AsyncEvent> opening;
+    std::shared_ptr<KeptUpstream> kept;
     {
       const std::lock_guard lock(mutex_);
       const auto it = slots_.find(key);
@@ -785,12 +830,14 @@ void ConnectionPool::retry_failed(GatewayCore& core, SteadyTime now) {
         continue;
       }
       binding = it->second.binding;
+      kept = it->second.kept;
       opening = it->second.opening = std::make_shared<AsyncEvent>();
     }
     const auto held = core_.lock();
     if (!held) return;
     Loop& loop = core.runtime->impl().any_loop();
-    loop.post([this, &loop, held, binding, opening] { loop.spawn(open(held, binding, opening)); });
+    loop.post(
+        [this, &loop, held, binding, opening, kept] { loop.spawn(open(held, binding, opening, kept)); });
   }
 }
 

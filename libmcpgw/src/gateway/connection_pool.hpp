@@ -21,6 +21,7 @@
 #include "gateway/circuit.hpp"
 #include "gateway/concurrency.hpp"
 #include "gateway/core.hpp"
+#include "gateway/kept_upstream.hpp"
 #include "gateway/tasks.hpp"
 #include "mcpgw/admin_api.hpp"
 #include "runtime/http_client.hpp"
@@ -45,6 +46,8 @@ class ConnectionListener {
   virtual void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
                                      const ServerMessage& message) = 0;
   virtual void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) = 0;
+  /// Whoever kept the connection's session for later has gone. True: this one does it now.
+  virtual bool on_connection_left(const std::shared_ptr<UpstreamConnection>& /*connection*/) { return false; }
   /// A target that failed can be tried anew: it is connected, or what it is connected with has changed.
   virtual void on_target_ready(const std::string& /*target_id*/) {}
   /// Whether a target that cannot be used now is worth trying for this listener while nobody calls it: its
@@ -99,6 +102,12 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   /// Ends what was done for it: its subscriptions, its part in the log level.
   void detach(const ConnectionListener* listener);
   bool attached() const;
+  /// One listener keeps the server's session for whoever opens it after this process, so that no two
+  /// connections ever go on with one session. True: it is `listener`, now or already.
+  bool claim(const std::shared_ptr<ConnectionListener>& listener);
+  bool kept_by(const ConnectionListener* listener) const;
+  /// As retire(), but the server's session stays: somebody else goes on with it.
+  void leave(SteadyTime deadline);
 
   /// A call on behalf of `listener`. Subscriptions are counted: the server sees one for all listeners, and
   /// its end when the last one ends.
@@ -183,6 +192,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   std::shared_ptr<CircuitBreaker> circuit_;  // of the place that it goes to; null: none
 
   std::atomic<bool> retired_{false};
+  std::atomic<bool> left_{false};
   std::atomic<std::size_t> in_flight_{0};
   std::atomic<std::int64_t> idle_since_;
   std::atomic<std::int64_t> close_at_{0};
@@ -190,6 +200,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   mutable std::mutex mutex_;  // guards what follows
   std::array<Cache, kListKinds> caches_;
   std::vector<std::weak_ptr<ConnectionListener>> listeners_;
+  const ConnectionListener* keeper_ = nullptr;         ///< one of the listeners: of claim()
   std::map<std::string, Subscription> subscriptions_;  // by the server's URI
   std::map<const ConnectionListener*, int> levels_;    // severities that were asked for
   std::optional<int> level_;                           // what the server was told
@@ -209,10 +220,12 @@ class ConnectionPool {
   /// The connection for a binding, opened when there is none. Errors: those of Upstream,
   /// "transport_disabled", "kubernetes_disabled", "instance_limit", kSuperseded. After a failure it is tried
   /// again in the background, with backoff, while `waiting` waits for targets, and that is told when it is
-  /// there.
+  /// there. When it must be opened, and the server still knows the session `kept`, that goes on.
   Task<Result<std::shared_ptr<UpstreamConnection>>> acquire(
       std::shared_ptr<const Binding> binding, SteadyTime deadline,
-      std::shared_ptr<ConnectionListener> waiting = nullptr);
+      std::shared_ptr<ConnectionListener> waiting = nullptr, std::shared_ptr<KeptUpstream> kept = nullptr);
+  /// Ends a session at its server that no connection has gone on with. Does not wait.
+  void end_session(const std::shared_ptr<const Binding>& binding, const KeptUpstream& kept);
 
   /// A connection of its own, which nobody else uses: it is opened now, whatever is known of the target, and
   /// what becomes of that is news about the target. To be retired by the caller.
@@ -234,6 +247,8 @@ class ConnectionPool {
   /// A listener has gone: HTTP sessions nobody uses any more are closed.
   void released(const std::shared_ptr<UpstreamConnection>& connection);
   void forget(const std::shared_ptr<UpstreamConnection>& connection);
+  /// Its server's session belongs to somebody else from now on.
+  void leave(const std::shared_ptr<UpstreamConnection>& connection);
   /// It broke: those who had it may wait for another.
   void lost(const std::shared_ptr<UpstreamConnection>& connection, const Error& error,
             const std::vector<std::shared_ptr<ConnectionListener>>& listeners);
@@ -249,6 +264,10 @@ class ConnectionPool {
                                   std::string_view params) const;
   /// Of a target; the same one as long as the target exists.
   std::shared_ptr<ConcurrencyLimit> concurrency(const std::string& target_id);
+  /// Processes that are this user's alone, those that are being started included (connection_process.cpp).
+  std::size_t processes_of(const std::string& user_id) const;
+  /// Ends that one of them which nobody has used for longest. False: all are in use.
+  bool end_idle_process(const std::string& user_id);
   TargetStatus status(const Target& target) const;
   void report(const Target& target, const std::string& key, std::optional<Error> error, std::string detail,
               const ServerFacts* facts);
@@ -265,6 +284,7 @@ class ConnectionPool {
     SteadyTime retry_at{};  ///< before it, a call does not try
     SteadyTime next_try{};  ///< when the background does
     std::vector<std::weak_ptr<ConnectionListener>> waiting;
+    std::shared_ptr<KeptUpstream> kept;  ///< to go on with
   };
   using Waiting = std::vector<std::weak_ptr<ConnectionListener>>;
   struct Health {
@@ -279,26 +299,32 @@ class ConnectionPool {
 
   static void wait(Slot& slot, const std::shared_ptr<ConnectionListener>& listener);
   static void tell(const Waiting& waiting, const std::string& target_id);
+  Result<HttpUpstreamOptions> http_options(const GatewayCore& core, const Binding& binding);
   Task<Result<std::shared_ptr<Upstream>>> connect_http(std::shared_ptr<GatewayCore> core,
                                                        std::shared_ptr<const Binding> binding,
-                                                       UpstreamEvents events, SteadyTime deadline);
+                                                       UpstreamEvents events, SteadyTime deadline,
+                                                       std::shared_ptr<KeptUpstream> kept);
   Task<Result<std::shared_ptr<Upstream>>> connect_process(std::shared_ptr<GatewayCore> core,
                                                           std::shared_ptr<const Binding> binding,
                                                           UpstreamEvents events, SteadyTime deadline);
   Task<Result<std::shared_ptr<Upstream>>> connect_instance(std::shared_ptr<GatewayCore> core,
                                                            std::shared_ptr<const Binding> binding,
-                                                           UpstreamEvents events, std::string& instance);
+                                                           UpstreamEvents events, std::string& instance,
+                                                           std::shared_ptr<KeptUpstream> kept);
   Task<void> open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
-                  std::shared_ptr<AsyncEvent> opened);
+                  std::shared_ptr<AsyncEvent> opened, std::shared_ptr<KeptUpstream> kept);
   /// `forced`: an open circuit does not matter.
   Task<Result<std::shared_ptr<UpstreamConnection>>> connect(std::shared_ptr<GatewayCore> core,
                                                             std::shared_ptr<const Binding> binding,
-                                                            SteadyTime deadline, bool forced);
+                                                            SteadyTime deadline, bool forced,
+                                                            std::shared_ptr<KeptUpstream> kept);
   std::shared_ptr<CircuitBreaker> circuit(const GatewayCore& core, const Binding& binding);
   /// Tries again what failed and is waited for.
   void retry_failed(GatewayCore& core, SteadyTime now);
   Result<std::shared_ptr<HttpClient>> http_client(const GatewayCore& core, const Target& target);
   Status reserve_process(const GatewayCore& core, const Binding& binding);
+  /// Whether a process of this user alone is one too many at all replicas. resource_exhausted/"instance_limit".
+  Task<Status> room_at_all_replicas(std::shared_ptr<GatewayCore> core, std::string user_id);
   /// `instances`: names of those that the retired connections lead to.
   void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr,
               std::vector<std::string>* instances = nullptr);

@@ -7,6 +7,7 @@
 
 #include "gateway/connection_pool.hpp"
 #include "gateway/instance_ledger.hpp"
+#include "gateway/replicas.hpp"
 #include "upstream/modern_upstream.hpp"
 
 extern char** environ;
@@ -55,11 +56,72 @@ Result<std::shared_ptr<MessageChannel>> start_recorded(Loop& home, StdioChannelO
   return open_stdio_channel(home, std::move(options));
 }
 
+/// One user's alone, or made for what one user's clients are: sessions of a stateful target, clients that
+/// want a process of their own kind.
+bool is_personal_process(const Binding& one) {
+  if (one.target->transport_type != TransportType::stdio) return false;
+  return one.subject.starts_with("user:") || !one.session_id.empty() || one.client.exact;
+}
+
 Error disabled(std::string message) {
   return {ErrorCode::unsupported, "transport_disabled", std::move(message)};
 }
 
 }  // namespace
+
+std::size_t ConnectionPool::processes_of(const std::string& user_id) const {
+  const auto counts = [&](const Binding& one) { return is_personal_process(one) && one.user_id == user_id; };
+  std::size_t out = 0;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, slot] : slots_) {
+    const Binding* binding = slot.connection ? &slot.connection->binding() : slot.binding.get();
+    out += binding != nullptr && (slot.connection || slot.opening) && counts(*binding);
+  }
+  for (const auto& draining : retired_) out += draining->in_flight() > 0 && counts(draining->binding());
+  for (const auto& weak : alone_) {
+    const auto binding = weak.lock();
+    out += binding && counts(*binding);
+  }
+  return out;
+}
+
+bool ConnectionPool::end_idle_process(const std::string& user_id) {
+  std::shared_ptr<UpstreamConnection> oldest;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [key, slot] : slots_) {
+      const auto& one = slot.connection;
+      if (one && one->in_flight() == 0 && is_personal_process(one->binding()) &&
+          one->binding().user_id == user_id && (!oldest || one->idle_since() < oldest->idle_since()))
+        oldest = one;
+    }
+    if (!oldest) return false;
+    slots_[oldest->binding().key].connection = nullptr;
+  }
+  oldest->retire(std::chrono::steady_clock::now());
+  return true;
+}
+
+Task<Status> ConnectionPool::room_at_all_replicas(std::shared_ptr<GatewayCore> core, std::string user_id) {
+  constexpr int kRounds = 8;  // how often an idle one may be in use after all
+  for (int round = 0; round < kRounds; ++round) {
+    // The one that is to be started counts already: of two that are started at once each is seen by the
+    // other.
+    std::size_t count = processes_of(user_id);
+    const auto answers = co_await core->replicas->ask_all(std::string(question::kProcesses), user_id);
+    for (const auto& one : answers) count += static_cast<std::size_t>(one.value);
+    if (count <= core->options.stdio.max_per_user) co_return Status();
+    bool ended = end_idle_process(user_id);
+    for (std::size_t i = 0; i < answers.size() && !ended; ++i) {
+      if (answers[i].value == 0) continue;
+      const auto answer = co_await core->replicas->ask(answers[i].id, answers[i].address,
+                                                       std::string(question::kEndIdleProcess), user_id);
+      ended = answer == 1;
+    }
+    if (!ended) break;
+  }
+  co_return Error(ErrorCode::resource_exhausted, "instance_limit", "Too many processes are running");
+}
 
 /// What a process speaks is found out by asking it, and remembered until the target changes or fails.
 Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_process(
@@ -72,6 +134,10 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_process(
       std::find(stdio.allowed_commands.begin(), stdio.allowed_commands.end(), target.command) ==
           stdio.allowed_commands.end())
     co_return disabled("The command is not among the permitted ones");
+  if (core->replicas->on() && is_personal_process(*binding)) {
+    const Status room = co_await room_at_all_replicas(core, binding->user_id);
+    if (!room) co_return room.error();
+  }
   if (auto room = reserve_process(*core, *binding); !room) co_return room.error();
   Loop& home = *Loop::current();
   StdioChannelOptions options;

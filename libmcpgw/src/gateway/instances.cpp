@@ -82,7 +82,7 @@ std::optional<Result<int>> restart_kubernetes_instances(const std::shared_ptr<Ga
 
 Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_instance(
     std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding, UpstreamEvents events,
-    std::string& instance) {
+    std::string& instance, std::shared_ptr<KeptUpstream> kept) {
   if (!core->instances)
     co_return Error(ErrorCode::unsupported, "kubernetes_disabled", "Kubernetes targets are switched off");
   WantedInstance wanted;
@@ -102,7 +102,7 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_instance(
   const std::shared_ptr<const Binding> shared = at;
   const SteadyTime give_up = steady_clock::now() + kRoutePatience;
   for (;;) {
-    auto upstream = co_await connect_http(core, shared, events, steady_clock::now() + kHello);
+    auto upstream = co_await connect_http(core, shared, events, steady_clock::now() + kHello, kept);
     const bool routed = upstream || (upstream.error().reason != "upstream_unreachable" &&
                                      upstream.error().reason != "upstream_closed");
     if (routed || steady_clock::now() >= give_up) co_return upstream;

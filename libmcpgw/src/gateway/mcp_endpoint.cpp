@@ -178,7 +178,7 @@ Task<void> McpEndpoint::route(HttpRequest request, std::shared_ptr<Responder> re
       co_await core_->replicas->forwarded(request, responder, meta))
     co_return;
   if (request.path().starts_with("/sse"))
-    open_sse(std::move(responder), meta);
+    co_await open_sse(std::move(responder), meta);
   else if (request.method == "POST")
     co_await post(std::move(request), std::move(responder), std::move(meta));
   else if (request.method == "GET")

@@ -47,7 +47,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   Task<void> get(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   Task<void> remove(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   /// Opens a session and its stream for a client of HTTP+SSE (2024-11-05).
-  void open_sse(std::shared_ptr<Responder> responder, const RequestMeta& meta);
+  Task<void> open_sse(std::shared_ptr<Responder> responder, RequestMeta meta);
   /// The stream of one POST goes on where `last` says.
   void resume(const std::shared_ptr<Responder>& responder, const RequestMeta& meta,
               const std::shared_ptr<Session>& session, const EventId& last);

@@ -5,6 +5,7 @@
 #include "gateway/call_record.hpp"
 #include "gateway/mcp_endpoint.hpp"
 #include "gateway/observer.hpp"
+#include "gateway/replicas.hpp"
 #include "json/raw.hpp"
 
 namespace mcpgw::detail {
@@ -455,12 +456,11 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
 
   const SteadyTime connect_by =
       steady_clock::now() + std::chrono::milliseconds(std::max<std::int64_t>(target.timeout_ms, 1000));
-  ConcurrencyLimit::Slot slot;
+  ReplicaPlaces::Place place;
   if (target.max_concurrency) {
-    const auto limit = core_->pool->concurrency(target.id);
-    slot = co_await limit->enter(call->principal.user_id, static_cast<std::size_t>(*target.max_concurrency),
-                                 connect_by);
-    if (!slot)
+    place = co_await core_->replicas->places().enter(
+        target.id, call->principal.user_id, static_cast<std::size_t>(*target.max_concurrency), connect_by);
+    if (!place)
       co_return upstream_failure(
           *call, target, Error(ErrorCode::resource_exhausted, "target_busy", "Too many calls are waiting"));
   }

@@ -1,8 +1,7 @@
 // Streams that a client opens by GET: a session's own, one of a POST that it resumes, and that of HTTP+SSE.
 #include "base/text.hpp"
 #include "gateway/mcp_endpoint.hpp"
-#include "gateway/modern_client.hpp"
-#include "observability/activity_hub.hpp"
+#include "gateway/replicas.hpp"
 #include "protocol/modern.hpp"
 #include "runtime/url.hpp"
 
@@ -31,12 +30,6 @@ HttpResponse too_many(std::string_view message, std::string_view request_id) {
   HttpResponse out = http_error(429, "rate_limited", message, request_id);
   out.headers.emplace_back("Retry-After", "5");
   return out;
-}
-
-bool has_too_many_streams(const GatewayCore& core, const std::string& user_id) {
-  return core.sessions->streams_of(user_id) + core.modern->streams_of(user_id) +
-             core.dashboards->count_of(user_id) >=
-         core.options.session.max_streams_per_user;
 }
 
 /// Where a client of HTTP+SSE posts to: relative, so that no header of a request can lead it elsewhere.
@@ -78,14 +71,15 @@ Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> resp
     co_return responder->send(
         http_error(406, "not_acceptable", "Accept must admit text/event-stream", meta.request_id));
   const std::string* id = request.header("Mcp-Session-Id");
-  if (id == nullptr) co_return open_sse(std::move(responder), meta);
+  if (id == nullptr) co_return co_await open_sse(std::move(responder), std::move(meta));
   auto found = co_await core_->sessions->find(meta.principal, *id);
   if (!found)
     co_return responder->send(
         http_error(503, "storage_unavailable", "The session cannot be looked up now", meta.request_id));
   const std::shared_ptr<Session> session = *found;
   if (!session) co_return responder->send(session_not_found());
-  if (!session->has_stream() && has_too_many_streams(*core_, meta.principal.user_id))
+  ReplicaCounts::Hold hold;  // until the stream is open and counts itself
+  if (!session->has_stream() && !co_await core_->replicas->counts().stream_fits(meta.principal.user_id, hold))
     co_return responder->send(too_many("Too many streams are open", meta.request_id));
   session->touch();
   std::optional<EventId> last;
@@ -120,15 +114,16 @@ void McpEndpoint::resume(const std::shared_ptr<Responder>& responder, const Requ
   });
 }
 
-void McpEndpoint::open_sse(std::shared_ptr<Responder> responder, const RequestMeta& meta) {
-  if (has_too_many_streams(*core_, meta.principal.user_id))
-    return responder->send(too_many("Too many streams are open", meta.request_id));
+Task<void> McpEndpoint::open_sse(std::shared_ptr<Responder> responder, RequestMeta meta) {
+  ReplicaCounts::Hold hold;
+  if (!co_await core_->replicas->counts().stream_fits(meta.principal.user_id, hold))
+    co_return responder->send(too_many("Too many streams are open", meta.request_id));
   auto made = core_->sessions->create_over_sse(meta.principal);
   if (!made) {
     const bool busy = made.error().code == ErrorCode::resource_exhausted;
-    return responder->send(busy
-                               ? too_many("Too many sessions are open and busy: close one", meta.request_id)
-                               : http_error(503, made.error().reason, made.error().message, meta.request_id));
+    co_return responder->send(
+        busy ? too_many("Too many sessions are open and busy: close one", meta.request_id)
+             : http_error(503, made.error().reason, made.error().message, meta.request_id));
   }
   const std::shared_ptr<Session> session = *made;
   const std::string id = session->id();
@@ -136,12 +131,12 @@ void McpEndpoint::open_sse(std::shared_ptr<Responder> responder, const RequestMe
     if (const auto core = weak.lock()) core->sessions->end_over_sse(id);
   };
   const auto stream = responder->start(stream_head({}));
-  if (!stream) return end();
+  if (!stream) co_return end();
   session->streams()->open(stream, meta.principal, std::nullopt, false);
-  if (session->closed()) return session->streams()->close();  // ended before it had a stream to end with
+  if (session->closed()) co_return session->streams()->close();  // ended before it had a stream to end with
   // The client posts as soon as it has read this: the stream must be there before.
   if (!stream->write("event: endpoint\ndata: " + post_path(core_->options.public_url, id) + "\n\n"))
-    return end();
+    co_return end();
   responder->on_disconnect(end);
 }
 

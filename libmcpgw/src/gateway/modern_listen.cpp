@@ -3,6 +3,7 @@
 #include "base/text.hpp"
 #include "gateway/modern_endpoint.hpp"
 #include "gateway/observer.hpp"
+#include "gateway/replicas.hpp"
 #include "json/raw.hpp"
 #include "observability/activity_hub.hpp"
 
@@ -80,10 +81,8 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
   if (!filter)
     co_return refuse(rpc::kInvalidParams, "params.notifications is not a filter", "invalid_params", 400);
   const auto client = core_->modern->get(round->principal, round->capabilities);
-  const std::size_t open = core_->sessions->streams_of(meta.principal.user_id) +
-                           core_->modern->streams_of(meta.principal.user_id) +
-                           core_->dashboards->count_of(meta.principal.user_id);
-  if (!client || open >= core_->options.session.max_streams_per_user) {
+  ReplicaCounts::Hold hold;
+  if (!client || !co_await core_->replicas->counts().stream_fits(meta.principal.user_id, hold)) {
     HttpResponse response = http_error(429, "rate_limited", "Too many streams are open", meta.request_id);
     response.headers.emplace_back("Retry-After", "5");
     co_return responder->send(std::move(response));
@@ -140,6 +139,7 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
   responder->on_disconnect([weak = std::weak_ptr(client), listening = subscription.get()] {
     if (const auto alive = weak.lock()) alive->remove(listening);
   });
+  hold = {};  // it counts itself from here on
   if (meta.not_in_flight) meta.not_in_flight();
   // A gateway that began to close meanwhile has not seen this one.
   if (core_->draining.load(std::memory_order_acquire)) core_->modern->end_listens();

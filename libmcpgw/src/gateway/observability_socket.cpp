@@ -3,7 +3,7 @@
 #include "base/text.hpp"
 #include "gateway/live_state.hpp"
 #include "gateway/mcp_endpoint.hpp"
-#include "gateway/modern_client.hpp"
+#include "gateway/replicas.hpp"
 #include "gateway/socket_tickets.hpp"
 #include "observability/activity_hub.hpp"
 
@@ -44,10 +44,11 @@ void ObservabilitySocket::open(const HttpRequest& request, const std::shared_ptr
                                const Principal& principal, const std::string& request_id) const {
   if (const int refusal = websocket_refusal(request); refusal != 0)
     return responder->send(not_an_upgrade(refusal, request_id));
-  const std::size_t max = core_->options.session.max_streams_per_user;
-  const std::size_t streams =
-      core_->sessions->streams_of(principal.user_id) + core_->modern->streams_of(principal.user_id);
-  const std::uint64_t id = core_->dashboards->reserve(principal, streams < max ? max - streams : 0);
+  ReplicaCounts::Hold hold;  // until the dashboard has its place
+  const bool fits = core_->replicas->counts().stream_fits_blocking(principal.user_id, hold);
+  const std::uint64_t id =
+      fits ? core_->dashboards->reserve(principal, core_->options.session.max_streams_per_user) : 0;
+  hold = {};
   if (id == 0) {
     HttpResponse response = http_error(429, "rate_limited", "Too many streams are open", request_id);
     response.headers.emplace_back("Retry-After", "5");

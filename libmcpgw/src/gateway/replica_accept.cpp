@@ -154,7 +154,7 @@ class ReplicaHandler final : public RequestHandler {
     const auto reply = std::make_shared<SealedReply>(loop, std::move(responder), std::move(frames),
                                                      core->options.replicas.silence / 5);
     if (opened->request.method == kOrderMethod && opened->to == core->replicas->id())
-      return carry_out(core, opened->request, reply);
+      return carry_out(core, opened->from, opened->request, reply);
     // Whoever was at this address before has gone; whoever is about to go has no time for more.
     HttpRequest& inner = opened->request;
     const std::string session = named_session(inner).id;
@@ -170,16 +170,24 @@ class ReplicaHandler final : public RequestHandler {
   }
 
  private:
-  static void carry_out(const std::shared_ptr<GatewayCore>& core, const HttpRequest& order,
-                        const std::shared_ptr<SealedReply>& reply) {
-    const bool taken = core->runtime->post_blocking(
-        [core, reply, what = order.target.substr(order.target.empty() ? 0 : 1), argument = order.body] {
-          const auto count = obey(*core, what, argument);
-          if (!count) return reply->send(refusal(404, "not_found", "This order is not known here"));
-          HttpResponse done;
-          done.body = std::to_string(*count);
-          reply->send(std::move(done));
-        });
+  static void carry_out(const std::shared_ptr<GatewayCore>& core, const std::string& from,
+                        const HttpRequest& order, const std::shared_ptr<SealedReply>& reply) {
+    const std::string what = order.target.substr(order.target.empty() ? 0 : 1);
+    const auto done = [reply](std::int64_t count) {
+      HttpResponse response;
+      response.body = std::to_string(count);
+      reply->send(std::move(response));
+    };
+    if (const auto known = answer_question(*core, what, order.body)) return done(*known);
+    if (what == kPlaceOrder) {
+      core->replicas->places().give(from, order.body, reply);
+      return reply->watch();
+    }
+    const bool taken = core->runtime->post_blocking([core, reply, done, what, argument = order.body] {
+      const auto count = obey(*core, what, argument);
+      if (!count) return reply->send(refusal(404, "not_found", "This order is not known here"));
+      done(*count);
+    });
     if (!taken) reply->send(refusal(503, "overloaded", "The gateway is overloaded"));
   }
 

@@ -49,7 +49,9 @@ Replicas::Replicas(const std::shared_ptr<GatewayCore>& core, std::shared_ptr<Key
     : core_(core),
       id_(std::move(id)),
       seal_(std::move(ring), core->clock),
-      peers_(std::make_shared<ReplicaPeers>(core->options.replicas.lease)) {}
+      peers_(std::make_shared<ReplicaPeers>(core->options.replicas.lease)),
+      counts_(std::make_shared<ReplicaCounts>(core)),
+      places_(std::make_shared<ReplicaPlaces>(core)) {}
 
 Replicas::~Replicas() { stop(); }
 
@@ -104,6 +106,7 @@ void Replicas::stop() {
     running.swap(running_);
   }
   left_ = true;
+  places_->stop();
   if (watch_ != 0)
     if (const auto core = core_.lock()) core->options.storage->unwatch(watch_);
   for (const auto& one : running) one->cancel();
@@ -155,6 +158,9 @@ void Replicas::beat() {
   if (left_) (void)core->repository->delete_replica(id_);  // it said goodbye meanwhile
   for (const std::string& dead : peers_->update(*stored, steady_clock::now()))
     if (dead != id_) (void)core->repository->delete_replica(dead);
+  std::set<std::string> living;
+  for (const auto& [other, address] : others()) living.insert(other);
+  places_->take_back(living);
   if (missed) let_go();
 }
 

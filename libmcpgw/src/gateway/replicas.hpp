@@ -17,7 +17,9 @@
 
 #include "gateway/core.hpp"
 #include "gateway/mcp_endpoint.hpp"
+#include "gateway/replica_counts.hpp"
 #include "gateway/replica_peers.hpp"
+#include "gateway/replica_places.hpp"
 #include "gateway/replica_wire.hpp"
 #include "runtime/http_client.hpp"
 
@@ -49,13 +51,34 @@ class Replicas : public std::enable_shared_from_this<Replicas> {
                        const RequestMeta& meta);
 
   /// Has it done by all others that live, and waits for them; the sum of their answers. Blocks; not from a
-  /// loop.
-  int order_all(const std::string& what, const std::string& argument);
+  /// loop. An order is carried out in memory: whoever has not done so by then is gone, and what it ran with it.
+  int order_all(const std::string& what, const std::string& argument,
+                std::chrono::milliseconds wait = std::chrono::seconds(10));
+  /// A number that another replica has answered with.
+  struct Answer {
+    std::string id, address;
+    std::int64_t value;
+  };
+  /// What all others that live say to a question, of those that know it and answer soon. Awaited on a loop.
+  Task<std::vector<Answer>> ask_all(std::string what, std::string argument);
+  /// One of them.
+  Task<std::optional<std::int64_t>> ask(std::string id, std::string address, std::string what,
+                                        std::string argument);
+  /// What it does with the order is told to the responder, which may be left unused.
+  Task<void> order(std::string id, std::string address, std::string what, std::string argument,
+                   std::shared_ptr<Responder> responder);
+  /// Ids and addresses of the others that live.
+  std::vector<std::pair<std::string, std::string>> others() const { return peers_->others(id_); }
+
+  ReplicaCounts& counts() { return *counts_; }
+  ReplicaPlaces& places() { return *places_; }
 
   /// For replica_accept.cpp.
   ReplicaSeal& seal() { return seal_; }
 
   static constexpr std::chrono::milliseconds kConnect{2000};
+  /// Questions are answered from memory, and whoever asks has a client that waits.
+  static constexpr std::chrono::milliseconds kAnswered{1000};
 
  private:
   Replicas(const std::shared_ptr<GatewayCore>& core, std::shared_ptr<KeyRing> ring, std::string id);
@@ -94,6 +117,8 @@ class Replicas : public std::enable_shared_from_this<Replicas> {
   const std::string id_;
   ReplicaSeal seal_;
   const std::shared_ptr<ReplicaPeers> peers_;
+  const std::shared_ptr<ReplicaCounts> counts_;
+  const std::shared_ptr<ReplicaPlaces> places_;
   std::shared_ptr<HttpClient> http_;  // set once by join()
   std::atomic<bool> on_{false};
   std::atomic<bool> left_{false};

@@ -4,6 +4,7 @@
 
 #include "base/text.hpp"
 #include "gateway/client_call.hpp"
+#include "gateway/kept_upstream.hpp"
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "protocol/bridge.hpp"
@@ -52,6 +53,9 @@ Session::Session(std::shared_ptr<GatewayCore> core, SessionRecord record,
   client_.capabilities = carried_capabilities(raw::find(record_.initialize_params, "capabilities"));
   client_name_ = raw::string_value(raw::find(record_.initialize_params, "clientInfo", "name")).value_or("");
   if (client_name_.size() > 200) client_name_.clear();
+  if (!outlives()) return;
+  for (const auto& [target_id, text] : record_.upstream_ids)
+    if (auto known = decode_kept(text)) kept_.emplace(target_id, std::move(known));
 }
 
 Session::~Session() { close(); }
@@ -138,6 +142,7 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
   std::string identity = identity_of(principal);
   std::shared_ptr<const Binding> binding;
   std::shared_ptr<UpstreamConnection> acquired;
+  std::shared_ptr<KeptUpstream> before;
   for (int attempt = 0; !acquired; ++attempt) {
     generation = core_->repository->credential_generation();
     binding = nullptr;
@@ -153,7 +158,8 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
       if (!made) co_return made.error();
       binding = std::move(*made);
     }
-    auto opened = co_await core_->pool->acquire(binding, deadline, shared_from_this());
+    before = kept(target->id, binding->key);
+    auto opened = co_await core_->pool->acquire(binding, deadline, shared_from_this(), before);
     if (opened) {
       acquired = std::move(*opened);
     } else if (opened.error().reason != kSuperseded) {
@@ -174,13 +180,22 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> Session::connection(
     Bound& bound = bound_[target->id];
     old = std::move(bound.connection);
     bound = {generation, std::move(identity), binding, acquired};
+    kept_.erase(target->id);
   }
   if (old != acquired) {
     acquired->attach(shared_from_this());
+    (void)keep(acquired);
+    // Others had a connection already: what was kept is not needed.
+    if (const auto now = acquired->upstream().session(); before && (!now || now->id != before->session.id))
+      core_->pool->end_session(binding, *before);
     restore(acquired, principal);
     if (old) {
       old->detach(this);
       core_->pool->released(old);
+    }
+    if (closed()) {  // in the meantime: nobody else ends its part in it
+      acquired->detach(this);
+      core_->pool->released(acquired);
     }
   }
   co_return acquired;

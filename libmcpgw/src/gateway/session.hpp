@@ -137,6 +137,12 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   std::optional<std::string> subscription(const Principal& principal, const Target& target,
                                           const std::string& uri, const Listing* resources);
 
+  // --- the servers' sessions (session_targets.cpp) -------------------------------------------------
+  /// Ends those that were kept for this session and that nothing has gone on with yet.
+  void end_kept();
+  /// Somebody else goes on with this session: close() leaves the servers' sessions to them.
+  void leave();
+
   /// Ends everything. Idempotent. With `replaced` the client's streams stay: they are another Session's now.
   void close(bool replaced = false);
   bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
@@ -144,6 +150,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   void on_connection_message(const std::shared_ptr<UpstreamConnection>& connection,
                              const ServerMessage& message) override;
   void on_connection_lost(const std::shared_ptr<UpstreamConnection>& connection) override;
+  bool on_connection_left(const std::shared_ptr<UpstreamConnection>& connection) override;
   void on_target_ready(const std::string& target_id) override;
   bool waits_for(const std::string& target_id) const override;
   /// While its client listens, or was here a moment ago.
@@ -176,6 +183,13 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
     std::string upstream_id;
     std::string method;
   };
+  /// Whether it goes on after this process, or elsewhere.
+  bool outlives() const { return !over_sse() && !client_.exact; }
+  /// What was kept of the target's session, made with the same values.
+  std::shared_ptr<KeptUpstream> kept(const std::string& target_id, const std::string& key) const;
+  /// Puts into the record, or takes out of it, what it takes to go on with the connection's session. True:
+  /// this session keeps it.
+  bool keep(const std::shared_ptr<UpstreamConnection>& connection);
   /// Connects to a target again and looks what it has now.
   static Task<void> pursue(std::shared_ptr<Session> self, std::string target_id);
   /// What the client asked for on earlier connections to this target is asked for on a new one.
@@ -194,6 +208,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   std::string client_name_;                // set once
   std::atomic<std::int64_t> last_active_;  ///< microseconds of the clock
   std::atomic<bool> closed_{false};
+  std::atomic<bool> leaving_{false};
 
   mutable std::mutex mutex_;     // guards what follows
   SessionRecord record_;         // id, user_id and protocol_version never change
@@ -202,6 +217,8 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   std::uint64_t view_generation_ = 0;
   std::string view_identity_;
   std::map<std::string, Bound> bound_;  // by target id
+  /// Of the record as it was loaded, by target id, until the target is used.
+  std::map<std::string, std::shared_ptr<KeptUpstream>> kept_;
   std::unordered_map<std::string, std::weak_ptr<ClientCall>> running_;
   std::map<std::int64_t, Asked> asked_;  // oldest first
   std::int64_t next_ask_;
@@ -267,6 +284,11 @@ class SessionRegistry {
   void ended_elsewhere(const std::string& id, const std::string& user_id);
   std::vector<std::shared_ptr<Session>> all() const;
   std::size_t count(const std::string* user_id = nullptr) const;
+  /// For other replicas, about the user's session that would give way first (session_quota.cpp): how much
+  /// rather than others; 0: there is none.
+  std::int64_t idlest(const std::string& user_id) const;
+  /// Ends it. False: there is none.
+  bool end_idlest(const std::string& user_id);
   std::size_t streams() const;
   std::size_t streams_of(const std::string& user_id) const;
   /// Closes streams of identities that are no longer what they were, and ends calls of those that were
@@ -283,6 +305,11 @@ class SessionRegistry {
   Status reserve(const GatewayCore& core, const std::string& user_id);
   void unreserve_locked(const std::string& user_id);
   bool expired(const GatewayCore& core, const Session& session) const;
+  std::shared_ptr<Session> idlest_of(const std::string& user_id) const;
+  std::size_t not_ended(const std::vector<std::string>& ids) const;
+  /// Whether the one that was stored just now is one too many of the user at all replicas; another gives way
+  /// then. resource_exhausted/"rate_limited"; the errors of storage.
+  Task<Status> room_at_all_replicas(std::shared_ptr<GatewayCore> core, std::string user_id);
 
   const std::weak_ptr<GatewayCore> core_;
   mutable std::mutex mutex_;  // guards what follows

@@ -114,6 +114,12 @@ Task<Result<std::shared_ptr<Session>>> SessionRegistry::create(const Principal& 
   // Stored before it is announced, so that a restart right after this still knows it.
   auto save = [core, record] { return core->repository->save_session(record); };
   auto stored = co_await run_blocking(core->runtime->impl().workers(), save);
+  if (stored && *stored && core->replicas->on()) {
+    if (Status room = co_await room_at_all_replicas(core, principal.user_id); !room) {
+      forget_later(core, record.id);
+      stored = std::move(room);
+    }
+  }
   {
     const std::lock_guard lock(mutex_);
     unreserve_locked(principal.user_id);
@@ -241,6 +247,7 @@ void SessionRegistry::end(const std::shared_ptr<Session>& session, const char* e
     if (!sessions_.remove(session->id())) return;
     ended_[session->id()] = steady_clock::now();
   }
+  session->end_kept();
   session->close();
   audit_session(*core, *session, event);
   if (!session->over_sse()) forget_later(core, session->id());
@@ -309,7 +316,9 @@ void SessionRegistry::moved(const std::string& id) {
     const std::lock_guard lock(mutex_);
     session = sessions_.remove(id);
   }
-  if (session) session->streams()->close();
+  if (!session) return;
+  session->leave();
+  session->streams()->close();
 }
 
 void SessionRegistry::ended_elsewhere(const std::string& id, const std::string& user_id) {
@@ -320,7 +329,9 @@ void SessionRegistry::ended_elsewhere(const std::string& id, const std::string& 
     ended_[id] = steady_clock::now();
     session = sessions_.remove(id);
   }
-  if (session) session->close();
+  if (!session) return;
+  session->end_kept();
+  session->close();
 }
 
 std::vector<std::shared_ptr<Session>> SessionRegistry::all() const {
@@ -434,6 +445,7 @@ void SessionRegistry::close_all() {
   for (const auto& [id, session] : sessions) {
     if (core && steady_clock::now() < until)
       if (const auto record = session->save_due(true)) (void)core->repository->update_session(*record);
+    if (core && core->options.storage->durable()) session->leave();
     session->close();
   }
 }

@@ -159,14 +159,22 @@ Result<std::vector<std::string>> Repository::delete_sessions_of(std::string_view
   return ids;
 }
 
-Result<std::vector<SessionRecord>> Repository::sessions_of(std::string_view user_id) {
-  std::vector<SessionRecord> sessions;
-  if (!is_uuid(user_id)) return sessions;
+Result<std::vector<std::string>> Repository::session_ids_of(std::string_view user_id) {
+  std::vector<std::string> ids;
+  if (!is_uuid(user_id)) return ids;
   const std::string prefix = std::string(user_id) + "/";
   const auto index = impl_->list(collection::kUserSessions, prefix);
   if (!index) return index.error();
-  for (const Record& entry : *index) {
-    auto session = load_session(std::string_view(entry.key).substr(prefix.size()));
+  for (const Record& entry : *index) ids.push_back(entry.key.substr(prefix.size()));
+  return ids;
+}
+
+Result<std::vector<SessionRecord>> Repository::sessions_of(std::string_view user_id) {
+  std::vector<SessionRecord> sessions;
+  const auto ids = session_ids_of(user_id);
+  if (!ids) return ids.error();
+  for (const std::string& id : *ids) {
+    auto session = load_session(id);
     if (!session) return session.error();
     if (*session && (*session)->user_id == user_id) sessions.push_back(std::move(**session));
   }

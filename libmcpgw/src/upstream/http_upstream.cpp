@@ -67,6 +67,43 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     co_return Status();
   }
 
+  /// Another connection's session from now on.
+  void adopt(UpstreamSession session, std::int64_t first_id) {
+    session_id_ = std::move(session.id);
+    facts_ = std::move(session.facts);
+    next_id_.store(first_id, std::memory_order_relaxed);
+    initialized_ = true;
+  }
+
+  Task<Status> resume(SteadyTime deadline) {
+    const auto running = std::make_shared<Running>();
+    running->number = next_id_.fetch_add(1, std::memory_order_relaxed);
+    running->id = std::to_string(running->number);
+    running->timeout = remaining(deadline);
+    running->deadline = running->hard = deadline;
+    running->cancel = std::make_shared<CancelSource>();
+    {
+      const std::lock_guard lock(mutex_);
+      running_[running->number] = running;
+    }
+    UpstreamCall call;
+    call.method = "ping";
+    const auto answer = co_await perform(std::move(call), *running);
+    {
+      const std::lock_guard lock(mutex_);
+      running_.erase(running->number);
+    }
+    if (!answer) co_return answer.error();
+    if (!alive()) co_return closed_error("The connection was closed");
+    home_.spawn(listen(shared_from_this()));
+    co_return Status();
+  }
+
+  std::optional<UpstreamSession> session() const override {
+    if (session_id_.empty()) return std::nullopt;
+    return UpstreamSession{session_id_, facts_};
+  }
+
   Task<Result<UpstreamAnswer>> request(UpstreamCall call) override {
     if (!alive()) co_return session_lost_error();  // nothing of it was sent
     auto running = std::make_shared<Running>();
@@ -121,6 +158,10 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     if (session_id_.empty()) return;
     if (options_.farewells) options_.farewells->fetch_add(1);
     home_.spawn(send_delete(shared_from_this()));
+  }
+
+  void leave() override {
+    if (!closed_.exchange(true)) stop();
   }
 
  private:
@@ -554,6 +595,28 @@ Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstr
     co_return status.error();
   }
   co_return std::static_pointer_cast<Upstream>(upstream);
+}
+
+Task<Result<std::shared_ptr<Upstream>>> resume_http_upstream(Loop& home, HttpUpstreamOptions options,
+                                                             ClientFacts client, UpstreamEvents events,
+                                                             UpstreamSession session, std::int64_t first_id,
+                                                             SteadyTime deadline) {
+  auto upstream =
+      std::make_shared<HttpUpstream>(home, std::move(options), std::move(client), std::move(events));
+  upstream->adopt(std::move(session), first_id);
+  auto status = co_await upstream->resume(deadline);
+  if (!status) {
+    upstream->leave();
+    co_return status.error();
+  }
+  co_return std::static_pointer_cast<Upstream>(upstream);
+}
+
+void end_http_session(Loop& home, HttpUpstreamOptions options, UpstreamSession session) {
+  const auto upstream =
+      std::make_shared<HttpUpstream>(home, std::move(options), ClientFacts{}, UpstreamEvents{});
+  upstream->adopt(std::move(session), 1);
+  upstream->close();
 }
 
 }  // namespace mcpgw::detail

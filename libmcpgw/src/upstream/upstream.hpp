@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,12 @@ struct ServerFacts {
   bool offers(std::string_view capability, std::string_view flag) const;
   /// tools/call may be made a task (2025-11-25, basic/utilities/tasks).
   bool runs_tasks() const;
+};
+
+/// A session that a server keeps for whoever names its id. Secret.
+struct UpstreamSession {
+  std::string id;
+  ServerFacts facts;
 };
 
 /// What the gateway tells a server about the client behind it.
@@ -131,6 +138,10 @@ class Upstream {
   virtual std::string_view transport() const { return {}; }
   /// Ends the connection; running calls end with "upstream_closed".
   virtual void close() = 0;
+  /// What another connection needs to go on with the server's session; nullopt: it ends with this one.
+  virtual std::optional<UpstreamSession> session() const { return std::nullopt; }
+  /// As close(), but the server's session stays, for another connection.
+  virtual void leave() { close(); }
 };
 
 /// Connects over Streamable HTTP and initialises (MCP 2025-11-25, basic/transports).
@@ -153,6 +164,16 @@ Task<Result<std::shared_ptr<Upstream>>> open_http_upstream(Loop& home, HttpUpstr
                                                            ClientFacts client, UpstreamEvents events,
                                                            SteadyTime deadline,
                                                            HttpRefusal* refusal = nullptr);
+
+/// Goes on with a session that another connection has made and left, once the server has answered a ping in
+/// it. "session_lost": the server does not know it. Ids of requests begin at `first_id`: none may be used
+/// twice in a session.
+Task<Result<std::shared_ptr<Upstream>>> resume_http_upstream(Loop& home, HttpUpstreamOptions options,
+                                                             ClientFacts client, UpstreamEvents events,
+                                                             UpstreamSession session, std::int64_t first_id,
+                                                             SteadyTime deadline);
+/// Tells the server that nobody needs the session any more. Does not wait.
+void end_http_session(Loop& home, HttpUpstreamOptions options, UpstreamSession session);
 
 /// Connects over HTTP+SSE (MCP 2024-11-05, basic/transports) and initialises: one event stream brings
 /// everything, messages are POSTed to the endpoint that the stream's first event names.
