@@ -256,7 +256,8 @@ run_bindings() {
     MCPGW_C_LIBRARY=$library $python -m pip wheel --disable-pip-version-check --quiet --no-build-isolation --no-deps -w $wheels bindings/python &&
     $python -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall $wheels/mcpgw-*-py3-none-*.whl; } >$log 2>&1 ||
     { fail bindings $log "the Python package cannot be built and installed"; return; }
-  if $python -m mypy --cache-dir build/mypy --config-file bindings/python/pyproject.toml bindings/python/src/mcpgw >>$log 2>&1; then
+  if $python -m mypy --cache-dir build/mypy --config-file bindings/python/pyproject.toml bindings/python/src/mcpgw \
+    bindings/python/src/mcpgw_pytest.py bindings/python/tests/typed_program.py >>$log 2>&1; then
     count bindings 1 0
   else
     fail bindings $log "types of the Python package"

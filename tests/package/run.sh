@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Consumers, built as a user would: one finds the installed package, one includes the source tree, one asks pkg-config, one is in C.
-# Then the Debian packages of a release build: what they hold, and their life on a clean Debian.
+# Then the Python and Node.js packages, and the Debian packages of a release build: what they hold, and their life on a clean Debian.
 # Usage: run.sh BUILD_DIR (of a configured and built preset)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -81,6 +81,10 @@ check "tools for packages" install_packages "${package_packages[@]}"
 configure=$(sed -n "s#^ *\\(cmake -G Ninja -S \\. -B\\) /build \\(.*\\) && .*#\\1 build/package \\2#p" "$here/../../apps/packaging/Dockerfile")
 check "release: configure" env -C "$here/../.." bash -euc "${configure:?the Dockerfile is not what this test reads}"
 check "release: build" cmake --build "$release"
+# The packages of other languages, from the tree: what they compile has just been compiled with the same flags.
+check "Python: pip install builds the library, the example passes" "$here/bindings.sh" python "$work"
+check "Node.js: node and npm" ensure_node
+check "Node.js: npm pack builds the library, the example passes" "$here/bindings.sh" node "$work"
 check "release: packages" cmake -E chdir "$release" cpack -G DEB -B "$work/debs"
 for step in contents size unit bootstrap install container run upgrade purge; do
   check "Debian packages: $step" "$here/deb.sh" "$step" "$work/debs" "$work/debian" "$build/examples/demo_upstream/demo_upstream"

@@ -1,7 +1,7 @@
 // Gateway, testing, storage and policies, as a Node.js program sees them.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -170,9 +170,23 @@ describe('gateway', () => {
     }
   });
 
-  test('types hold', () => {
+  test('types hold, for the program of types.ts and for the example', () => {
     const at = (path) => fileURLToPath(new URL(path, import.meta.url));
-    execFileSync(process.execPath, [at('../node_modules/typescript/bin/tsc'), '--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022', '--types', 'node', at('types.ts')], { cwd: at('..'), encoding: 'utf8' });
+    const root = mkdtempSync(join(tmpdir(), 'mcpgw-types-'));
+    try {
+      const compilerOptions = {
+        noEmit: true, strict: true, noImplicitAny: false, checkJs: true, module: 'nodenext', target: 'es2022',
+        types: ['node'], typeRoots: [at('../node_modules/@types')],
+        paths: { mcpgw: [at('../index.d.ts')], 'mcpgw/testing': [at('../testing.d.ts')] },
+      };
+      const files = [at('types.ts'), at('../../../examples/with_node_test/release_notes.test.mjs')];
+      writeFileSync(join(root, 'tsconfig.json'), JSON.stringify({ compilerOptions, files }));
+      const told = spawnSync(process.execPath, [at('../node_modules/typescript/bin/tsc'), '-p', root], { encoding: 'utf8' });
+      assert.equal(told.stdout, '');
+      assert.equal(told.status, 0);
+    } finally {
+      rmSync(root, { recursive: true });
+    }
   });
 });
 

@@ -1,5 +1,7 @@
 """mcpgw.testing: what a test author gets."""
 
+import subprocess
+import sys
 import threading
 
 import mcpgw
@@ -103,6 +105,18 @@ def test_two_gateways_do_not_know_each_other():
         assert two.as_user("alice").call_tool("which").text == "two"
         two.as_user("alice").token = one.as_user("alice").token
         assert two.as_user("alice").call_tool("which").status == 401
+
+
+def test_pytest_finds_the_fixture(mcpgw_gateway):
+    mcpgw_gateway.server("s").add_tool("t", lambda arguments: "x")
+    mcpgw_gateway.allow("alice", "s")
+    assert mcpgw_gateway.as_user("alice").call_tool("t").text == "x"
+
+
+def test_the_fixture_loads_the_library_only_for_who_asks(tmp_path):
+    (tmp_path / "test_other.py").write_text("import sys\n\ndef test_it():\n    assert 'mcpgw_pytest' in sys.modules and 'mcpgw' not in sys.modules\n")
+    ran = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
 
 
 def test_as_user_takes_role_and_groups(gw):
