@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   GatewayOptions options;
   options.storage = database.storage;
   options.audit_sink = database.audit;
+  options.encryption.current = "0123456789abcdefghijklmnopqrstuv";
   options.upstream.allow_private = true;
   const auto gateway = must(Gateway::create(std::move(options)));
   User person;

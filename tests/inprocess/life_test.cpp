@@ -47,6 +47,26 @@ TEST_CASE("one runtime shared by two gateways") {
   CHECK(b.as("alice").call_tool("echo").text() == "bx {}");
 }
 
+TEST_CASE("a storage that outlives the process needs a key that does") {
+  class Durable final : public FailingStorage {
+   public:
+    Durable() : FailingStorage(make_memory_storage()) {}
+    bool durable() const override { return true; }
+  };
+  GatewayOptions options;
+  options.storage = std::make_shared<Durable>();
+  const auto refused = Gateway::create(options);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::invalid_argument);
+  CHECK(refused.error().field == "encryption");
+  CHECK(options.storage->list("meta", "", "", 0)->empty());  // nothing was written
+  options.encryption.current = "0123456789abcdefghijklmnopqrstuv";
+  CHECK(Gateway::create(options));
+  options.encryption.current.clear();
+  options.storage = make_memory_storage();
+  CHECK(Gateway::create(options));
+}
+
 TEST_CASE("R30: a session goes on after a restart, with full lists") {
   auto storage = make_memory_storage();
   auto git = echo_upstream("git");

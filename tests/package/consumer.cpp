@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   mcpgw::GatewayOptions options;
   options.storage = database->storage;
   options.audit_sink = database->audit;
+  options.encryption.current = "0123456789abcdefghijklmnopqrstuv";  // a test's
   auto gateway = mcpgw::Gateway::create(std::move(options));
   if (!gateway) return std::fprintf(stderr, "%s\n", gateway.error().message.c_str()), 1;
   auto server = mcpgw::HttpServer::start(*gateway);

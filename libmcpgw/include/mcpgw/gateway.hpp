@@ -216,7 +216,7 @@ struct GatewayOptions {
   std::vector<std::string> previous_jwt_secrets;
   std::string jwt_issuer = "mcpgw";
   std::string jwt_audience = "mcpgw";
-  /// 32 bytes; empty: made up, which only memory storage accepts (sealed values would be lost).
+  /// 32 bytes; empty: made up, but refused where the storage outlives the process (Storage::durable).
   EncryptionKeys encryption;
   /// Reads all secrets again: called when another process has announced new ones (Repository::announce_keys) or
   /// a stored value names a key that is not known. Nullopt: they cannot be read now, the old ones stay. Called

@@ -226,6 +226,11 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
   if (!options.storage)
     return Error(ErrorCode::invalid_argument, "invalid_request", "GatewayOptions::storage is required",
                  "storage");
+  // What a key that is made up has sealed nobody could open when this process has ended.
+  if (options.encryption.current.empty() && options.storage->durable())
+    return Error(ErrorCode::invalid_argument, "invalid_request",
+                 "GatewayOptions::encryption.current is required: the storage outlives the process",
+                 "encryption");
   if (!options.upstream.proxy.empty()) {
     if (auto proxy = Proxy::parse(options.upstream.proxy, options.upstream.no_proxy); !proxy)
       return proxy.error();
