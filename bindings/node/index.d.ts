@@ -33,7 +33,7 @@ export interface Message {
   params?: any;
 }
 
-/** An MCP server of functions. */
+/** An MCP server of functions. Of both eras: 2026-07-28 to a gateway whose target says `protocol_era: "modern"`, else up to 2025-11-25. */
 export class Server {
   constructor(name: string, options?: { version?: string });
   readonly name: string;

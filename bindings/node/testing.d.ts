@@ -19,6 +19,8 @@ export interface User {
   readonly email: string;
   token: string;
   sessionId: string | undefined;
+  /** Goes on in this revision: "2026-07-28" has no session, others begin with a handshake. */
+  speak(version: string): void;
   post(message: object, headers?: Record<string, string>): Promise<Reply>;
   request(method: string, params?: object): Promise<Reply>;
   callTool(name: string, args?: object): Promise<Reply>;

@@ -3,6 +3,12 @@ import { Gateway } from './lib/gateway.js';
 import { Server } from './lib/server.js';
 
 const VERSION = '2025-11-25';
+const MODERN = '2026-07-28';
+const META = 'io.modelcontextprotocol/';
+
+/** A name as an HTTP header carries it in 2026-07-28. */
+const headerValue = (text) =>
+  /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(text) && !text.startsWith('=?base64?') ? text : `=?base64?${Buffer.from(text).toString('base64')}?=`;
 
 function messagesOf(type, body) {
   if (!type.includes('text/event-stream')) return body === '' ? [] : [JSON.parse(body)];
@@ -44,8 +50,15 @@ class Reply {
 class User {
   #next = 0;
   #opening;
+  #version = VERSION;
   constructor(gateway, id, email, token) {
     Object.assign(this, { gateway, id, email, token, sessionId: undefined });
+  }
+
+  /** Goes on in this revision: "2026-07-28" has no session, others begin with a handshake. */
+  speak(version) {
+    this.#version = version;
+    this.sessionId = undefined;
   }
 
   /** One JSON-RPC message as it is. */
@@ -54,7 +67,7 @@ class User {
       Authorization: `Bearer ${this.token}`,
       'Content-Type': 'application/json',
       Accept: 'application/json, text/event-stream',
-      ...(this.sessionId === undefined ? {} : { 'Mcp-Session-Id': this.sessionId, 'MCP-Protocol-Version': VERSION }),
+      ...(this.sessionId === undefined ? {} : { 'Mcp-Session-Id': this.sessionId, 'MCP-Protocol-Version': this.#version }),
       ...headers,
     };
     const answer = await this.gateway.handle('POST', '/mcp', { headers: sent, body: JSON.stringify(message) });
@@ -64,6 +77,14 @@ class User {
   }
 
   async request(method, params = {}) {
+    if (this.#version === MODERN) {
+      const about = { [`${META}protocolVersion`]: MODERN, [`${META}clientCapabilities`]: {}, [`${META}clientInfo`]: { name: 'test', version: '1' } };
+      const named = method === 'resources/read' ? params.uri : params.name;
+      return this.post(
+        { jsonrpc: '2.0', id: ++this.#next, method, params: { ...params, _meta: { ...about, ...params._meta } } },
+        { 'MCP-Protocol-Version': MODERN, 'Mcp-Method': method, ...(named === undefined ? {} : { 'Mcp-Name': headerValue(named) }) },
+      );
+    }
     if (this.sessionId === undefined) {
       this.#opening ??= this.#initialize();
       const opened = await this.#opening;
@@ -78,7 +99,7 @@ class User {
       jsonrpc: '2.0',
       id: ++this.#next,
       method: 'initialize',
-      params: { protocolVersion: VERSION, capabilities: {}, clientInfo: { name: 'test', version: '1' } },
+      params: { protocolVersion: this.#version, capabilities: {}, clientInfo: { name: 'test', version: '1' } },
     });
     if (this.sessionId !== undefined) await this.post({ jsonrpc: '2.0', method: 'notifications/initialized' });
     return opened;

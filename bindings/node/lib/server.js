@@ -1,5 +1,7 @@
 // MCP servers inside the Node.js process: functions that the gateway offers as tools.
 
+const MODERN = '2026-07-28';
+const META = 'io.modelcontextprotocol/';
 const VERSIONS = ['2024-11-05', '2025-03-26', '2025-06-18', '2025-11-25'];
 
 /** Thrown by a tool: its text becomes the result, marked as an error. */
@@ -17,6 +19,13 @@ function toolResult(value) {
   return { content: [{ type: 'text', text: typeof value === 'string' ? value : JSON.stringify(value ?? null) }] };
 }
 
+/** What 2026-07-28 wants of a result besides. */
+const modernMembers = (method) => ({
+  resultType: 'complete',
+  ...(method === 'server/discover' || method === 'tools/list' ? { ttlMs: 0, cacheScope: 'private' } : {}),
+});
+
+/** It speaks MCP of both eras: 2026-07-28 to a gateway whose target says so (protocol_era), else up to 2025-11-25. */
 export class Server {
   #tools = new Map();
 
@@ -46,7 +55,9 @@ export class Server {
     if (message.id === undefined || message.method === undefined) return;
     const answer = { jsonrpc: '2.0', id: message.id };
     try {
-      answer.result = await this.#result(message.method, message.params ?? {});
+      const params = message.params ?? {};
+      const result = await this.#result(message.method, params);
+      answer.result = params._meta?.[`${META}protocolVersion`] === undefined ? result : { ...modernMembers(message.method), ...result };
     } catch (error) {
       // A fault of a handler is no fault of the protocol, and its text is nobody's business.
       answer.error = error instanceof RpcError ? { code: error.code, message: error.message } : { code: -32603, message: 'The server failed' };
@@ -61,6 +72,12 @@ export class Server {
           protocolVersion: VERSIONS.includes(params.protocolVersion) ? params.protocolVersion : VERSIONS.at(-1),
           capabilities: { tools: {} },
           serverInfo: { name: this.name, version: this.version },
+        };
+      case 'server/discover':
+        return {
+          supportedVersions: [MODERN],
+          capabilities: { tools: {} },
+          _meta: { [`${META}serverInfo`]: { name: this.name, version: this.version } },
         };
       case 'ping':
         return {};

@@ -54,6 +54,28 @@ describe('testing', () => {
     assert.ok(!JSON.stringify(crashed.message).includes('secret'));
   });
 
+  for (const era of ['legacy', 'modern'])
+    for (const version of ['2025-06-18', '2026-07-28'])
+      test(`a server of the ${era} era, a client of ${version}`, async () => {
+        const modern = version === '2026-07-28';
+        const own = await gateway();
+        const made = await own.server('s', { protocol_era: era });
+        made.tool('größe', ({ a }) => a);
+        await own.allow('alice', 's');
+        const alice = await own.asUser('alice');
+        alice.speak(version);
+        assert.deepEqual(await alice.listTools(), ['größe']);
+        const reply = await alice.callTool('größe', { a: 'x' });
+        assert.equal(reply.text, 'x', JSON.stringify(reply.message));
+        assert.equal(reply.result.resultType, modern ? 'complete' : undefined);
+        assert.equal(alice.sessionId === undefined, modern);
+        assert.equal((await (await own.asUser('bob')).callTool('größe', { a: 'x' })).ok, false);
+        const methods = made.received.map((message) => message.method);
+        assert.ok(methods.includes(era === 'modern' ? 'server/discover' : 'initialize'));
+        assert.ok(!methods.includes(era === 'modern' ? 'initialize' : 'server/discover'));
+        await own.close();
+      });
+
   test('deny comes first', async () => {
     await gw.allow('carol', 'calculator');
     await gw.deny('carol', 'calculator', '^fail$');

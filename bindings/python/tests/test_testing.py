@@ -19,6 +19,25 @@ def test_calls_and_refusals(gw, calculator):
     assert [call["arguments"] for call in calculator.received_calls("add")] == [{"a": 2, "b": 3}, {"a": 2}]
 
 
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+def test_both_eras_on_either_side(gw, era, version):
+    server = gw.server("s", protocol_era=era)
+    server.add_tool("größe", lambda arguments: arguments["a"])
+    gw.allow("alice", "s")
+    alice = gw.as_user("alice")
+    alice.speak(version)
+    assert alice.list_tools() == ["größe"]
+    reply = alice.call_tool("größe", a="x")
+    assert reply.ok and reply.text == "x", reply
+    assert reply.result.get("resultType") == ("complete" if version == "2026-07-28" else None)
+    assert (alice.session_id is None) == (version == "2026-07-28")
+    assert not gw.as_user("bob").call_tool("größe", a="x").ok
+    methods = {message["method"] for message in server.received}
+    assert ("server/discover" if era == "modern" else "initialize") in methods
+    assert ("initialize" if era == "modern" else "server/discover") not in methods
+
+
 def test_deny_comes_first(gw, calculator):
     gw.deny("alice", "calculator", "^fail$")
     assert gw.as_user("alice").list_tools() == ["add", "crash"]

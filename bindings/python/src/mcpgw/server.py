@@ -12,6 +12,8 @@ Handler = Callable[[Mapping[str, Any]], Any]
 
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 _VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+_MODERN = "2026-07-28"
+_META = "io.modelcontextprotocol/"
 
 
 class ToolError(Exception):
@@ -28,7 +30,8 @@ class Server:
             "The last commits."
             ...
 
-    Tools run on threads of the server's own, ``threads`` at once, so they may block and may call the gateway.
+    It speaks MCP of both eras: 2026-07-28 to a gateway whose target says ``protocol_era="modern"``, else revisions up to
+    2025-11-25. Tools run on threads of the server's own, ``threads`` at once, so they may block and may call the gateway.
     """
 
     def __init__(self, name: str, version: str = "1", *, threads: int = 8) -> None:
@@ -85,7 +88,10 @@ class Server:
     def _answer(self, message: Mapping[str, Any], deliver: Callable[[str], None]) -> None:
         answer: Dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
         try:
-            answer["result"] = self._result(message["method"], message.get("params") or {})
+            params = message.get("params") or {}
+            answer["result"] = self._result(message["method"], params)
+            if _META + "protocolVersion" in params.get("_meta", {}):
+                answer["result"] = {**_modern_members(message["method"]), **answer["result"]}
         except _RpcError as error:
             answer["error"] = {"code": error.code, "message": str(error)}
         except Exception as error:  # a fault of a handler is no fault of the protocol
@@ -99,6 +105,12 @@ class Server:
                 "protocolVersion": asked if asked in _VERSIONS else _VERSIONS[-1],
                 "capabilities": {"tools": {}},
                 "serverInfo": {"name": self.name, "version": self.version},
+            }
+        if method == "server/discover":
+            return {
+                "supportedVersions": [_MODERN],
+                "capabilities": {"tools": {}},
+                "_meta": {_META + "serverInfo": {"name": self.name, "version": self.version}},
             }
         if method == "ping":
             return {}
@@ -124,6 +136,12 @@ class _RpcError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def _modern_members(method: str) -> Dict[str, Any]:
+    """What 2026-07-28 wants of a result besides."""
+    cached = {"ttlMs": 0, "cacheScope": "private"} if method in ("server/discover", "tools/list") else {}
+    return {"resultType": "complete", **cached}
 
 
 def _tool_result(value: Union[str, Mapping[str, Any], Any]) -> Dict[str, Any]:

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import threading
@@ -23,6 +24,14 @@ from .gateway import Gateway
 from .server import Server
 
 _VERSION = "2025-11-25"
+_MODERN = "2026-07-28"
+_META = "io.modelcontextprotocol/"
+
+
+def _header_value(text: str) -> str:
+    """A name as an HTTP header carries it in 2026-07-28."""
+    plain = text.isascii() and text.isprintable() and text == text.strip() and not text.startswith("=?base64?")
+    return text if plain else "=?base64?" + base64.b64encode(text.encode()).decode() + "?="
 
 
 class Reply:
@@ -71,6 +80,7 @@ class User:
         self.email = email
         self.token = token
         self.session_id: Optional[str] = None
+        self._version = _VERSION
         self._next = 0
         self._lock = threading.Lock()
 
@@ -78,6 +88,11 @@ class User:
         with self._lock:
             self._next += 1
             return self._next
+
+    def speak(self, version: str) -> None:
+        """Goes on in this revision: "2026-07-28" has no session, others begin with a handshake."""
+        self._version = version
+        self.session_id = None
 
     def post(self, message: Mapping[str, Any], headers: Optional[Mapping[str, str]] = None) -> Reply:
         """One JSON-RPC message as it is."""
@@ -87,7 +102,7 @@ class User:
             "Accept": "application/json, text/event-stream",
         }
         if self.session_id is not None:
-            sent.update({"Mcp-Session-Id": self.session_id, "MCP-Protocol-Version": _VERSION})
+            sent.update({"Mcp-Session-Id": self.session_id, "MCP-Protocol-Version": self._version})
         sent.update(headers or {})
         answer = self.gateway.handle("POST", "/mcp", headers=sent, body=json.dumps(message))
         opened = answer.header("Mcp-Session-Id")
@@ -105,10 +120,19 @@ class User:
         return [json.loads(body)] if body else []
 
     def request(self, method: str, params: Optional[Mapping[str, Any]] = None) -> Reply:
+        if self._version == _MODERN:
+            about = {"protocolVersion": _MODERN, "clientCapabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+            full = dict(params or {})
+            full["_meta"] = {**{_META + name: value for name, value in about.items()}, **full.get("_meta", {})}
+            headers = {"MCP-Protocol-Version": _MODERN, "Mcp-Method": method}
+            named = full.get("uri" if method == "resources/read" else "name")
+            if named is not None:
+                headers["Mcp-Name"] = _header_value(str(named))
+            return self.post({"jsonrpc": "2.0", "id": self._id(), "method": method, "params": full}, headers)
         if self.session_id is None and method != "initialize":
             opened = self.request(
                 "initialize",
-                {"protocolVersion": _VERSION, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+                {"protocolVersion": self._version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
             )
             if self.session_id is None:
                 return opened
