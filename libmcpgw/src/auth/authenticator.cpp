@@ -80,7 +80,7 @@ AuthenticatorOptions without_secrets(AuthenticatorOptions options) {
 
 Authenticator::Impl::Impl(AuthenticatorOptions o)
     : options(without_secrets(o)),
-      current_keys(std::make_shared<JwtKeys>(o.jwt_secret, o.previous_jwt_secrets)),
+      current_keys(std::make_shared<const JwtKeys>(o.jwt_secret, o.previous_jwt_secrets)),
       gate(o.max_parallel_hashes == 0 ? cpus() : o.max_parallel_hashes, o.max_waiting_hashes),
       shared(o.shared_counts
                  ? std::make_shared<SharedRates>(o.shared_counts,
@@ -216,9 +216,9 @@ Result<MintedToken> Authenticator::mint(std::string_view user_id, std::string na
 Status Authenticator::replace_secrets(const std::string& jwt_secret,
                                       const std::vector<std::string>& previous_jwt_secrets) {
   if (auto status = check_secrets(jwt_secret, previous_jwt_secrets); !status) return status;
-  auto keys = std::make_shared<const JwtKeys>(jwt_secret, previous_jwt_secrets);
+  const auto keys = std::make_shared<const JwtKeys>(jwt_secret, previous_jwt_secrets);
   const std::lock_guard lock(impl_->keys_mutex);
-  impl_->current_keys.swap(keys);
+  impl_->current_keys.set(keys);
   if (impl_->shared) impl_->shared->replace_key(rates_key(jwt_secret));
   return {};
 }

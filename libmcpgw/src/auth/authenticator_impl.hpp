@@ -12,6 +12,7 @@
 #include "auth/login_limits.hpp"
 #include "auth/rate_limiter.hpp"
 #include "auth/shared_rates.hpp"
+#include "base/shared_apart.hpp"
 #include "mcpgw/authenticator.hpp"
 #include "secrets/jwt.hpp"
 
@@ -44,14 +45,11 @@ class Authenticator::Impl {
   /// Of an identity that a further verifier vouches for.
   Result<Principal> accept_external(Principal principal) const;
 
-  std::shared_ptr<const detail::JwtKeys> keys() const {
-    const std::lock_guard lock(keys_mutex);
-    return current_keys;
-  }
+  std::shared_ptr<const detail::JwtKeys> keys() const { return current_keys.get(); }
 
   const AuthenticatorOptions options;  ///< its secrets are cleared: they are in `current_keys`
-  mutable std::mutex keys_mutex;
-  std::shared_ptr<const detail::JwtKeys> current_keys;  ///< guarded by keys_mutex
+  std::mutex keys_mutex;               ///< one replaces them at a time
+  detail::SharedApart<const detail::JwtKeys> current_keys;
   detail::HashGate gate;
   const std::shared_ptr<detail::SharedRates> shared;  ///< null: this process counts for itself
   detail::LoginLimits limits;

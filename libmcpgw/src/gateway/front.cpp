@@ -223,13 +223,15 @@ Front::Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin)
     : core_(std::move(core)),
       admin_(std::move(admin)),
       endpoint_(std::make_shared<McpEndpoint>(core_)),
+      cores_(core_),
+      endpoints_(endpoint_),
       socket_(core_),
       docs_(core_->options.docs_enabled, core_->options.docs_script, core_->options.docs_script_gzip),
       web_files_(core_->options.web_files) {}
 
 std::shared_ptr<Front::Reply> Front::make_reply(HttpRequest& request,
                                                 std::shared_ptr<Responder> responder) const {
-  auto reply = std::make_shared<Reply>(core_, std::move(responder));
+  auto reply = std::make_shared<Reply>(cores_.here(), std::move(responder));
   const std::string* id = request.header("X-Request-Id");
   reply->request_id = id != nullptr && valid_request_id(*id) ? *id : make_uuid(*core_->ids);
   begin_trace(request, *reply);
@@ -455,10 +457,10 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   Loop* here = Loop::current();
   Loop& loop =
       here != nullptr && core_->runtime->impl().owns(here) ? *here : core_->runtime->impl().any_loop();
-  loop.dispatch(
-      [&loop, endpoint = endpoint_, request = std::move(request), reply, meta = std::move(meta)]() mutable {
-        loop.spawn(endpoint->handle(std::move(request), std::move(reply), std::move(meta)));
-      });
+  loop.dispatch([&loop, endpoint = endpoints_.here(), request = std::move(request), reply,
+                 meta = std::move(meta)]() mutable {
+    loop.spawn(endpoint->handle(std::move(request), std::move(reply), std::move(meta), endpoint));
+  });
 }
 
 void Front::api(HttpRequest request, std::shared_ptr<Reply> reply) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/shared_apart.hpp"
 #include "docs/api_docs.hpp"
 #include "docs/web_files.hpp"
 #include "gateway/core.hpp"
@@ -42,6 +43,9 @@ class Front : public std::enable_shared_from_this<Front> {
   const std::shared_ptr<GatewayCore> core_;
   const std::unique_ptr<AdminApi> admin_;
   const std::shared_ptr<McpEndpoint> endpoint_;
+  // The same two, for what each request holds.
+  const HeldApart<GatewayCore> cores_;
+  const HeldApart<McpEndpoint> endpoints_;
   const ObservabilitySocket socket_;
   const ApiDocs docs_;
   const WebFiles web_files_;

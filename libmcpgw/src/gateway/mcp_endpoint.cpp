@@ -165,31 +165,31 @@ std::string McpEndpoint::audited_body(const std::string& body, const std::string
   return redact_body(body, rules);
 }
 
-Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
+Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
+                               std::shared_ptr<const void> kept) {
   // What nearly every request is needs no coroutine around its own.
   if (request.method == "POST" && !core_->replicas->on())
-    return post(std::move(request), std::move(responder), std::move(meta));
-  return route(std::move(request), std::move(responder), std::move(meta));
+    return post(std::move(request), std::move(responder), std::move(meta), std::move(kept));
+  return route(std::move(request), std::move(responder), std::move(meta), std::move(kept));
 }
 
-Task<void> McpEndpoint::route(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
-  const auto kept = shared_from_this();
+Task<void> McpEndpoint::route(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
+                              std::shared_ptr<const void> kept) {
   if (core_->replicas->on() && !meta.forwarded &&
       co_await core_->replicas->forwarded(request, responder, meta))
     co_return;
   if (request.path().starts_with("/sse"))
     co_await open_sse(std::move(responder), meta);
   else if (request.method == "POST")
-    co_await post(std::move(request), std::move(responder), std::move(meta));
+    co_await post(std::move(request), std::move(responder), std::move(meta), kept);
   else if (request.method == "GET")
     co_await get(std::move(request), std::move(responder), std::move(meta));
   else
     co_await remove(std::move(request), std::move(responder), std::move(meta));
 }
 
-Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta) {
-  // A call whose client has gone may outlive the gateway by a moment.
-  const auto kept = shared_from_this();
+Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
+                             [[maybe_unused]] std::shared_ptr<const void> kept) {
   std::string_view method;  // as far as it is known
   const auto respond = [&](int status, std::string_view code, std::string_view message) {
     reject(responder, meta, request, http_error(status, code, message, meta.request_id), code, method);
@@ -286,7 +286,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   }
 
   AuditRecord row = audit_row(meta, request, session.get());
-  auto call = std::make_shared<ClientCall>(core_, session, std::move(meta.principal));
+  auto call = std::make_shared<ClientCall>(cores_.here(), session, std::move(meta.principal));
   call->audit = std::move(row);
   call->request_id = meta.request_id;
   call->trace = meta.trace;
@@ -319,7 +319,7 @@ std::shared_ptr<Reply> McpEndpoint::make_reply(const std::shared_ptr<Responder>&
     return std::make_shared<SessionStreamReply>(core_, responder, session->streams(), answers);
   PostReply::Options options;
   options.accepts = accepts;
-  options.core = core_;
+  options.core = cores_.here();
   options.streams = session->streams();
   options.prime = session->version() >= "2025-11-25";
   options.batch = batch;
@@ -333,8 +333,7 @@ std::shared_ptr<Reply> McpEndpoint::make_reply(const std::shared_ptr<Responder>&
   return std::make_shared<PostReply>(*Loop::current(), responder, std::move(headers), std::move(options));
 }
 
-Task<void> McpEndpoint::answer(Call call) {
-  const auto kept = shared_from_this();  // a batch's calls run by themselves
+Task<void> McpEndpoint::answer(Call call, [[maybe_unused]] std::shared_ptr<const void> kept) {
   call->started = core_->clock->monotonic();
   call->audit.method = call->method;
   bound_text(call->audit.method, kMaxAuditMethod);
@@ -463,7 +462,7 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
     if (const auto begun = session->begin(call); begun != Session::Begun::yes)
       fail({call->id, begun_text(begun), call->method, rpc::kInvalidRequest, call->place, call->body});
     else
-      Loop::current()->spawn(answer(call));
+      Loop::current()->spawn(answer(call, shared_from_this()));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/shared_apart.hpp"
 #include "gateway/client_call.hpp"
 #include "gateway/core.hpp"
 #include "gateway/session.hpp"
@@ -26,10 +27,12 @@ struct RequestMeta {
 /// Safe from any thread; runs on loops.
 class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
  public:
-  explicit McpEndpoint(std::shared_ptr<GatewayCore> core) : core_(std::move(core)) {}
+  explicit McpEndpoint(std::shared_ptr<GatewayCore> core) : core_(std::move(core)), cores_(core_) {}
 
-  /// Answers a request to /mcp or /sse whose origin, load and token have been checked.
-  Task<void> handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
+  /// Answers a request to /mcp or /sse whose origin, load and token have been checked. `kept` keeps this: a
+  /// call whose client has gone may outlive the gateway by a moment.
+  Task<void> handle(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
+                    std::shared_ptr<const void> kept);
 
   /// The answer to a POST of a known user that is refused before anything reads its message, and its row,
   /// without a body. `method`: as far as it could be read.
@@ -42,8 +45,10 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   using Call = std::shared_ptr<ClientCall>;
 
   /// To the replica that has the session, or to post(), get() or remove().
-  Task<void> route(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
-  Task<void> post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
+  Task<void> route(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
+                   std::shared_ptr<const void> kept);
+  Task<void> post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
+                  std::shared_ptr<const void> kept);
   Task<void> get(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   Task<void> remove(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta);
   /// Opens a session and its stream for a client of HTTP+SSE (2024-11-05).
@@ -63,7 +68,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
                              const RequestMeta& meta, const char* what);
 
   /// Answers one request of a client and writes its audit row.
-  Task<void> answer(Call call);
+  Task<void> answer(Call call, std::shared_ptr<const void> kept = nullptr);
   /// `over_sse`: the session that a client of HTTP+SSE has opened; else a new one is made.
   Task<void> initialize(HttpRequest request, Envelope envelope, std::shared_ptr<Responder> responder,
                         RequestMeta meta, Accepts accepts, std::shared_ptr<Session> over_sse);
@@ -131,6 +136,7 @@ class McpEndpoint : public std::enable_shared_from_this<McpEndpoint> {
   void record_refusal(AuditRecord row, std::function<void(bool)> then);
 
   const std::shared_ptr<GatewayCore> core_;
+  const HeldApart<GatewayCore> cores_;  ///< the same, for what each call holds
 };
 
 /// Whether both the client of this session and the server know tasks of tools/call.

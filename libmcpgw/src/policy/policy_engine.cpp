@@ -8,6 +8,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "base/shared_apart.hpp"
+
 namespace mcpgw {
 namespace {
 
@@ -101,10 +103,7 @@ class PolicyEngine::Impl {
   }
   ~Impl() { repository_->remove_listener(listener_); }
 
-  std::shared_ptr<const Snapshot> snapshot() const {
-    const std::lock_guard lock(mutex_);
-    return snapshot_;
-  }
+  std::shared_ptr<const Snapshot> snapshot() const { return snapshot_.get(); }
   std::uint64_t generation() const noexcept { return generation_.load(std::memory_order_acquire); }
 
   /// Whether an enabled policy, all but its pattern, applies to the question.
@@ -186,10 +185,7 @@ class PolicyEngine::Impl {
       }
     }
     patterns_ = std::move(patterns);
-    {
-      const std::lock_guard lock(mutex_);
-      snapshot_ = std::move(out);
-    }
+    snapshot_.set(out);
     generation_.fetch_add(1, std::memory_order_acq_rel);
   }
 
@@ -198,8 +194,7 @@ class PolicyEngine::Impl {
   std::mutex rebuild_mutex_;  // one rebuild at a time, so the last one saw everything
   std::map<std::string, std::shared_ptr<const RE2>> patterns_;  // guarded by rebuild_mutex_
   std::atomic<std::uint64_t> generation_{1};
-  mutable std::mutex mutex_;
-  std::shared_ptr<const Snapshot> snapshot_;  // guarded by mutex_
+  detail::SharedApart<const Snapshot> snapshot_;
 };
 
 std::shared_ptr<PolicyEngine> PolicyEngine::create(std::shared_ptr<Repository> repository) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/coarse_clock.hpp"
+#include "base/shared_apart.hpp"
 #include "base/text.hpp"
 #include "runtime/http_connect.hpp"
 #include "runtime/http_exchange.hpp"
@@ -138,7 +139,7 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
 class Client final : public HttpClient {
  public:
   Client(std::shared_ptr<Runtime> runtime, std::shared_ptr<Core> core)
-      : runtime_(std::move(runtime)), core_(std::move(core)) {}
+      : runtime_(std::move(runtime)), core_(std::move(core)), cores_(core_) {}
 
   ~Client() override {
     // Each pool is closed, and released, on its own loop.
@@ -151,8 +152,8 @@ class Client final : public HttpClient {
   Task<Sent> send(ClientRequest request, CancelSource* cancel, std::string* detail) override {
     Loop* const loop = Loop::current();
     if (loop == nullptr || !runtime_->impl().owns(loop)) return wrong_loop();
-    return send_on(core_, loop->index(), std::move(request), cancel != nullptr ? cancel->state() : nullptr,
-                   detail);
+    return send_on(cores_.here(), loop->index(), std::move(request),
+                   cancel != nullptr ? cancel->state() : nullptr, detail);
   }
 
   void close_idle() override {
@@ -168,6 +169,7 @@ class Client final : public HttpClient {
 
   const std::shared_ptr<Runtime> runtime_;
   const std::shared_ptr<Core> core_;
+  const HeldApart<Core> cores_;  ///< the same
 };
 
 }  // namespace

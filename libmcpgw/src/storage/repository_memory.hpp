@@ -12,7 +12,6 @@
 #include <memory>
 #include <optional>
 #include <set>
-#include <shared_mutex>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -20,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/shared_apart.hpp"
 #include "mcpgw/model.hpp"
 #include "mcpgw/repository.hpp"
 #include "secrets/sealer.hpp"
@@ -136,7 +136,7 @@ class RepositoryMemory {
   const std::shared_ptr<Sealer> sealer_;
   const ProblemSink problem_;
 
-  mutable std::shared_mutex mutex_;
+  mutable ReadMostlyMutex mutex_;
   Rows<User> users_;
   Rows<ApiToken> tokens_;
   Rows<Target> targets_;
