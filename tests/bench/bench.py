@@ -19,6 +19,7 @@ CALL = '{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"echo","
 MODERN_CALL = CALL[:-2] + (',"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
                           '"io.modelcontextprotocol/clientCapabilities":{}}}}')
 MODERN_HEADERS = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "echo"}
+SESSIONS = 16
 IDS = 10000  # an id must not be in flight twice in one session
 ACCEPT = "application/json, text/event-stream"
 PASSWORD = "a password of the bench"
@@ -41,9 +42,14 @@ def open_session(url, headers):
     return headers
 
 
+def open_sessions(url, headers):
+    """Clients have one each."""
+    return [open_session(url, headers) for _ in range(SESSIONS)]
+
+
 def check(way):
     """An error would be fast: what is measured must be the answer of the tool."""
-    _, answer = request(way["url"], "POST", way.get("call", CALL) % 0, way["headers"])
+    _, answer = request(way["url"], "POST", way.get("call", CALL) % 0, way["sessions"][0])
     assert answer["result"]["content"][0]["text"] == "hello, world", answer
 
 
@@ -69,14 +75,16 @@ def milliseconds(text):
 
 
 def measure(way, connections, seconds, script):
-    lines = ['local headers = {}']
-    for name, value in {"Content-Type": "application/json", "Accept": ACCEPT, **way["headers"]}.items():
-        lines.append(f"headers[{lua(name)}] = {lua(value)}")
+    lines = ["local headers = {}"]
+    for place, session in enumerate(way["sessions"], 1):
+        lines.append(f"headers[{place}] = {{}}")
+        for name, value in {"Content-Type": "application/json", "Accept": ACCEPT, **session}.items():
+            lines.append(f"headers[{place}][{lua(name)}] = {lua(value)}")
     # Rendered before the clock starts, so that wrk costs the same as with one fixed request.
     lines.append(f"""local requests, at = {{}}, 0
 init = function()
   for id = 1, {IDS} do
-    requests[id] = wrk.format("POST", nil, headers, string.format({lua(way.get("call", CALL))}, id))
+    requests[id] = wrk.format("POST", nil, headers[id % #headers + 1], string.format({lua(way.get("call", CALL))}, id))
   end
 end
 request = function()
@@ -208,9 +216,9 @@ def train(mcpgw, demo):
         _, demo_port = start_demo(stack, demo)
         pid, url, _, token = start_mcpgw(stack, directory, mcpgw, demo_port)
         for connections in (1, 16, 64):
-            session = {"name": "sessions", "pid": pid, "url": f"{url}/mcp", "headers": open_session(f"{url}/mcp", token)}
-            modern = {**session, "name": "2026-07-28", "headers": {**token, **MODERN_HEADERS}, "call": MODERN_CALL}
-            for way in (session, modern):
+            legacy = {"name": "2025-11-25", "pid": pid, "url": f"{url}/mcp", "sessions": open_sessions(f"{url}/mcp", token)}
+            modern = {**legacy, "name": "2026-07-28", "sessions": [{**token, **MODERN_HEADERS}], "call": MODERN_CALL}
+            for way in (legacy, modern):
                 check(way)
                 print(f"{way['name']}, {connections} connections: {measure(way, connections, 3, directory / 'wrk.lua')['count']} calls")
 
@@ -233,12 +241,12 @@ def main():
         demo_pid, demo_port = start_demo(stack, demo)
         nginx_pid, nginx_port = start_nginx(stack, directory, demo_port)
         gateway_pid, gateway_url, admin, token = start_mcpgw(stack, directory, mcpgw, demo_port)
-        direct_headers = open_session(f"http://127.0.0.1:{demo_port}/mcp", {})
+        direct = open_sessions(f"http://127.0.0.1:{demo_port}/mcp", {})
         ways = [
-            {"name": "direct", "pid": demo_pid, "url": f"http://127.0.0.1:{demo_port}/mcp", "headers": direct_headers},
-            {"name": "nginx", "pid": nginx_pid, "url": f"http://127.0.0.1:{nginx_port}/mcp", "headers": direct_headers},
+            {"name": "direct", "pid": demo_pid, "url": f"http://127.0.0.1:{demo_port}/mcp", "sessions": direct},
+            {"name": "nginx", "pid": nginx_pid, "url": f"http://127.0.0.1:{nginx_port}/mcp", "sessions": direct},
             {"name": "mcpgw", "pid": gateway_pid, "url": f"{gateway_url}/mcp",
-             "headers": open_session(f"{gateway_url}/mcp", token)},
+             "sessions": open_sessions(f"{gateway_url}/mcp", token)},
         ]
         script, calls = directory / "wrk.lua", 0
         print(f"{machine()}; medians of {options.rounds} rounds of {options.seconds} s; wrk with 1 thread\n")

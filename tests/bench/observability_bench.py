@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import tempfile
 
-from bench import check, machine, measure, open_session, running, start_demo
+from bench import check, machine, measure, open_sessions, running, start_demo
 
 
 def start_gateway(stack, program, database, upstream_port):
@@ -33,7 +33,7 @@ def main():
         for name in ("unobserved", "observed"):
             pid, url, token = start_gateway(stack, str(build / f"tests/bench/{name}_server"),
                                             directory / f"{name}.db", demo_port)
-            ways.append({"name": name, "pid": pid, "url": url, "headers": open_session(url, token)})
+            ways.append({"name": name, "pid": pid, "url": url, "sessions": open_sessions(url, token)})
         seen = {way["name"]: [] for way in ways}
         for round_number in range(options.rounds + 1):
             # What changes with time on the machine concerns both alike.
