@@ -31,6 +31,7 @@ with_server() {
 post() { curl -sS --fail-with-body --max-time 60 "$url$1" -H "Authorization: Bearer $2" -H 'Content-Type: application/json' \
   -H 'Accept: application/json, text/event-stream' "${@:4}" -d "$3"; }
 text() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 readonly account='{"email":"admin@example.org","password":"a long password"}'
 
 call_a_tool() {
@@ -69,6 +70,9 @@ case $step in
     grep -qE ' \./etc/mcpgw/mcpgw.yaml$' <<<"$list" || die "no configuration"
     [ "$(dpkg-deb -I "${deb[mcpgw]}" conffiles)" = /etc/mcpgw/mcpgw.yaml ] || die "conffiles"
     [[ $(dpkg-deb -I "${deb[libmcpgw-c0]}" shlibs) == "libmcpgw_c 0 libmcpgw-c0"* ]] || die "shlibs"
+    # PostgreSQL's and SQLite's libraries are linked, not loaded when asked for: `database.url` may name either.
+    depends=$(dpkg-deb -f "${deb[libmcpgw-c0]}" Depends)
+    for library in libpq5 libsqlite3-0 libssl3; do [[ $depends == *"$library"* ]] || die "libmcpgw-c0 does not ask for $library: $depends"; done
     [[ $(dpkg-deb -f "${deb[libmcpgw-dev]}" Depends) == *"libmcpgw-c0 (= "* ]] || die "the headers go with another library"
     list=$(dpkg-deb -c "${deb[libmcpgw-dev]}")
     for file in include/mcpgw/gateway.hpp include/mcpgw/mcpgw.h 'lib/(.*/)?libmcpgw_core.a' 'lib/(.*/)?mcpgw/mcpgwConfig.cmake' 'lib/(.*/)?pkgconfig/mcpgw.pc' 'lib/(.*/)?pkgconfig/mcpgw-c.pc'; do
@@ -108,6 +112,26 @@ case $step in
     in_root sh -c '! ldd /usr/bin/mcpgw /usr/lib/libmcpgw_c.so.0 2>/dev/null | grep "not found"'
     ;;
   run) with_server first_use ;;
+  activation)  # the port of mcpgw.socket, the command of mcpgw.service, and systemd's own tool in place of systemd: it listens, and
+               # starts the program when the first connection comes, which is the one that is answered
+    unit=$root/usr/lib/systemd/system
+    host=$(sed -n 's/^ListenStream=\(.*\):[0-9]*$/\1/p' "$unit/mcpgw.socket")
+    command=$(sed -n 's/^ExecStart=//p' "$unit/mcpgw.service")
+    if [ -z "$host" ] || [ -z "$command" ]; then die "the units are not what this test reads"; fi
+    port=$(free_port)
+    # shellcheck disable=SC2086
+    systemd-socket-activate --listen="$host:$port" --setenv=MCPGW_SERVER_DATA_DIR=/var/lib/mcpgw chroot "$root" $command >"$root/tmp/activation.log" 2>&1 &
+    pid=$!
+    trap 'kill $pid 2>/dev/null || true; wait $pid 2>/dev/null || true' EXIT
+    url=http://$host:$port
+    for _ in $(seq 100); do grep -q Listening "$root/tmp/activation.log" && break || sleep 0.1; done
+    [[ $(readlink "/proc/$pid/exe") == */systemd-socket-activate ]] || die "it was started before anybody came"
+    (use_again) || { cat "$root/tmp/activation.log"; die "nobody answers"; }
+    [[ $(readlink "/proc/$pid/exe") == */usr/bin/mcpgw ]] || die "somebody else answered"
+    grep -q "\"url\":\"$url\"" "$root/tmp/activation.log" || die "it listens elsewhere than where it was told"
+    kill $pid
+    wait $pid || die "it does not end in order"
+    ;;
   container)  # R73: the last stage of the Dockerfile, on this Debian: its RUN after the installation, its user, its health check
     file=$(dirname "$0")/../../apps/packaging/Dockerfile
     makes_user=$(sed -n 's/^ *\(useradd .*\) && \\$/\1/p' "$file")
@@ -119,7 +143,7 @@ case $step in
     case ${user%%:*} in 0 | root) die "the image runs as root" ;; esac
     in_root sh -c "$makes_user && $directory"
     # A port that is free now, in place of the 3000 that may not be.
-    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    port=$(free_port)
     # shellcheck disable=SC2086
     chroot --userspec="$user" "$root" env -i PATH=/usr/bin:/bin $variables MCPGW_SERVER_HOST=127.0.0.1 "MCPGW_SERVER_PORT=$port" \
       /usr/bin/mcpgw --config /etc/mcpgw/mcpgw.yaml serve >"$root/tmp/container.log" 2>&1 &

@@ -86,7 +86,7 @@ check "Python: pip install builds the library, the example passes" "$here/bindin
 check "Node.js: node and npm" ensure_node
 check "Node.js: npm pack builds the library, the example passes" "$here/bindings.sh" node "$work"
 check "release: packages" cmake -E chdir "$release" cpack -G DEB -B "$work/debs"
-for step in contents size unit bootstrap install container run upgrade purge; do
+for step in contents size unit bootstrap install container run activation upgrade purge; do
   check "Debian packages: $step" "$here/deb.sh" "$step" "$work/debs" "$work/debian" "$build/examples/demo_upstream/demo_upstream"
 done
 echo "$passed passed, $failed failed"
