@@ -234,7 +234,7 @@ void Connection::lose_freshness() {
 }
 
 void Connection::dispatch() {
-  context_->requests.fetch_add(1, std::memory_order_relaxed);
+  context_->requests.mine().fetch_add(1, std::memory_order_relaxed);
   AnswerForm form;
   form.http11 = reader_.http11();
   form.close = !reader_.keep_alive();

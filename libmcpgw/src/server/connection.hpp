@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/per_thread.hpp"
 #include "mcpgw/http.hpp"
 #include "mcpgw/server.hpp"
 #include "runtime/loop.hpp"
@@ -55,7 +56,7 @@ struct ServerContext {
   std::atomic<std::size_t> connections{0};
   std::atomic<std::size_t> fresh{0};  ///< connections whose first request has not come
   std::atomic<std::uint64_t> accepted{0};
-  std::atomic<std::uint64_t> requests{0};
+  PerThread<std::atomic<std::uint64_t>> requests;
 
   void log(LogLevel level, std::string message,
            std::vector<std::pair<std::string, std::string>> fields = {}) const;

@@ -172,7 +172,9 @@ Status HttpServer::reload_tls() {
 
 HttpServer::Statistics HttpServer::statistics() const {
   const detail::server::ServerContext& context = *impl_->context();
-  return {context.accepted.load(std::memory_order_relaxed), context.requests.load(std::memory_order_relaxed),
+  std::uint64_t requests = 0;
+  context.requests.each([&](const auto& one) { requests += one.load(std::memory_order_relaxed); });
+  return {context.accepted.load(std::memory_order_relaxed), requests,
           context.connections.load(std::memory_order_relaxed)};
 }
 
