@@ -1,5 +1,5 @@
 """Code in the pages stands in a file that is compiled and run, line by line. Blocks of Python and JavaScript are run themselves, by
-the tests of the packages whose README they are in. Usage: quotes.py [PAGE...]; without a page: all."""
+the tests of the packages whose README they are in. The README names each example. Usage: quotes.py [PAGE...]; without a page: all."""
 
 import pathlib
 import re
@@ -44,6 +44,10 @@ def main(pages):
                 seen += 1
                 if not any(holds(source, block) for source in sources[language]):
                     faults.append(f"{where}: this block stands in none of {', '.join(SOURCES[language])}")
+    if pages is PAGES:  # whoever looks for an example finds it in the README
+        listed = re.findall(r"\]\(examples/(\w+)/", (ROOT / "README.md").read_text())
+        folders = [folder.name for folder in sorted((ROOT / "examples").iterdir()) if folder.is_dir()]
+        faults += [f"README.md: examples/{name} is not in its table" for name in folders if name not in listed]
     print("\n".join(faults))
     print(f"{seen} blocks, {len(faults)} that no test holds")
     return 1 if faults or seen == 0 else 0
