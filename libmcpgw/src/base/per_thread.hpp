@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <thread>
 
 namespace mcpgw::detail {
 
@@ -18,6 +19,19 @@ inline std::size_t thread_place() noexcept {
   static thread_local const std::size_t mine = next.fetch_add(1, std::memory_order_relaxed) % kThreadPlaces;
   return mine;
 }
+
+/// Guards a few instructions of threads that share a place: it is nearly always free, and costs less than a
+/// mutex then.
+class PlaceLock {
+ public:
+  void lock() noexcept {
+    while (busy_.exchange(true, std::memory_order_acquire)) std::this_thread::yield();
+  }
+  void unlock() noexcept { busy_.store(false, std::memory_order_release); }
+
+ private:
+  std::atomic<bool> busy_{false};
+};
 
 /// `found`, with a count of holders of its own: threads that hold the same thing often need not share that.
 template <class T>

@@ -1,5 +1,7 @@
 #include "gateway/metrics.hpp"
 
+#include <algorithm>
+
 #include "base/text.hpp"
 
 namespace mcpgw::detail {
@@ -153,14 +155,39 @@ void Metrics::decision(bool allowed, ResourceType type) {
   decisions_.mine()[allowed ? 1 : 0][kind].add();
 }
 
+void Metrics::HttpSeries::answered(std::string_view method, int status, Duration took) {
+  Part& part = parts_.mine();
+  part.duration.observe(took);
+  const auto key = static_cast<std::uint32_t>(index_of(kHttpMethods, method) * 1000 +
+                                              static_cast<std::size_t>(std::clamp(status, 1, 999)));
+  for (std::size_t i = 0; i < kPlaces; ++i) {
+    auto& place = part.keys[(key + i) % kPlaces];
+    std::uint32_t there = place.load(std::memory_order_acquire);
+    if (there == 0 && place.compare_exchange_strong(there, key, std::memory_order_acq_rel)) there = key;
+    if (there == key) return part.counts[(key + i) % kPlaces].add();
+  }
+}
+
+Histogram::Reading Metrics::HttpSeries::duration() const {
+  Histogram::Reading out;
+  parts_.each([&](const Part& part) { out.add(part.duration.read()); });
+  return out;
+}
+
+std::map<std::pair<std::string_view, int>, std::uint64_t> Metrics::HttpSeries::answers() const {
+  std::map<std::pair<std::string_view, int>, std::uint64_t> out;
+  parts_.each([&](const Part& part) {
+    for (std::size_t i = 0; i < kPlaces; ++i)
+      if (const std::uint32_t key = part.keys[i].load(std::memory_order_acquire); key != 0)
+        out[{kHttpMethods[key / 1000], static_cast<int>(key % 1000)}] += part.counts[i].read();
+  });
+  return out;
+}
+
 void Metrics::http(std::string_view route, std::string_view method, int status, std::string_view code,
                    Duration took) {
   const auto series = http_.get(route);
-  series->duration.mine().observe(took);
-  std::string key(kHttpMethods[index_of(kHttpMethods, method)]);
-  key += ' ';
-  key += std::to_string(status);
-  series->answers.get(key)->mine().add();
+  series->answered(method, status, took);
   if (status == 401 || status == 403) auth_failures_.get(kAuthReasons[index_of(kAuthReasons, code)])->add();
   if (status == 429) rate_limited_.get(limited(route, method))->add();
 }

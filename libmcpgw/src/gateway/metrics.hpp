@@ -165,9 +165,23 @@ class Metrics {
   std::string render(const GatewayCore& core, std::string_view accept, std::string& content_type);
 
  private:
-  struct HttpSeries {
-    PerThread<Histogram> duration;
-    Named<PerThread<Counter>> answers{1000};  ///< "GET 200"
+  /// Of one route: answers by method and status.
+  class HttpSeries {
+   public:
+    void answered(std::string_view method, int status, Duration took);
+    Histogram::Reading duration() const;
+    /// In order of methods and statuses.
+    std::map<std::pair<std::string_view, int>, std::uint64_t> answers() const;
+
+   private:
+    /// Far more than a route has.
+    static constexpr std::size_t kPlaces = 128;
+    struct Part {
+      Histogram duration;
+      std::array<std::atomic<std::uint32_t>, kPlaces> keys{};  ///< 0: free
+      std::array<Counter, kPlaces> counts;
+    };
+    PerThread<Part> parts_;
   };
   using Decisions = std::array<std::array<Counter, 3>, 2>;  ///< allowed, type
   struct StorageSeries {

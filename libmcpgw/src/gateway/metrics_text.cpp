@@ -245,21 +245,12 @@ std::string Metrics::render(const GatewayCore& core, std::string_view accept, st
   const auto http = http_.all();
   text.family("mcpgw_http_requests_total", Type::counter, "HTTP requests by route.");
   for (const auto& [route, series] : http)
-    for (const auto& [key, count] : series->answers.all()) {
-      const auto space = key.find(' ');
-      const std::string_view all = key;
-      if (space == std::string::npos) continue;
-      std::uint64_t sum = 0;
-      count->each([&](const Counter& part) { sum += part.read(); });
-      text.value({{"route", route}, {"method", all.substr(0, space)}, {"code", all.substr(space + 1)}}, sum);
-    }
+    for (const auto& [answer, count] : series->answers())
+      text.value({{"route", route}, {"method", answer.first}, {"code", std::to_string(answer.second)}},
+                 count);
   text.family("mcpgw_http_request_duration_seconds", Type::histogram,
               "Time to the answer's head of an HTTP request.");
-  for (const auto& [route, series] : http) {
-    Histogram::Reading reading;
-    series->duration.each([&](const Histogram& part) { reading.add(part.read()); });
-    text.histogram({{"route", route}}, reading);
-  }
+  for (const auto& [route, series] : http) text.histogram({{"route", route}}, series->duration());
   text.family("mcpgw_auth_failures_total", Type::counter, "Requests refused for who sent them.");
   for (const auto& [reason, count] : auth_failures_.all()) text.value({{"reason", reason}}, count->read());
   text.family("mcpgw_rate_limited_total", Type::counter, "Requests refused for coming too often.");

@@ -56,9 +56,9 @@ void Statistics::Series::add(const Tally& tally) noexcept {
     if (tally.buckets[i] != 0) slot.buckets[i].fetch_add(tally.buckets[i], relaxed);
 }
 
-Statistics::Place& Statistics::place_locked(std::unique_lock<std::mutex>& lock) {
+Statistics::Place& Statistics::place_locked(std::unique_lock<PlaceLock>& lock) {
   Place& place = places_.mine();
-  lock = std::unique_lock(place.mutex);
+  lock = std::unique_lock(place.lock);
   const std::uint64_t generation = generation_.load(std::memory_order_acquire);
   if (place.generation != generation || place.pairs.size() > kMaxKnown || place.users.size() > kMaxKnown) {
     tell_all_locked(place);
@@ -102,7 +102,7 @@ void Statistics::tell_all_locked(Place& place) {
 
 void Statistics::gather() const {
   places_.each([this](Place& place) {
-    const std::lock_guard lock(place.mutex);
+    const std::lock_guard lock(place.lock);
     const_cast<Statistics*>(this)->tell_all_locked(place);
   });
 }
@@ -111,7 +111,7 @@ void Statistics::record(std::string_view target, std::string_view user_id, int s
   const std::int64_t now = epoch();
   const auto us = static_cast<std::uint64_t>(std::max<std::int64_t>(took.count(), 0));
   const std::size_t bucket = bucket_of<kBuckets>(us);
-  std::unique_lock<std::mutex> lock;
+  std::unique_lock<PlaceLock> lock;
   Place& place = place_locked(lock);
   Known& known = known_locked(place, user_id, target);
   Tally& tally = known.tally;
@@ -178,7 +178,7 @@ void Statistics::make_room_locked() {
 }
 
 Statistics::InFlight Statistics::begin(std::string_view user_id) {
-  std::unique_lock<std::mutex> place_lock;
+  std::unique_lock<PlaceLock> place_lock;
   Place& place = place_locked(place_lock);
   if (const auto it = place.users.find(user_id); it != place.users.end()) return InFlight(it->second);
   std::shared_ptr<Gauge> found;
@@ -195,7 +195,7 @@ Statistics::InFlight Statistics::begin(std::string_view user_id) {
 }
 
 Statistics::InFlight Statistics::begin(std::string_view user_id, std::string_view target) {
-  std::unique_lock<std::mutex> lock;
+  std::unique_lock<PlaceLock> lock;
   Place& place = place_locked(lock);
   return InFlight(known_locked(place, user_id, target).shares.running);
 }

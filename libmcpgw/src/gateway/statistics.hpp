@@ -150,7 +150,7 @@ class Statistics {
     Tally tally;
   };
   struct Place {
-    std::mutex mutex;  // guards what follows; is taken before the lock of the maps
+    PlaceLock lock;  // guards what follows; is taken before the lock of the maps
     std::uint64_t generation = 0;
     std::unordered_map<Pair, Known, Hash, Equal> pairs;
     std::unordered_map<std::string, std::shared_ptr<Gauge>, Hash, Equal> users;
@@ -158,7 +158,7 @@ class Statistics {
   };
 
   std::int64_t epoch() const;
-  Place& place_locked(std::unique_lock<std::mutex>& lock);
+  Place& place_locked(std::unique_lock<PlaceLock>& lock);
   Known& known_locked(Place& place, std::string_view user_id, std::string_view target);
   void tell(Known& known);
   void tell_all_locked(Place& place);

@@ -89,7 +89,7 @@ class Named {
   /// nullptr when there is none of that name.
   std::shared_ptr<T> find(std::string_view name) const {
     Known& known = known_.mine();
-    const std::lock_guard known_lock(known.mutex);
+    const std::lock_guard known_lock(known.lock);
     // Before it is looked for: what is forgotten meanwhile is forgotten here with the next look.
     const std::uint64_t generation = generation_.load(std::memory_order_acquire);
     if (known.generation != generation) {
@@ -136,7 +136,7 @@ class Named {
   using Map = std::unordered_map<std::string, std::shared_ptr<T>, Hash, std::equal_to<>>;
   /// What threads of one place have found: never more than there is.
   struct Known {
-    std::mutex mutex;  // guards what follows
+    PlaceLock lock;  // guards what follows
     std::uint64_t generation = 0;
     Map all;
   };
