@@ -63,34 +63,39 @@ bool is_name_at(std::string_view text, std::size_t i) {
   });
 }
 
-/// Whether any of eight bytes is one that looks_secret() looks for. `next` are those that follow each of
-/// them.
-bool may_begin_secret(const char* bytes, const char* next) {
-  constexpr std::uint64_t kOnes = 0x0101010101010101, kHigh = kOnes * 0x80, kSmall = kOnes * 0x20;
-  std::uint64_t word, after;
-  std::memcpy(&word, bytes, 8);
-  std::memcpy(&after, next, 8);
-  // The high bit of bytes that are zero, and perhaps of some behind them.
-  const auto zeros = [](std::uint64_t x) { return (x - kOnes) & ~x; };
-  const std::uint64_t low = word | kSmall;
-  return ((zeros(word ^ kOnes * '\\') | zeros(low ^ kOnes * 'k') | zeros(low ^ kOnes * 'w') |
-           zeros(low ^ kOnes * 'z') | (zeros(low ^ kOnes * 'c') & zeros((after | kSmall) ^ kOnes * 'r'))) &
-          kHigh) != 0;
+/// Looked at together, with whatever instructions the processor has for it.
+constexpr std::size_t kTogether = 16;
+using Bytes = unsigned char __attribute__((vector_size(kTogether)));
+
+constexpr Bytes all(unsigned char c) { return Bytes{c, c, c, c, c, c, c, c, c, c, c, c, c, c, c, c}; }
+
+/// Whether any of kTogether bytes is one that looks_secret() looks for. Reads the one behind them, too.
+bool may_begin_secret(const char* bytes) {
+  Bytes here, next;
+  std::memcpy(&here, bytes, kTogether);
+  std::memcpy(&next, bytes + 1, kTogether);
+  const Bytes low = here | all(0x20);
+  const auto found = (here == all('\\')) | (low == all('k')) | (low == all('w')) | (low == all('z')) |
+                     ((low == all('c')) & ((next | all(0x20)) == all('r')));
+  std::array<std::uint64_t, 2> halves;
+  static_assert(sizeof halves == sizeof found);
+  std::memcpy(halves.data(), &found, sizeof found);
+  return (halves[0] | halves[1]) != 0;
 }
 
 /// Whether a word of kNames may stand in `text`, or an escape, which may hide one. Each word has one of four
-/// letters that are rare enough, at a place that is known, c before an r: eight bytes are looked at together.
+/// letters that are rare enough, at a place that is known, c before an r.
 bool looks_secret(std::string_view text) {
-  for (std::size_t at = 0; at < text.size(); at += 8) {
+  for (std::size_t at = 0; at < text.size(); at += kTogether) {
     const std::size_t left = text.size() - at;
-    if (left > 8) {
-      if (!may_begin_secret(text.data() + at, text.data() + at + 1)) continue;
+    if (left > kTogether) {
+      if (!may_begin_secret(text.data() + at)) continue;
     } else {
-      std::array<char, 9> rest{};
-      std::copy_n(text.data() + at, left, rest.begin());
-      if (!may_begin_secret(rest.data(), rest.data() + 1)) continue;
+      std::array<char, kTogether + 1> rest{};
+      std::memcpy(rest.data(), text.data() + at, left);
+      if (!may_begin_secret(rest.data())) continue;
     }
-    for (std::size_t i = at; i < std::min(text.size(), at + 8); ++i) {
+    for (std::size_t i = at; i < std::min(text.size(), at + kTogether); ++i) {
       if (text[i] == '\\') return true;
       const char c = static_cast<char>(text[i] | 0x20);
       if ((c == 'k' || c == 'w' || c == 'z' || c == 'c') && is_name_at(text, i)) return true;
