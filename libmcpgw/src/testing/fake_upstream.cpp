@@ -218,8 +218,8 @@ class FakeUpstream::State::Channel final : public MessageChannel,
     std::optional<FakeError> fails;
     {
       const std::lock_guard lock(state_->mutex);
-      const auto failing = state_->failing.find(message->method);
-      if (failing != state_->failing.end()) fails = failing->second;
+      const auto broken = state_->failing.find(message->method);
+      if (broken != state_->failing.end()) fails = broken->second;
       hangs = state_->hanging.contains(message->method);
       closes = state_->closing.contains(message->method);
       rubbish = state_->garbage.contains(message->method);
