@@ -132,13 +132,31 @@ TEST_CASE("at once from all sides: exactly so many") {
 TEST_CASE("names from outside take a bounded room, and cannot be read there") {
   Several all;
   all.limit.max = 1000000;
-  for (int i = 0; i < 20000; ++i) CHECK(all.add(all.one, "somebody" + std::to_string(i) + "@example.test"));
+  for (int i = 0; i < 3000; ++i) CHECK(all.add(all.one, "somebody" + std::to_string(i) + "@example.test"));
   const auto records = all.records();
   CHECK(records.size() <= 4096);
   for (const Record& record : records) {
     CHECK(record.value.find("somebody") == std::string::npos);
     CHECK(record.value.size() < 16 * 64);  // sixteen names with one event each
   }
+  // A record that is full forgets who was silent longest.
+  Several full;
+  CHECK(full.add(full.one, "ann"));
+  const Record record = full.records().at(0);
+  const auto now =
+      std::chrono::duration_cast<std::chrono::milliseconds>(full.clock->now().time_since_epoch());
+  std::string names;
+  for (std::size_t i = 0; i < SharedRates::kNamesPerRecord; ++i)
+    names += (i == 0 ? "\"other" : ",\"other") + std::to_string(i) + "\":[[" +
+             std::to_string(now.count() - 1000 - static_cast<std::int64_t>(i)) + ",1]]";
+  REQUIRE(full.storage->put("rates", record.key, "{\"schema\":1,\"names\":{" + names + "}}"));
+  CHECK(full.add(full.other, "ann"));
+  const std::string after = full.records().at(0).value;
+  CHECK(after.find("other15") == std::string::npos);
+  for (int i = 0; i < 15; ++i) CHECK(after.find("other" + std::to_string(i) + "\"") != std::string::npos);
+  CHECK(full.add(full.third, "ann"));
+  CHECK(full.add(full.third, "ann"));
+  CHECK_FALSE(full.add(full.third, "ann"));
   // One name's events take so much at most, however many there are.
   Several busy;
   busy.limit.max = 1000000;
