@@ -53,7 +53,7 @@ build() {
 # The executables of the tiers that run under the sanitizers.
 sanitized_targets() {
   ninja -C "build/$1" -t targets all |
-    sed -n 's#^\(tests/\(unit\|inprocess\)/[a-z_0-9]*\): CXX_EXECUTABLE_LINKER.*#\1#p'
+    sed -n 's#^\(tests/\(unit\|inprocess\|capi\)/[a-z_0-9]*\): \(CXX\|C\)_EXECUTABLE_LINKER.*#\1#p' | grep -v capi_postgres_test
 }
 
 # build_ahead PRESET...: compiles what the sanitizers' tiers need while other tiers wait for their programs, which go first.
