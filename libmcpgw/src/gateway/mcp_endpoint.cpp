@@ -1,6 +1,7 @@
 #include "gateway/mcp_endpoint.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <variant>
 
 #include "base/text.hpp"
@@ -175,17 +176,21 @@ Task<void> McpEndpoint::handle(HttpRequest request, std::shared_ptr<Responder> r
 
 Task<void> McpEndpoint::route(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
                               std::shared_ptr<const void> kept) {
-  if (core_->replicas->on() && !meta.forwarded &&
-      co_await core_->replicas->forwarded(request, responder, meta))
-    co_return;
+  if (core_->replicas->on() && !meta.forwarded) {
+    const bool taken = co_await core_->replicas->forwarded(request, responder, meta);
+    if (taken) co_return;
+  }
+  // g++ 12 lays the frame out in two ways when the calls stand in the co_await expressions.
+  std::optional<Task<void>> work;
   if (request.path().starts_with("/sse"))
-    co_await open_sse(std::move(responder), meta);
+    work.emplace(open_sse(std::move(responder), meta));
   else if (request.method == "POST")
-    co_await post(std::move(request), std::move(responder), std::move(meta), kept);
+    work.emplace(post(std::move(request), std::move(responder), std::move(meta), std::move(kept)));
   else if (request.method == "GET")
-    co_await get(std::move(request), std::move(responder), std::move(meta));
+    work.emplace(get(std::move(request), std::move(responder), std::move(meta)));
   else
-    co_await remove(std::move(request), std::move(responder), std::move(meta));
+    work.emplace(remove(std::move(request), std::move(responder), std::move(meta)));
+  co_await *std::move(work);
 }
 
 Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
@@ -308,7 +313,8 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return invalid(session.get(), rpc::kInvalidRequest, begun_text(begun), call->id);
   }
   call->reply->begin();
-  co_await answer(call);
+  auto work = answer(call);
+  co_await std::move(work);
 }
 
 std::shared_ptr<Reply> McpEndpoint::make_reply(const std::shared_ptr<Responder>& responder,
