@@ -26,6 +26,10 @@ const tools = {
     return text(word);
   },
   hang: () => new Promise(() => {}),
+  sleep: async ({ ms }) => {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    return text('slept');
+  },
 };
 
 const methods = {

@@ -155,21 +155,40 @@ class ReplicaHandler final : public RequestHandler {
                                                      core->options.replicas.silence / 5);
     if (opened->request.method == kOrderMethod && opened->to == core->replicas->id())
       return carry_out(core, opened->from, opened->request, reply);
+    if (!core->replicas->stale()) return answer(core, handle_, std::move(*opened), reply);
+    loop.post([&loop, core, handle = handle_, kept = std::move(*opened), reply]() mutable {
+      loop.spawn(answer_awake(std::move(core), std::move(handle), std::move(kept), std::move(reply)));
+    });
+  }
+
+ private:
+  using Handle = std::function<void(HttpRequest, std::shared_ptr<Responder>)>;
+
+  static void answer(const std::shared_ptr<GatewayCore>& core, const Handle& handle, ReplicaRequest opened,
+                     const std::shared_ptr<SealedReply>& reply) {
     // Whoever was at this address before has gone; whoever is about to go has no time for more.
-    HttpRequest& inner = opened->request;
+    HttpRequest& inner = opened.request;
     const std::string session = named_session(inner).id;
     const bool here_still = core->sessions->holds(session) || core->sessions->just_ended(session);
-    if (opened->to != core->replicas->id() || core->draining.load(std::memory_order_acquire) ||
+    if (opened.to != core->replicas->id() || core->draining.load(std::memory_order_acquire) ||
         (!session.empty() && !here_still))
       return reply->absent();
     const bool served = inner.path() == "/mcp" || inner.path() == "/mcp/";
     if (!served || (inner.method != "POST" && inner.method != "GET" && inner.method != "DELETE"))
       return reply->send(refusal(404, "not_found", "There is nothing at this path"));
-    handle_(std::move(inner), reply);
+    handle(std::move(inner), reply);
     reply->watch();
   }
 
- private:
+  /// Who was asleep may have been taken for dead, and does not know what is its own still.
+  static Task<void> answer_awake(std::shared_ptr<GatewayCore> core, Handle handle, ReplicaRequest opened,
+                                 std::shared_ptr<SealedReply> reply) {
+    auto asked = core->replicas->awake();
+    const bool known = co_await std::move(asked);
+    if (!known) co_return reply->absent();
+    answer(core, handle, std::move(opened), reply);
+  }
+
   static void carry_out(const std::shared_ptr<GatewayCore>& core, const std::string& from,
                         const HttpRequest& order, const std::shared_ptr<SealedReply>& reply) {
     const std::string what = order.target.substr(order.target.empty() ? 0 : 1);

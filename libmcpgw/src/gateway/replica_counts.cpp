@@ -13,6 +13,8 @@ std::optional<std::int64_t> answer_question(GatewayCore& core, std::string_view 
   if (what == question::kStreams)
     return static_cast<std::int64_t>(core.replicas->counts().streams_here(argument));
   if (what == question::kProcesses) return static_cast<std::int64_t>(core.pool->processes_of(argument));
+  if (what == question::kIdleSession || what == question::kEndIdleSession)
+    if (core.replicas->stale()) return 0;  // they may be somebody else's now
   if (what == question::kIdleSession) return core.sessions->idlest(argument);
   if (what == question::kEndIdleSession) return core.sessions->end_idlest(argument) ? 1 : 0;
   if (what == question::kEndIdleProcess) return core.pool->end_idle_process(argument) ? 1 : 0;

@@ -1,12 +1,6 @@
 #include "gateway/replica_peers.hpp"
 
 namespace mcpgw::detail {
-namespace {
-
-/// Records are removed after so many leases without a sign of life.
-constexpr int kRemoveAfter = 20;
-
-}  // namespace
 
 std::vector<std::string> ReplicaPeers::update(const std::vector<ReplicaRecord>& stored, SteadyTime now) {
   const std::lock_guard lock(mutex_);

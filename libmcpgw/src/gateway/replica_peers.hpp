@@ -18,6 +18,8 @@ namespace mcpgw::detail {
 class ReplicaPeers {
  public:
   using SteadyTime = std::chrono::steady_clock::time_point;
+  /// Records are removed after so many leases without a sign of life.
+  static constexpr int kRemoveAfter = 20;
   explicit ReplicaPeers(std::chrono::milliseconds lease) : lease_(lease) {}
 
   /// What storage holds at this moment. Those that have shown no sign of life for so long that nobody needs

@@ -1,6 +1,8 @@
 // Replicas: who owns which session, and how this gateway shows that it lives.
 #include "gateway/replicas.hpp"
 
+#include <map>
+
 #include "base/text.hpp"
 #include "gateway/modern_client.hpp"
 #include "gateway/session.hpp"
@@ -17,6 +19,9 @@ using std::chrono::steady_clock;
 constexpr std::size_t kMaxOwners = 100000;
 /// How often a session may change hands while one request looks for it.
 constexpr int kMaxHops = 4;
+/// How long a request waits until this replica knows again what is its own, and how often it looks.
+constexpr auto kAwake = std::chrono::seconds(10);
+constexpr auto kLookAgain = std::chrono::milliseconds(10);
 
 std::string random_id(Random& random) {
   std::string bytes(12, '\0');
@@ -48,6 +53,7 @@ Result<std::shared_ptr<Replicas>> Replicas::create(const std::shared_ptr<Gateway
 Replicas::Replicas(const std::shared_ptr<GatewayCore>& core, std::shared_ptr<KeyRing> ring, std::string id)
     : core_(core),
       id_(std::move(id)),
+      lease_(core->options.replicas.lease),
       seal_(std::move(ring), core->clock),
       peers_(std::make_shared<ReplicaPeers>(core->options.replicas.lease)),
       counts_(std::make_shared<ReplicaCounts>(core)),
@@ -78,6 +84,7 @@ Status Replicas::join(const std::string& address) {
   watch_ = core->options.storage->watch([weak = weak_from_this()](const std::vector<Change>& changes) {
     if (const auto self = weak.lock()) self->on_storage_change(changes);
   });
+  beaten_ = steady_clock::now().time_since_epoch().count();
   if (auto status = core->repository->save_replica(record_); !status) return status;
   auto known = core->repository->replicas();
   if (!known) return known.error();
@@ -128,23 +135,61 @@ Task<void> Replicas::heartbeat(std::weak_ptr<Replicas> weak) {
     co_await sleep_for(pause);
     if (weak.expired()) co_return;
     auto work = [weak] {
-      if (const auto self = weak.lock()) self->beat();
-      return true;
+      const auto self = weak.lock();
+      return self && self->beat();
     };
     (void)co_await run_blocking(*workers, work);
   }
 }
 
-void Replicas::beat() {
+bool Replicas::stale() const {
+  if (!on() || left_ || away_.load(std::memory_order_relaxed)) return false;
+  return since_beat() > lease_;
+}
+
+steady_clock::duration Replicas::since_beat() const {
+  return steady_clock::now().time_since_epoch() -
+         steady_clock::duration(beaten_.load(std::memory_order_relaxed));
+}
+
+Task<bool> Replicas::awake() {
   const auto core = core_.lock();
-  if (!core || left_) return;
+  if (!core) co_return false;
+  // One asks for all who wait, and they wait without a worker.
+  const auto until = steady_clock::now() + kAwake;
+  while (stale()) {
+    if (steady_clock::now() > until) co_return false;
+    if (catching_up_.exchange(true)) {
+      co_await sleep_for(kLookAgain);
+      continue;
+    }
+    auto work = [self = shared_from_this()] {
+      const bool fresh = !self->stale() || self->beat();
+      self->catching_up_ = false;
+      return fresh;
+    };
+    const auto fresh = co_await run_blocking(core->runtime->impl().workers(), work);
+    if (!fresh) catching_up_ = false;  // it was not taken
+    co_return fresh&&* fresh;
+  }
+  co_return true;
+}
+
+bool Replicas::beat() {
+  const auto core = core_.lock();
+  if (!core || left_) return true;
+  const std::lock_guard turn(beating_);
+  const auto began = steady_clock::now().time_since_epoch().count();
+  const bool slept = stale();
+  // Then the others may have removed this one's record, and with it the reason to tell it what they took.
+  const bool forgotten = since_beat() > lease_ * (ReplicaPeers::kRemoveAfter / 2);
   ReplicaRecord record;
   bool missed;
   {
     const std::lock_guard lock(mutex_);
     ++record_.beat;
     record = record_;
-    missed = std::exchange(missed_, false);
+    missed = std::exchange(missed_, false) || slept || forgotten;
   }
   const Status saved = core->repository->save_replica(record);
   const auto stored =
@@ -153,7 +198,9 @@ void Replicas::beat() {
     // The others may have thought that this one is gone.
     const std::lock_guard lock(mutex_);
     missed_ = true;
-    return;
+    // Who was awake when storage went away goes on with what it has: nobody else can take it.
+    if (!slept) away_ = true;
+    return !slept;
   }
   if (left_) (void)core->repository->delete_replica(id_);  // it said goodbye meanwhile
   for (const std::string& dead : peers_->update(*stored, steady_clock::now()))
@@ -161,23 +208,36 @@ void Replicas::beat() {
   std::set<std::string> living;
   for (const auto& [other, address] : others()) living.insert(other);
   places_->take_back(living);
-  if (missed) let_go();
+  if (missed && !let_go(forgotten)) return false;
+  beaten_ = began;
+  away_ = false;
+  return true;
 }
 
-void Replicas::let_go() {
+bool Replicas::let_go(bool all) {
   const auto core = core_.lock();
-  if (!core) return;
+  if (!core) return true;
+  // Whoever reads what was taken is the last to read it: nobody goes on before it is let go.
+  const std::lock_guard turn(letting_go_);
   const auto taken = core->repository->taken_sessions(id_);
-  if (!taken) {
-    const std::lock_guard lock(mutex_);
-    missed_ = true;
-    return;
+  bool complete = taken.has_value();
+  std::map<std::string, bool> doubtful;  // whether somebody has said that it took it
+  if (all)
+    for (const auto& session : core->sessions->all())
+      if (!session->over_sse()) doubtful.emplace(session->id(), false);
+  if (taken)
+    for (const std::string& id : *taken) doubtful[id] = true;
+  for (const auto& [id, told] : doubtful) {
+    const auto record = core->repository->load_session(id);
+    if (!record && !told) complete = false;
+    bool keep = !told;  // when storage cannot say
+    if (record) keep = *record && ((*record)->owner == id_ || ((*record)->owner.empty() && !told));
+    if (!keep) core->sessions->moved(id);
   }
-  for (const std::string& session : *taken) {
-    const auto record = core->repository->load_session(session);
-    if (record && *record && (*record)->owner == id_) continue;  // it came back
-    core->sessions->moved(session);
-  }
+  if (complete) return true;
+  const std::lock_guard lock(mutex_);
+  missed_ = true;
+  return false;
 }
 
 void Replicas::on_storage_change(const std::vector<Change>& changes) {
@@ -205,7 +265,7 @@ void Replicas::on_storage_change(const std::vector<Change>& changes) {
   const bool posted = core->runtime->post_blocking([weak = weak_from_this(), taken, news] {
     const auto self = weak.lock();
     if (self && news) self->look();
-    if (self && taken) self->let_go();
+    if (self && taken) (void)self->let_go(false);
   });
   if (posted || !taken) return;
   const std::lock_guard lock(mutex_);
@@ -268,6 +328,15 @@ Task<bool> Replicas::forwarded(const HttpRequest& request, const std::shared_ptr
   const auto core = core_.lock();
   if (!core || request.path().starts_with("/sse")) co_return false;
   NamedSession session = named_session(request);
+  if (stale()) {
+    auto asked = awake();
+    if (!co_await std::move(asked)) {
+      responder->send(http_error(503, "storage_unavailable",
+                                 "This replica was asleep, and cannot ask now whose the session is",
+                                 meta.request_id));
+      co_return true;
+    }
+  }
   if (session.id.empty()) co_return co_await parked_forwarded(request, responder, meta);
   if (session.id.size() > 64 || core->sessions->holds(session.id) || core->sessions->just_ended(session.id))
     co_return false;

@@ -51,7 +51,7 @@ class Replicas : public std::enable_shared_from_this<Replicas> {
                        const RequestMeta& meta);
 
   /// Has it done by all others that live, and waits for them; the sum of their answers. Blocks; not from a
-  /// loop. An order is carried out in memory: whoever has not done so by then is gone, and what it ran with it.
+  /// loop. An order is carried out in memory: whoever has not done so by then is gone, with what it ran.
   int order_all(const std::string& what, const std::string& argument,
                 std::chrono::milliseconds wait = std::chrono::seconds(10));
   /// A number that another replica has answered with.
@@ -72,6 +72,12 @@ class Replicas : public std::enable_shared_from_this<Replicas> {
 
   ReplicaCounts& counts() { return *counts_; }
   ReplicaPlaces& places() { return *places_; }
+
+  /// Whether the others may have thought for a while that this one is gone, and storage can say what became
+  /// of its sessions: until it has, nothing is done for them.
+  bool stale() const;
+  /// Asks it when that is so; on a loop. False: it could not say.
+  Task<bool> awake();
 
   /// For replica_accept.cpp.
   ReplicaSeal& seal() { return seal_; }
@@ -107,14 +113,18 @@ class Replicas : public std::enable_shared_from_this<Replicas> {
 
   void on_storage_change(const std::vector<Change>& changes);
   static Task<void> heartbeat(std::weak_ptr<Replicas> weak);
-  void beat();
+  /// False: storage could not say what has become of the sessions of one that slept.
+  bool beat();
   /// Reads anew who lives.
   void look();
-  /// Lets go of sessions that others have taken.
-  void let_go();
+  /// Lets go of sessions that others have taken: those that it was told of, or whichever of all are not its
+  /// own any more. False: storage could not say.
+  bool let_go(bool all);
+  std::chrono::steady_clock::duration since_beat() const;
 
   const std::weak_ptr<GatewayCore> core_;
   const std::string id_;
+  const std::chrono::milliseconds lease_;
   ReplicaSeal seal_;
   const std::shared_ptr<ReplicaPeers> peers_;
   const std::shared_ptr<ReplicaCounts> counts_;
@@ -122,6 +132,11 @@ class Replicas : public std::enable_shared_from_this<Replicas> {
   std::shared_ptr<HttpClient> http_;  // set once by join()
   std::atomic<bool> on_{false};
   std::atomic<bool> left_{false};
+  std::atomic<std::int64_t> beaten_{0};  ///< when the last beat that storage took began, in ticks
+  std::atomic<bool> away_{false};        ///< storage did not take the last one
+  std::atomic<bool> catching_up_{false};
+  std::mutex beating_;       ///< one beat after the other; this and the next are held around storage's calls
+  std::mutex letting_go_;    ///< taken after beating_
   std::uint64_t watch_ = 0;  // set once by join()
 
   mutable std::mutex mutex_;  // guards what follows

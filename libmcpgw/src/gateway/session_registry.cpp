@@ -54,7 +54,14 @@ void audit_session(const GatewayCore& core, const Session& session, const char* 
 
 /// Storage calls block: they are made on a worker, and nobody waits for these.
 void forget_later(const std::shared_ptr<GatewayCore>& core, const std::string& id) {
-  if (!core->runtime->post_blocking([core, id] { (void)core->repository->delete_session(id); }))
+  auto forget = [core, id] {
+    // What another replica has taken is not this one's to end.
+    const auto record = core->repository->load_session(id);
+    const std::string owner = core->replicas->owner();
+    if (owner.empty() || !record || !*record || (*record)->owner.empty() || (*record)->owner == owner)
+      (void)core->repository->delete_session(id);
+  };
+  if (!core->runtime->post_blocking(std::move(forget)))
     core->log(LogLevel::warn, "gateway", "a stored session could not be removed now: it will expire");
 }
 
@@ -200,7 +207,9 @@ void SessionRegistry::unreserve_locked(const std::string& user_id) {
 }
 
 bool SessionRegistry::expired(const GatewayCore& core, const Session& session) const {
-  return !session.has_stream() && session.running() == 0 && session.idle() > core.options.session.timeout;
+  // One that this replica may have lost while it slept is not its to end.
+  return !core.replicas->stale() && !session.has_stream() && session.running() == 0 &&
+         session.idle() > core.options.session.timeout;
 }
 
 Task<Result<std::shared_ptr<Session>>> SessionRegistry::find(const Principal& principal,
