@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { before, test } from 'node:test';
 import { lastMessage, openSession, post } from '../e2e/lib/clients.mjs';
-import { eventually, Gateway, MCPGW, run, start } from '../e2e/lib/gateway.mjs';
+import { eventually, Gateway, MCPGW, run, start, within } from '../e2e/lib/gateway.mjs';
 import { httpTarget, scripted } from '../e2e/lib/upstreams.mjs';
 import { Postgres } from './postgres.mjs';
 
@@ -165,4 +165,46 @@ test('R79 a rotation whose command and whose program are killed with -9 is finis
   const again = await run(['keys', 'rotate', 'encryption'], { cwd: third.directory });
   assert.equal(again.code, 1);
   assert.match(again.stderr, /everything is sealed with it/);
+});
+
+test('R79 a new key is not put in force while a program that answers for others does not have it', async (t) => {
+  const url = postgres.database('unknown');
+  const replicated = (keys) => `${configure(url, keys)}replicas: {host: 127.0.0.1, port: 0, lease: 2s}\n`;
+  const all = [];
+  for (let i = 0; i < 2; ++i) all.push(await Gateway.start({ config: replicated(KEYS.old) }));
+  t.after(() => Promise.all(all.map((gateway) => gateway.stop('SIGKILL'))));
+  const give = (gateway, keys) => writeFile(path.join(gateway.directory, 'mcpgw.yaml'), replicated(keys), { mode: 0o600 });
+  // One that is dead is waited for for 15 seconds, on a machine that is busy.
+  const rotate = async (gateway) => {
+    const command = rotating(gateway);
+    const { code } = await within(90000, 'the end of the rotation', command.exit);
+    return { code, text: command.lines.join('\n') };
+  };
+  await give(all[0], KEYS.both);
+  const { current_key: old } = await status(all[0]);
+  const refused = await rotate(all[0]);
+  assert.equal(refused.code, 1, refused.text);
+  const { address, replica } = await all[1].log('answers for the other replicas');
+  assert.match(refused.text, /does not have the new encryption key/);
+  assert.ok(refused.text.includes(`${replica} at ${address}`), refused.text);
+  for (const key of [OLD, NEW]) assert.ok(!refused.text.includes(key));
+  assert.equal((await status(all[0])).current_key, old);
+  const records = postgres.psql('unknown', `SELECT convert_from(value, 'UTF8') FROM mcpgw_record WHERE collection = 'replicas'`);
+  assert.ok(records.includes(old), 'they say which keys they have, by their ids');
+  for (const key of [OLD, NEW]) assert.ok(!records.includes(key));
+
+  // It is configured there: no restart is needed.
+  await give(all[1], KEYS.both);
+  const done = await rotate(all[0]);
+  assert.equal(done.code, 0, done.text);
+  const { current_key: now, values } = await status(all[1]);
+  assert.notEqual(now, old);
+  assert.equal(values.other, 0);
+
+  // Who was killed is not waited for for ever.
+  const NEXT = '00f1e2d3c4b5a697'.repeat(4);
+  await all[1].stop('SIGKILL');
+  await give(all[0], `{key: "${NEXT}", previous_keys: ["${NEW}"]}`);
+  const again = await rotate(all[0]);
+  assert.equal(again.code, 0, again.text);
 });

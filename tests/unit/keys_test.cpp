@@ -273,3 +273,47 @@ TEST_CASE(
   CHECK(reason(auth->authenticate_token(old.token)) == "invalid_token");
   CHECK(reason(auth->authenticate_token(fresh.token)) == "ok");
 }
+
+TEST_CASE("a replica that lives without the new key keeps it from being put in force, and old ones in use") {
+  Fixture f;
+  RepositoryOptions options = f.options();
+  options.keys = {kNew, {options.keys.current}};
+  const auto repository = must(Repository::open(options));
+  const std::string old_key = f->key_in_force();
+  const std::vector<std::string> known{must(repository->sealed_values()).configured_key, old_key};
+  REQUIRE(known[0] != known[1]);
+
+  ReplicaRecord other;
+  other.id = "other";
+  other.address = "http://10.0.0.7:3100";
+  std::mutex mutex;
+  std::jthread heart([&](const std::stop_token& stop) {
+    for (; !stop.stop_requested(); std::this_thread::sleep_for(std::chrono::milliseconds(20))) {
+      const std::lock_guard lock(mutex);
+      ++other.beat;
+      (void)f->save_replica(other);
+    }
+  });
+  const auto says = [&](std::vector<std::string> keys) {
+    const std::lock_guard lock(mutex);
+    other.keys = std::move(keys);
+    ++other.beat;
+    must(f->save_replica(other));
+  };
+  says({known[1]});
+  const auto refused = repository->start_key_rotation();
+  CHECK(reason(refused) == "key_unknown");
+  CHECK(refused.error().message.find("other at http://10.0.0.7:3100 does not have") != std::string::npos);
+  CHECK(must(repository->key_rotation()).state == KeyRotation::State::none);
+
+  // One without it that comes meanwhile: everything is sealed, and older keys stay in use until it has gone.
+  says(known);
+  must(repository->start_key_rotation());
+  says({known[1]});
+  CHECK(reason(repository->run_key_rotation()) == "key_unknown");
+  CHECK(must(repository->key_rotation()).state == KeyRotation::State::running);
+  heart.request_stop();
+  heart.join();
+  must(f->delete_replica("other"));
+  CHECK(must(repository->run_key_rotation()).state == KeyRotation::State::done);
+}

@@ -8,6 +8,8 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kTryAgain{1};
+/// Each try reads every sealed value.
+constexpr std::chrono::seconds kTryParked{10};
 constexpr std::chrono::seconds kReportEvery{5};
 
 using Fields = std::vector<std::pair<std::string, std::string>>;
@@ -49,10 +51,10 @@ void KeyRotationWorker::report(const KeyRotation& rotation) {
 
 void KeyRotationWorker::run() {
   std::unique_lock lock(mutex_);
-  bool failed = false;
+  bool failed = false, parked = false;
   for (;;) {
     if (failed)
-      changed_.wait_for(lock, kTryAgain, [this] { return stopping_; });
+      changed_.wait_for(lock, parked ? kTryParked : kTryAgain, [this] { return stopping_; });
     else
       changed_.wait(lock, [this] { return stopping_ || wanted_; });
     if (stopping_) return;
@@ -74,6 +76,11 @@ void KeyRotationWorker::run() {
         return !stopping_;
       });
       if (rotation) report(*rotation);
+      const bool news = !parked;
+      parked = !rotation && rotation.error().reason == "key_unknown";
+      if (parked && news)
+        log_(LogLevel::error, "older encryption keys stay in use for now",
+             {{"cause", rotation.error().message}});
       if (rotation && rotation->state == KeyRotation::State::done)
         log_(LogLevel::info,
              "everything is sealed with the new encryption key; older ones open nothing any more",

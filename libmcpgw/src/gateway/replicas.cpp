@@ -243,7 +243,7 @@ bool Replicas::let_go(bool all) {
 void Replicas::on_storage_change(const std::vector<Change>& changes) {
   const auto core = core_.lock();
   if (!core) return;
-  bool taken = changes.empty(), news = changes.empty();
+  bool taken = changes.empty(), news = changes.empty(), keys = false;
   if (changes.empty()) {
     const std::lock_guard lock(mutex_);
     owners_.clear();
@@ -253,6 +253,7 @@ void Replicas::on_storage_change(const std::vector<Change>& changes) {
       if (change.version == 0) peers_->remove(change.key);
       news = news || (change.version != 0 && !peers_->knows(change.key));
     }
+    keys = keys || (change.collection == collection::kMeta && change.key == meta::kKeys);
     if (change.collection == collection::kSessions && change.version == 0) remember(change.key, {});
     if (change.collection != collection::kReplicaMoves || change.version == 0) continue;
     const auto slash = change.key.find('/');
@@ -260,10 +261,11 @@ void Replicas::on_storage_change(const std::vector<Change>& changes) {
     remember(change.key.substr(slash + 1), {});
     taken = taken || std::string_view(change.key).substr(0, slash) == id_;
   }
-  if (!taken && !news) return;
+  if (!taken && !news && !keys) return;
   // Storage may not be asked from here.
-  const bool posted = core->runtime->post_blocking([weak = weak_from_this(), taken, news] {
+  const bool posted = core->runtime->post_blocking([weak = weak_from_this(), taken, news, keys] {
     const auto self = weak.lock();
+    if (self && keys && self->on()) self->beat();  // which says which keys are here
     if (self && news) self->look();
     if (self && taken) (void)self->let_go(false);
   });

@@ -7,6 +7,7 @@
 // work at once (one was stopped in between) do no harm: each row is written under its version, and the first
 // of them that finds the record changed leaves.
 #include <algorithm>
+#include <map>
 #include <thread>
 
 #include "json/json.hpp"
@@ -24,6 +25,10 @@ using std::chrono::steady_clock;
 
 constexpr milliseconds kBeat{250};
 constexpr milliseconds kSilent{5000};
+/// Replicas that show no sign of life for so long after they were told something do not live.
+constexpr milliseconds kGone{15000};
+/// And so long a sign of life may be older than what they were told.
+constexpr milliseconds kKeysRead{3000};
 constexpr std::uint64_t kBeatRows = 100;
 constexpr int kMaxPasses = 10;
 constexpr std::size_t kMostRetired = 1000;  // the oldest are forgotten first
@@ -189,21 +194,80 @@ Result<Operation> Repository::Impl::key_fence() {
   return check(collection::kMeta, meta::kKeys, version);
 }
 
-Status Repository::announce_keys() {
-  return impl_->retry<void>([&]() -> Status {
-    const auto record = impl_->get(collection::kMeta, meta::kKeys);
+Status Repository::announce_keys() { return impl_->announce_keys(); }
+
+Status Repository::Impl::announce_keys() {
+  return retry<void>([&]() -> Status {
+    const auto record = get(collection::kMeta, meta::kKeys);
     if (!record) return record.error();
     const auto keys = decode_keys(*record);
     if (!keys) return keys.error();
     // Any new version is the news. It is told to this process too, by the storage.
-    const auto written =
-        impl_->commit({Impl::put(collection::kMeta, meta::kKeys, encode_keys(*keys), keys->version)});
+    const auto written = commit({put(collection::kMeta, meta::kKeys, encode_keys(*keys), keys->version)});
     if (!written) return written.error();
-    return impl_->read_keys();
+    return read_keys();
   });
 }
 
 std::string Repository::key_in_force() const { return impl_->sealer->key_in_force(); }
+
+// A replica that lives shows it when it is told to read its keys, at once: its count of beats grows. Clocks
+// are not compared.
+Status Repository::Impl::replicas_have(const std::string& key, const std::function<bool()>& go_on) {
+  struct Seen {
+    std::int64_t beat;
+    std::optional<steady_clock::time_point> lives;  ///< since when that is known
+  };
+  std::map<std::string, Seen> seen;
+  const auto begun = steady_clock::now();
+  for (bool told = false;; std::this_thread::sleep_for(kBeat)) {
+    const auto records = list(collection::kReplicas);
+    if (!records) return records.error();
+    const auto now = steady_clock::now();
+    std::map<std::string, std::int64_t> waited_for;
+    bool some_live = false;
+    for (const Record& record : *records) {
+      const auto replica = decode_replica(record.key, record.value);
+      if (!replica || std::find(replica->keys.begin(), replica->keys.end(), key) != replica->keys.end())
+        continue;
+      if (was_gone(replica->id, replica->beat)) continue;
+      waited_for.emplace(replica->id, replica->beat);
+      Seen& one = seen.try_emplace(replica->id, Seen{replica->beat, {}}).first->second;
+      if (one.beat != replica->beat && !one.lives) one.lives = now;
+      if (!one.lives) continue;
+      some_live = true;
+      if (!replica->keys.empty() && now - *one.lives < kKeysRead) continue;
+      return Error(
+          ErrorCode::conflict, "key_unknown",
+          "The replica " + replica->id + " at " + replica->address +
+              (replica->keys.empty() ? " does not say which encryption keys it has: it is of an older version"
+                                     : " does not have the new encryption key: configure it there, too"),
+          "encryption.key");
+    }
+    if (waited_for.empty()) return {};
+    if (now - begun > kGone && !some_live) {
+      const std::lock_guard lock(keys_mutex);
+      gone_ = std::move(waited_for);
+      return {};
+    }
+    if (!std::exchange(told, true))
+      if (auto status = announce_keys(); !status) return status;
+    if (!go_on()) return {};
+  }
+}
+
+std::vector<std::string> Repository::Impl::known_keys() {
+  (void)read_keys();
+  const auto version = keys_version.load();
+  if (known_as_of_.exchange(version) != version) sealer->refresh();
+  return sealer->key_ids();
+}
+
+bool Repository::Impl::was_gone(const std::string& replica, std::int64_t beat) {
+  const std::lock_guard lock(keys_mutex);
+  const auto it = gone_.find(replica);
+  return it != gone_.end() && it->second == beat;
+}
 
 Result<KeyRotation> Repository::key_rotation() {
   const auto record = impl_->get(collection::kMeta, meta::kReseal);
@@ -216,6 +280,7 @@ Result<KeyRotation> Repository::key_rotation() {
 Status Repository::start_key_rotation() {
   impl_->sealer->refresh();
   const auto wanted = impl_->sealer->configured_key_id();
+  if (auto status = impl_->replicas_have(wanted, [] { return true; }); !status) return status;
   const auto before = sealed_values();
   if (!before) return before.error();
   std::uint64_t total = 0;
@@ -323,6 +388,21 @@ Result<KeyRotation> Repository::Impl::work_on_rotation(const std::string& text, 
     reseal->rotation.progress = {done->checked, before + passes_resealed, done->failed};
     // Programs from before there was a fence may have written meanwhile: until nothing is found.
     if (done->resealed == 0) break;
+  }
+  // One that was started meanwhile with the old keys alone could open nothing any more.
+  Status lost;
+  bool ended = false;
+  const auto parked = replicas_have(reseal->rotation.key, [&] {
+    if (lost = beat({}); !lost) return false;
+    ended = !go_on(reseal->rotation);
+    return !ended;
+  });
+  if (!lost) return lost.error();
+  if (!parked || ended) {
+    reseal->owner.clear();
+    (void)beat({});
+    if (!parked) return parked.error();
+    return reseal->rotation;
   }
   const auto keys_record = get(collection::kMeta, meta::kKeys);
   if (!keys_record) return keys_record.error();

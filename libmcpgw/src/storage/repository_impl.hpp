@@ -117,6 +117,13 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   void retire_keys(std::vector<std::string> ids);
   /// Seals anew what the key in force did not seal; ends early when `go_on` says no.
   Result<ResealProgress> reseal_pass(const std::function<bool(const ResealProgress&)>& go_on);
+  Status announce_keys();
+  /// key_rotation.cpp: ok when every replica that lives has the key; waits until that is known of each, and
+  /// ends early, with ok, when `go_on` says no. conflict/"key_unknown".
+  Status replicas_have(const std::string& key, const std::function<bool()>& go_on);
+  bool was_gone(const std::string& replica, std::int64_t beat);
+  /// Ids of the keys that are configured here, read anew when keys were announced since the last time.
+  std::vector<std::string> known_keys();
   /// key_rotation.cpp: the part of run_key_rotation() that seals, with the record of it as it was read.
   Result<KeyRotation> work_on_rotation(const std::string& text, std::uint64_t version,
                                        const std::function<bool(const KeyRotation&)>& go_on);
@@ -145,6 +152,9 @@ class Repository::Impl : public std::enable_shared_from_this<Repository::Impl> {
   std::mutex keys_mutex;                         ///< one thread at a time puts keys in force
   std::vector<std::string> retired_;    ///< open nothing any more; guarded by keys_mutex, as is the next
   std::vector<std::string> to_retire_;  ///< when memory has been read anew
+  /// Beats of replicas that were waited for in vain: the same beat is not waited for again. By keys_mutex.
+  std::map<std::string, std::int64_t> gone_;
+  std::atomic<std::uint64_t> known_as_of_{0};  ///< version of meta/keys
 
   // Tokens whose use was written (or tried) lately, by monotonic time.
   std::mutex touch_mutex;

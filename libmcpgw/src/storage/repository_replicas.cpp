@@ -7,8 +7,9 @@ namespace mcpgw {
 using namespace detail;  // NOLINT(*-using-namespace): the module's own internals
 
 Status Repository::save_replica(const ReplicaRecord& replica) {
-  const auto versions =
-      impl_->commit({Impl::put(collection::kReplicas, replica.id, encode_replica(replica))});
+  ReplicaRecord record = replica;
+  if (record.keys.empty()) record.keys = impl_->known_keys();
+  const auto versions = impl_->commit({Impl::put(collection::kReplicas, record.id, encode_replica(record))});
   if (!versions) return versions.error();
   return {};
 }
