@@ -7,6 +7,20 @@
 
 namespace mcpgw::testing {
 
+/// Counts what other replicas ask.
+class CountedDoor final : public RequestHandler {
+ public:
+  explicit CountedDoor(std::shared_ptr<RequestHandler> inner) : inner_(std::move(inner)) {}
+  void handle_async(HttpRequest request, std::shared_ptr<Responder> responder) override {
+    ++asked;
+    inner_->handle_async(std::move(request), std::move(responder));
+  }
+  std::atomic<int> asked{0};
+
+ private:
+  const std::shared_ptr<RequestHandler> inner_;
+};
+
 /// A gateway that the others reach, with a server of its own behind the one target; its tool `slow` waits at
 /// the gate.
 struct Node {
@@ -24,7 +38,8 @@ struct Node {
       return fake->connect(parameters);
     };
     gw = std::make_unique<InProcessGateway>(std::move(options));
-    auto started = HttpServer::start(gw->gateway().replica_handler(), gw->gateway().runtime(), {});
+    counted = std::make_shared<CountedDoor>(gw->gateway().replica_handler());
+    auto started = HttpServer::start(counted, gw->gateway().runtime(), {});
     REQUIRE(started);
     door = *started;
     REQUIRE(gw->gateway().join_replicas(door->url()));
@@ -40,6 +55,7 @@ struct Node {
   Gate gate;
   std::shared_ptr<FakeUpstream> git;
   std::unique_ptr<InProcessGateway> gw;
+  std::shared_ptr<CountedDoor> counted;
   std::shared_ptr<HttpServer> door;
 };
 

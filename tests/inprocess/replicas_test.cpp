@@ -358,3 +358,34 @@ TEST_CASE("nobody but a replica is answered where replicas meet, and nothing twi
   CHECK(ask("/forward", "") == 403);
   CHECK(ask("/forward", "v1.0123456789abcdef.AAAA") == 403);
 }
+
+TEST_CASE("what was handed over once is not handed on, whoever storage says has it") {
+  Cluster cluster;
+  REQUIRE(cluster.ann().initialize().ok());
+  const std::string session = cluster.ann().session_id();
+  CHECK(has(cluster.call(cluster.second()), "first {}"));
+  // Storage names one that has never opened it; the second still believes in the first.
+  const auto repository = cluster.first().gw->gateway().repository();
+  const auto replicas = repository->replicas();
+  REQUIRE(replicas);
+  std::string first, third;
+  for (const ReplicaRecord& one : *replicas) {
+    if (one.address == cluster.first().door->url()) first = one.id;
+    if (one.address == cluster.third().door->url()) third = one.id;
+  }
+  const auto moved = repository->take_session(session, first, third);
+  REQUIRE(moved);
+  REQUIRE((*moved)->owner == third);
+  int before[3] = {};
+  std::string answer;
+  REQUIRE(becomes([&] {  // the first lets go of it when it has been told
+    for (int i = 0; i < 3; ++i) before[i] = cluster.nodes[i]->counted->asked;
+    answer = cluster.call(cluster.second());
+    return !has(answer, "first {}");
+  }));
+  // Each of the two has said once that it does not have it, and asked nobody else.
+  CHECK(has(answer, "second {}"));
+  CHECK(cluster.first().counted->asked - before[0] <= 1);
+  CHECK(cluster.second().counted->asked - before[1] == 0);
+  CHECK(cluster.third().counted->asked - before[2] == 1);
+}
