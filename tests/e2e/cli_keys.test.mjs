@@ -19,7 +19,8 @@ const json = async (directory, args, options) => JSON.parse((await mcpgw(directo
 const secretsOf = async (directory) => JSON.parse(await readFile(path.join(directory, 'mcpgw-data/secrets.json'), 'utf8'));
 
 describe('keys', { timeout: 240000 }, () => {
-  /** A gateway with one target, whose calls show the credential, and `count` further sealed values. */
+  /** A gateway with one target, whose calls show the credential, and `count` further sealed values: with the credential and with
+   * what the client's session keeps of the server's, two more. */
   async function sealed(t, count, extra = '') {
     const upstream = await scripted(() => JSON.stringify({ content: [{ type: 'text', text: 'done' }] }));
     const gateway = await Gateway.start({ config: config + extra });
@@ -68,12 +69,12 @@ describe('keys', { timeout: 240000 }, () => {
     const { gateway, directory, target, call, keepCalling } = await sealed(t, 1500);
     const before = await secretsOf(directory);
     const first = await json(directory, ['keys', 'status']);
-    assert.deepEqual(first.encryption.values, { current: 1501, other: 0 });
+    assert.deepEqual(first.encryption.values, { current: 1502, other: 0 });
     assert.equal(first.encryption.previous, 0);
 
     const stop = keepCalling();
     const rotation = start(MCPGW, ['keys', 'rotate', 'encryption'], { cwd: directory });
-    await rotation.line('progress', (line) => /^re-sealed \d+ of 1501 values$/.test(line));
+    await rotation.line('progress', (line) => /^re-sealed \d+ of 1502 values$/.test(line));
     rotation.child.kill('SIGKILL');
     await rotation.exit;
     const halfway = await json(directory, ['keys', 'status']);
@@ -96,13 +97,13 @@ describe('keys', { timeout: 240000 }, () => {
     assert.equal(resumed.current_key, halfway.encryption.current_key, 'no further key was made');
     assert.ok(await stop() > 0);
     const after = await json(directory, ['keys', 'status']);
-    assert.deepEqual(after.encryption.values, { current: 1502, other: 0 });
+    assert.deepEqual(after.encryption.values, { current: 1503, other: 0 });
     assert.equal(after.encryption.rotation_pending, false);
     assert.equal(await call(), `Bearer ${CREDENTIAL}`);
 
     // Again, whole; a gateway that starts later reads everything, with the new keys alone too.
     const again = await mcpgw(directory, ['keys', 'rotate', 'encryption']);
-    assert.match(again.stdout, /^key [0-9a-f]{16} is in force; 1502 of 1502 values were sealed with it now$/m);
+    assert.match(again.stdout, /^key [0-9a-f]{16} is in force; 1503 of 1503 values were sealed with it now$/m);
     assert.equal(await call(), `Bearer ${CREDENTIAL}`);
     const last = await secretsOf(directory);
     assert.equal(last.previous_encryption_keys.length, 2);
@@ -123,7 +124,7 @@ describe('keys', { timeout: 240000 }, () => {
     assert.ok(await stop() > 0);
     assert.equal(await call(), `Bearer ${CREDENTIAL}`);
     const status = await json(directory, ['keys', 'status']);
-    assert.deepEqual(status.encryption.values, { current: 301, other: 0 });
+    assert.deepEqual(status.encryption.values, { current: 302, other: 0 });
     assert.equal(status.encryption.rotation_pending, false);
   });
 
@@ -167,16 +168,16 @@ describe('keys', { timeout: 240000 }, () => {
     await gateway.stop();
     await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}${jwt}encryption:\n  key: ${fresh}\n  previous_keys: [${old}]\n`);
     const done = await json(directory, ['keys', 'rotate', 'encryption']);
-    assert.equal(done.resealed, 21);
+    assert.equal(done.resealed, 22);
     assert.equal((await json(directory, ['keys', 'status'])).encryption.source, 'configuration');
     // A key that is lost: said, not passed over.
     await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}${jwt}encryption:\n  key: ${old}\n`);
-    assert.equal((await json(directory, ['keys', 'status'])).encryption.unreadable, 21);
+    assert.equal((await json(directory, ['keys', 'status'])).encryption.unreadable, 22);
     assert.match((await mcpgw(directory, ['keys', 'rotate', 'encryption'], { code: 1 })).stderr, /was replaced before/);
     await writeFile(path.join(directory, 'mcpgw.yaml'), `${config}${jwt}encryption:\n  key: ${'0718a1b2c3d4e5f6'.repeat(4)}\n`);
     const lost = await mcpgw(directory, ['keys', 'rotate', 'encryption'], { code: 1 });
-    assert.match(lost.stderr, /21 stored values cannot be opened with any key/);
-    assert.match((await mcpgw(directory, ['doctor', '--skip-targets'], { code: 1 })).stdout, /^problem +21 stored values cannot be decrypted/m);
+    assert.match(lost.stderr, /22 stored values cannot be opened with any key/);
+    assert.match((await mcpgw(directory, ['doctor', '--skip-targets'], { code: 1 })).stdout, /^problem +22 stored values cannot be decrypted/m);
   });
 
   test('without storage, with a damaged or an open file', async () => {

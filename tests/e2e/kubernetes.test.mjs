@@ -104,12 +104,12 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
   });
 
   test('no room in the cluster: the error names it when the time to start is over', async () => {
-    const impatient = await world.gateway({ start_timeout: '6s' });
+    const impatient = await world.gateway({ start_timeout: '12s' });
     await impatient.registerAdmin();
     const made = await impatient.addTarget('large', podTarget('huge'));
     const tested = await impatient.ask('POST', `/api/targets/${made.id}/test`, {});
     assert.equal(tested.ok, false);
-    assert.match(JSON.stringify(tested.steps), /not ready within 6 s: the cluster has no room for it: 0\/3 nodes/);
+    assert.match(JSON.stringify(tested.steps), /not ready within 12 s: the cluster has no room for it: 0\/3 nodes/);
     await impatient.stop();
   });
 

@@ -36,6 +36,14 @@ async function cluster(more) {
   return { all, one, database: `limits${databases}`, stop: () => Promise.all(all.map((gateway) => gateway.stop())) };
 }
 
+/** A user whom all programs know. */
+async function userOf(all) {
+  const ann = await all[0].addUser('ann');
+  await eventually('all know ann', async () => (await Promise.all(all.map((gateway) => gateway.api('GET', '/api/auth/me', undefined, ann.token))))
+    .every((answer) => answer.status === 200));
+  return ann;
+}
+
 /** A client of one user at one program. */
 async function client(gateway, user, modern = true) {
   const one = new ChaosClient({ agent, base: gateway.url, token: user.token, modern, name: 'limits' });
@@ -88,9 +96,7 @@ test('registrations of an address and tickets of a user are counted together', a
 
 test('sessions of a user are counted together, and a killed program\'s are no hindrance', async () => {
   const { all, one, stop } = await cluster(joined + 'session: {max_per_user: 5}');
-  const ann = await all[0].addUser('ann');
-  await eventually('all know ann', async () => (await Promise.all(all.map((gateway) => gateway.api('GET', '/api/auth/me', undefined, ann.token))))
-    .every((answer) => answer.status === 200));
+  const ann = await userOf(all);
   const clients = [];
   for (let i = 0; i < 9; ++i) clients.push(await client(all[i % 3], ann, false));
   const living = async () => {
@@ -113,7 +119,7 @@ test('sessions of a user are counted together, and a killed program\'s are no hi
 
 test('streams of a user are counted together, and those of a killed program are free again', async () => {
   const { all, one, stop } = await cluster(joined + 'session: {max_streams_per_user: 2}');
-  const ann = await all[0].addUser('ann');
+  const ann = await userOf(all);
   const streams = [];
   const listen = async (gateway) => {
     const each = await client(gateway, ann, false);
@@ -138,7 +144,7 @@ test('streams of a user are counted together, and those of a killed program are 
 test('calls of a target at once are counted together, and a killed program gives its places back', async () => {
   const { all, one, stop } = await cluster(joined + `stdio: {allowed_commands: ["${process.execPath}"]}`);
   const target = await all[0].addTarget('counting', { ...stdioTarget(process.execPath, SERVER), max_concurrency: 2, timeout_ms: 120000 });
-  const ann = await all[0].addUser('ann');
+  const ann = await userOf(all);
   await all[0].allow(ann, target);
   const clients = [];
   for (const gateway of all) {
@@ -168,7 +174,7 @@ test('calls of a target at once are counted together, and a killed program gives
 
 test('processes of a user are counted together; an idle one gives way, wherever it is', async () => {
   const { all, stop } = await cluster(joined + `stdio: {allowed_commands: ["${process.execPath}"], max_per_user: 2}`);
-  const ann = await all[0].addUser('ann');
+  const ann = await userOf(all);
   const clients = [];
   for (const [i, gateway] of all.entries()) {
     const target = await all[0].addTarget(`counting${i}`, { ...stdioTarget(process.execPath, SERVER), isolation_boundary: 'per_user' });
