@@ -530,52 +530,6 @@ Result<std::shared_ptr<HttpClient>> ConnectionPool::http_client(const GatewayCor
   return *client;
 }
 
-Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& binding) {
-  std::vector<std::shared_ptr<UpstreamConnection>> evicted;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto make_room = [&](std::size_t limit, const std::function<bool(const Binding&)>& counts) {
-      for (;;) {
-        std::size_t live = 0;
-        std::shared_ptr<UpstreamConnection> oldest;
-        for (const auto& [key, slot] : slots_) {
-          const Binding* other = slot.connection ? &slot.connection->binding() : slot.binding.get();
-          if (other == nullptr || other == &binding || !is_child(*other->target) || !counts(*other)) continue;
-          if (!slot.connection && !slot.opening) continue;
-          ++live;
-          if (slot.connection && slot.connection->in_flight() == 0 &&
-              (!oldest || slot.connection->idle_since() < oldest->idle_since()))
-            oldest = slot.connection;
-        }
-        // What still ends its calls, and what an administrator tries out, are processes like others.
-        for (const auto& draining : retired_)
-          live += is_child(draining->target()) && draining->in_flight() > 0 && counts(draining->binding());
-        for (const auto& weak : alone_) {
-          const auto other = weak.lock();
-          live += other && other.get() != &binding && is_child(*other->target) && counts(*other);
-        }
-        if (live < limit) return true;
-        if (!oldest) return false;
-        slots_[oldest->binding().key].connection = nullptr;
-        evicted.push_back(std::move(oldest));
-      }
-    };
-    // One user's alone, or made for what one user's clients are: sessions of a stateful target, clients that
-    // want a process of their own kind.
-    const auto personal = [](const Binding& one) {
-      return one.subject.starts_with("user:") || !one.session_id.empty() || one.client.exact;
-    };
-    const auto same_user = [&](const Binding& other) {
-      return personal(other) && other.user_id == binding.user_id;
-    };
-    if (!make_room(core.options.stdio.max_processes, [](const Binding&) { return true; }) ||
-        (personal(binding) && !make_room(core.options.stdio.max_per_user, same_user)))
-      return Error(ErrorCode::resource_exhausted, "instance_limit", "Too many processes are running");
-  }
-  for (const auto& connection : evicted) connection->retire(steady_clock::now());
-  return {};
-}
-
 void ConnectionPool::retire(const std::function<bool(const Binding&)>& which, int* count,
                             std::vector<std::string>* instances) {
   const auto core = core_.lock();

@@ -322,8 +322,18 @@ class ConnectionPool {
   /// Tries again what failed and is waited for.
   void retry_failed(GatewayCore& core, SteadyTime now);
   Result<std::shared_ptr<HttpClient>> http_client(const GatewayCore& core, const Target& target);
+  /// Processes for which `counts` holds, those that are being started and those that still end their calls
+  /// included, `besides` left out.
+  struct Processes {
+    std::size_t live = 0;
+    std::shared_ptr<UpstreamConnection>
+        idlest;  ///< the one that nobody has used for longest; null: none is idle
+  };
+  Processes processes_locked(const std::function<bool(const Binding&)>& counts,
+                             const Binding* besides = nullptr) const;
   Status reserve_process(const GatewayCore& core, const Binding& binding);
-  /// Whether a process of this user alone is one too many at all replicas. resource_exhausted/"instance_limit".
+  /// Whether a process of this user alone is one too many at all replicas.
+  /// resource_exhausted/"instance_limit".
   Task<Status> room_at_all_replicas(std::shared_ptr<GatewayCore> core, std::string user_id);
   /// `instances`: names of those that the retired connections lead to.
   void retire(const std::function<bool(const Binding&)>& which, int* count = nullptr,

@@ -58,9 +58,16 @@ Result<std::shared_ptr<MessageChannel>> start_recorded(Loop& home, StdioChannelO
 
 /// One user's alone, or made for what one user's clients are: sessions of a stateful target, clients that
 /// want a process of their own kind.
-bool is_personal_process(const Binding& one) {
-  if (one.target->transport_type != TransportType::stdio) return false;
+bool is_personal(const Binding& one) {
   return one.subject.starts_with("user:") || !one.session_id.empty() || one.client.exact;
+}
+
+auto personal_to(const std::string& user_id) {
+  return [&user_id](const Binding& one) { return is_personal(one) && one.user_id == user_id; };
+}
+
+Error too_many_processes() {
+  return {ErrorCode::resource_exhausted, "instance_limit", "Too many processes are running"};
 }
 
 Error disabled(std::string message) {
@@ -69,36 +76,63 @@ Error disabled(std::string message) {
 
 }  // namespace
 
-std::size_t ConnectionPool::processes_of(const std::string& user_id) const {
-  const auto counts = [&](const Binding& one) { return is_personal_process(one) && one.user_id == user_id; };
-  std::size_t out = 0;
-  const std::lock_guard lock(mutex_);
+ConnectionPool::Processes ConnectionPool::processes_locked(const std::function<bool(const Binding&)>& counts,
+                                                           const Binding* besides) const {
+  const auto is_one = [&](const Binding* one) {
+    return one != nullptr && one != besides && one->target->transport_type == TransportType::stdio &&
+           counts(*one);
+  };
+  Processes out;
   for (const auto& [key, slot] : slots_) {
-    const Binding* binding = slot.connection ? &slot.connection->binding() : slot.binding.get();
-    out += binding != nullptr && (slot.connection || slot.opening) && counts(*binding);
+    const auto& connection = slot.connection;
+    if (!connection && !slot.opening) continue;
+    if (!is_one(connection ? &connection->binding() : slot.binding.get())) continue;
+    ++out.live;
+    if (connection && connection->in_flight() == 0 &&
+        (!out.idlest || connection->idle_since() < out.idlest->idle_since()))
+      out.idlest = connection;
   }
-  for (const auto& draining : retired_) out += draining->in_flight() > 0 && counts(draining->binding());
-  for (const auto& weak : alone_) {
-    const auto binding = weak.lock();
-    out += binding && counts(*binding);
-  }
+  // What still ends its calls, and what an administrator tries out, are processes like others.
+  for (const auto& draining : retired_) out.live += draining->in_flight() > 0 && is_one(&draining->binding());
+  for (const auto& weak : alone_) out.live += is_one(weak.lock().get());
   return out;
 }
 
-bool ConnectionPool::end_idle_process(const std::string& user_id) {
-  std::shared_ptr<UpstreamConnection> oldest;
+Status ConnectionPool::reserve_process(const GatewayCore& core, const Binding& binding) {
+  std::vector<std::shared_ptr<UpstreamConnection>> evicted;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [key, slot] : slots_) {
-      const auto& one = slot.connection;
-      if (one && one->in_flight() == 0 && is_personal_process(one->binding()) &&
-          one->binding().user_id == user_id && (!oldest || one->idle_since() < oldest->idle_since()))
-        oldest = one;
-    }
-    if (!oldest) return false;
-    slots_[oldest->binding().key].connection = nullptr;
+    const auto make_room = [&](std::size_t limit, const std::function<bool(const Binding&)>& counts) {
+      for (;;) {
+        Processes others = processes_locked(counts, &binding);
+        if (others.live < limit) return true;
+        if (!others.idlest) return false;
+        slots_[others.idlest->binding().key].connection = nullptr;
+        evicted.push_back(std::move(others.idlest));
+      }
+    };
+    if (!make_room(core.options.stdio.max_processes, [](const Binding&) { return true; }) ||
+        (is_personal(binding) && !make_room(core.options.stdio.max_per_user, personal_to(binding.user_id))))
+      return too_many_processes();
   }
-  oldest->retire(std::chrono::steady_clock::now());
+  for (const auto& connection : evicted) connection->retire(std::chrono::steady_clock::now());
+  return {};
+}
+
+std::size_t ConnectionPool::processes_of(const std::string& user_id) const {
+  const std::lock_guard lock(mutex_);
+  return processes_locked(personal_to(user_id)).live;
+}
+
+bool ConnectionPool::end_idle_process(const std::string& user_id) {
+  std::shared_ptr<UpstreamConnection> idlest;
+  {
+    const std::lock_guard lock(mutex_);
+    idlest = processes_locked(personal_to(user_id)).idlest;
+    if (!idlest) return false;
+    slots_[idlest->binding().key].connection = nullptr;
+  }
+  idlest->retire(std::chrono::steady_clock::now());
   return true;
 }
 
@@ -120,7 +154,7 @@ Task<Status> ConnectionPool::room_at_all_replicas(std::shared_ptr<GatewayCore> c
     }
     if (!ended) break;
   }
-  co_return Error(ErrorCode::resource_exhausted, "instance_limit", "Too many processes are running");
+  co_return too_many_processes();
 }
 
 /// What a process speaks is found out by asking it, and remembered until the target changes or fails.
@@ -134,7 +168,7 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_process(
       std::find(stdio.allowed_commands.begin(), stdio.allowed_commands.end(), target.command) ==
           stdio.allowed_commands.end())
     co_return disabled("The command is not among the permitted ones");
-  if (core->replicas->on() && is_personal_process(*binding)) {
+  if (core->replicas->on() && is_personal(*binding)) {
     const Status room = co_await room_at_all_replicas(core, binding->user_id);
     if (!room) co_return room.error();
   }
