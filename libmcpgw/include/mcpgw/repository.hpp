@@ -275,7 +275,8 @@ class Repository {
   // all at once, and what older keys sealed is sealed anew. After that the older ones open nothing any more.
 
   /// Puts the configured key in force for every process on this storage. Goes on with a rotation to this key
-  /// that is under way already. conflict/"key_retired" when the key was replaced before.
+  /// that is under way already. conflict/"key_retired" when the key was replaced before, "key_unknown" when a
+  /// replica that lives does not have it. Blocks; waits up to fifteen seconds for replicas that say nothing.
   Status start_key_rotation();
   Result<KeyRotation> key_rotation();
   /// Seals anew what is left, until the rotation is over; while another process does so, waits for it, and

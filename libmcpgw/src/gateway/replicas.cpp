@@ -170,7 +170,7 @@ Task<bool> Replicas::awake() {
     };
     const auto fresh = co_await run_blocking(core->runtime->impl().workers(), work);
     if (!fresh) catching_up_ = false;  // it was not taken
-    co_return fresh&&* fresh;
+    co_return fresh.value_or(false);
   }
   co_return true;
 }
