@@ -39,6 +39,11 @@ describe('keys', { timeout: 240000 }, () => {
       await gateway.ask('PUT', `/api/targets/${target.id}/env/role/r${made}`, { configs });
     }
     const session = await openSession(gateway, user.token);
+    // What a session keeps is written beside its first answers.
+    await eventually('all values are stored', async () => {
+      const { current } = (await json(gateway.directory, ['keys', 'status'])).encryption.values;
+      return current === count + 2;
+    });
     /** One call; the credential that reached the upstream. */
     const call = async () => {
       const answer = await post(gateway, user.token,

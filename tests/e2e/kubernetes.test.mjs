@@ -339,13 +339,13 @@ describe('the life of instances', { timeout: 240000 }, () => {
     await gateway.ask('DELETE', `/api/targets/${idle.id}`);
     const first = await gateway.addTarget('one', podTarget('demo'));
     await gateway.allow(ann, first);
-    const long = (await session(gateway, ann.token)).call('slow', { duration_ms: 8000, steps: 2 });
+    const letGo = (await session(gateway, ann.token)).hold('slow');
     await eventually('it runs', async () => (await live(world)).length === 1 && (await gateway.ask('GET', `/api/targets/${first.id}`)).status.state === 'up');
     await gateway.allow(ann, await gateway.addTarget('two', podTarget('demo')));
     const own = await session(gateway, ann.token);
     const refused = await own.call('two_echo', { text: 'x' });
     assert.equal(refused.error?.data?.code, 'instance_limit', JSON.stringify(refused));
-    assert.ok((await long).result);
+    assert.equal(await letGo(), 'cancelled');
     const later = await eventually('there is room', async () => {
       const answer = await own.call('two_echo', { text: 'room' });
       return answer.result && answer;
@@ -388,13 +388,13 @@ describe('the share of a user', { timeout: 240000 }, () => {
 
   test('their own instances count, others\' and shared ones do not; what is idle makes room', async () => {
     const [mine, theirs] = await Promise.all([eve, dan].map((user) => session(gateway, user.token)));
-    const long = mine.call('left_slow', { duration_ms: 8000, steps: 2 });
+    const letGo = mine.hold('left_slow');
     await eventually('it runs', async () => (await of(eve)).length === 1 && world.cluster.programs === 1);
     assert.equal(textOf(await theirs.call('right_echo', { text: 'mine' })), 'mine');
     assert.equal(textOf(await mine.call('common_echo', { text: 'ours' })), 'ours');
     const refused = await mine.call('right_echo', { text: 'x' });
     assert.equal(refused.error?.data?.code, 'instance_limit', JSON.stringify(refused));
-    assert.ok((await long).result);
+    assert.equal(await letGo(), 'cancelled');
     await eventually('there is room', async () => (await mine.call('right_echo', { text: 'room' })).result, 30000);
     const own = await of(eve);
     assert.deepEqual(own.map((one) => one.metadata.labels['mcpgw.dev/target']), [targets.right.id]);

@@ -103,13 +103,22 @@ users:
 
 export const podTarget = (image, members = {}) => ({ transport_type: 'kubernetes', image: `registry.test/${image}:1`, port: 8080, ...members });
 
-/** A user's session; call(name, arguments) gives {result | error}. */
+/** A user's session; call(name, arguments) gives {result | error}; hold(name) makes a call that runs until it is let go. */
 export async function session(gateway, token) {
   const id = await openSession(gateway, token);
   let number = 0;
   const ask = async (method, params) => JSON.parse(lastMessage(await post(gateway, token,
     { jsonrpc: '2.0', id: ++number, method, params }, { session: id })));
-  return { id, ask, call: (name, args = {}) => ask('tools/call', { name, arguments: args }) };
+  const hold = (name) => {
+    const running = ask('tools/call', { name, arguments: { duration_ms: 600000, steps: 2 } })
+      .then((answer) => (answer.result ? 'answered' : 'cancelled'), () => 'cancelled');
+    const requestId = number;
+    return async () => {
+      await post(gateway, token, { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId } }, { session: id });
+      return running;
+    };
+  };
+  return { id, ask, hold, call: (name, args = {}) => ask('tools/call', { name, arguments: args }) };
 }
 export const textOf = (answer) => answer.result?.content?.[0]?.text ?? `no result: ${JSON.stringify(answer)}`;
 export const whoami = (answer) => JSON.parse(textOf(answer));

@@ -33,9 +33,10 @@ async function failingServer() {
   return { url: `http://127.0.0.1:${server.address().port}/mcp`, stop: () => server.close() };
 }
 
+/** Whose circuit stays closed: each call goes to the server. */
 async function scene(config) {
   const server = await failingServer();
-  const gateway = await Gateway.start({ config: `upstream: {allow_private: true}\n${config}` });
+  const gateway = await Gateway.start({ config: `upstream: {allow_private: true, circuit: {failures: 0}}\n${config}` });
   await gateway.registerAdmin();
   const alice = await gateway.addUser('alice');
   await gateway.allow(alice, await gateway.addTarget('f', httpTarget(server.url)));
@@ -101,7 +102,7 @@ describe('logs', { timeout: 120000 }, () => {
     const { gateway, call, stop } = await scene('logging: {level: info, levels: [access=warn, upstream=off]}\n');
     const reload = async (logging) => {
       const before = events(gateway).filter((event) => event.message === 'log level read again').length;
-      await writeFile(path.join(gateway.directory, 'mcpgw.yaml'), `upstream: {allow_private: true}\nlogging: ${logging}\n`);
+      await writeFile(path.join(gateway.directory, 'mcpgw.yaml'), `upstream: {allow_private: true, circuit: {failures: 0}}\nlogging: ${logging}\n`);
       gateway.process.child.kill('SIGHUP');
       await eventually('the levels', () => events(gateway).filter((event) => event.message === 'log level read again').length > before);
     };

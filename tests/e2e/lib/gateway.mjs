@@ -68,6 +68,8 @@ const directories = [];
 after(async () => {
   for (const child of children) child.kill('SIGKILL');
   for (const directory of directories) await rm(directory, { recursive: true, force: true });
+  // Nor does the file for a server of its own that it left open: what it has to tell has been told by then.
+  setTimeout(() => process.exit(), 5000).unref();
 });
 
 /** A child process whose lines are kept, with an `exit` promise of {code, signal}. */
