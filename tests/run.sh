@@ -135,8 +135,10 @@ node_tests() {
   local result=$? ok bad
   number() { sed -n "s/^# $1 \([0-9]*\)\$/\1/p" "$tap" | tail -1; }
   ok=$(number pass)
-  bad=$(($(number fail) + $(number cancelled) + $(number skipped) + $(number todo)))
-  if [ -z "$ok" ]; then fail "$tier" "$tap" "ended early"; return; fi
+  bad=$(number fail)+$(number cancelled)+$(number skipped)+$(number todo)
+  # A report cut off anywhere in its last lines is none: what is not a number would end this script, and its count would pass for one.
+  if ! [[ $ok+$bad =~ ^[0-9]+(\+[0-9]+){4}$ ]]; then fail "$tier" "$tap" "ended early, with $result"; return; fi
+  bad=$((bad))
   if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
   if [ "$bad" -ne 0 ]; then grep -E -A30 '^ *not ok' "$tap" | head -n 200; fi
   count "$tier" "$ok" "$bad"
@@ -239,7 +241,9 @@ pytest_tests() {
   number() { sed -n "s/.* $1=\"\([0-9]*\)\".*/\1/p" <<<"$numbers"; }
   tests=$(number tests)
   if [ -z "$tests" ] || [ "$tests" -eq 0 ]; then fail "$tier" "$logs/$tier.log" "ran no test"; return; fi
-  bad=$(($(number errors) + $(number failures) + $(number skipped)))
+  bad=$(number errors)+$(number failures)+$(number skipped)
+  if ! [[ $bad =~ ^[0-9]+(\+[0-9]+){2}$ ]]; then fail "$tier" "$logs/$tier.log" "left no whole report"; return; fi
+  bad=$((bad))
   if [ "$result" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
   if [ "$bad" -ne 0 ]; then tail -n 200 "$logs/$tier.log"; fi
   count "$tier" $((tests - bad)) "$bad"
@@ -301,8 +305,9 @@ if ! install_packages "${build_packages[@]}" "${test_packages[@]}" >$logs/packag
   exit 1
 fi
 export CCACHE_DIR=${CCACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ccache}
-# The same file with the same flags is compiled once, whichever directory asks for it (dev, a consumer's, the core alone).
-export CCACHE_NOHASHDIR=1
+# The same file with the same flags is compiled once, whichever directory below build/ asks for it (dev, a consumer's, the core
+# alone), and whichever clone of the tree.
+export CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=$PWD
 
 if (($#)); then
   tiers=("$@")
@@ -315,6 +320,7 @@ else
 fi
 started=$SECONDS
 for tier in "${tiers[@]}"; do
+  began=$SECONDS
   # From the first tier that is no build of its own.
   if [ -z "$ahead" ] && [ "$tier" = bindings ]; then
     mapfile -t sanitizers < <(printf '%s\n' "${tiers[@]}" | grep -xE 'asan|tsan')
@@ -335,7 +341,9 @@ for tier in "${tiers[@]}"; do
     asan | tsan) run_sanitized "$tier" ;;
     *) run_ctest "$tier" ;;
   esac
+  took="${took:-}$(printf '%6d s  %s' $((SECONDS - began)) "$tier")"$'\n'
 done
-say "$((SECONDS - started)) s"
+say "where the time went"
+printf '%s%6d s\n' "$took" $((SECONDS - started))
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

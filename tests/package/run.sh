@@ -26,10 +26,13 @@ check "install" cmake --install "$build" --prefix "$work/prefix"
 check "find_package: configure" cmake -G Ninja -S "$here/find_package" -B "$work/found" -DCMAKE_PREFIX_PATH="$work/prefix"
 check "find_package: build in C++17" cmake --build "$work/found" -j2
 check "find_package: run" "$work/found/consumer" "$work/found.db"
-check "add_subdirectory: configure" cmake -G Ninja -S "$here/add_subdirectory" -B "$work/sub" \
+# As deep as the build directories of the presets: the compiler's cache knows what it compiles then.
+sub=$here/../../build/sub
+rm -rf "$sub"
+check "add_subdirectory: configure" cmake -G Ninja -S "$here/add_subdirectory" -B "$sub" \
   -DCMAKE_BUILD_TYPE=Debug -DMCPGW_WERROR=ON -DCMAKE_CXX_COMPILER_LAUNCHER="$(command -v ccache || true)"
-check "add_subdirectory: build" cmake --build "$work/sub" -j2
-check "add_subdirectory: run" "$work/sub/consumer" "$work/sub.db"
+check "add_subdirectory: build" cmake --build "$sub" -j2
+check "add_subdirectory: run" "$sub/consumer" "$work/sub.db"
 # pkg-config: the static C++ libraries, and the C interface from a directory that is nowhere known.
 pc() { PKG_CONFIG_PATH=$(dirname "$(find "$work/prefix" -name mcpgw.pc)") pkg-config "$@"; }
 cxx_by_pkg_config() {
