@@ -41,6 +41,8 @@ if(console_ui)
     DEPENDS mcpgw_embed_docs ${console_sources}
     WORKING_DIRECTORY ${console_dir} COMMENT "Building the console" VERBATIM)
   target_sources(mcpgw PRIVATE ${console_data})
+  set_source_files_properties(${console_data} PROPERTIES
+                              COMPILE_OPTIONS $<$<CXX_COMPILER_ID:Clang,AppleClang>:-Wno-overlength-strings>)  # as docs_data.cpp
   set_source_files_properties(console_ui.cpp PROPERTIES COMPILE_DEFINITIONS MCPGW_HAVE_CONSOLE)
 else()
   set_source_files_properties(console_ui.cpp PROPERTIES COMPILE_DEFINITIONS "")

@@ -3,13 +3,6 @@
 namespace mcpgw::app {
 namespace {
 
-// Scripts and styles are files of ours, no text becomes markup (trusted types), and nothing goes to another
-// host: a token that the page holds cannot leave.
-constexpr std::string_view kConsolePolicy =
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
-    "trusted-types 'none'";
-
 HttpHeaders page_headers(std::string_view policy) {
   return {{"Content-Security-Policy", std::string(policy)},
           {"Referrer-Policy", "no-referrer"},
@@ -37,6 +30,13 @@ constexpr std::string_view kNoConsole = R"(<!doctype html>
 constexpr std::string_view kPlainPolicy =
     "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 #else
+// Scripts and styles are files of ours, no text becomes markup (trusted types), and nothing goes to another
+// host: a token that the page holds cannot leave.
+constexpr std::string_view kConsolePolicy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+    "trusted-types 'none'";
+
 std::string_view content_type(std::string_view name) {
   const auto dot = name.rfind('.');
   const std::string_view ending = dot == std::string_view::npos ? std::string_view() : name.substr(dot);

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds mcpgw twice: a program that notes what it runs while it is called, then one that is laid out by these notes and optimised
-# as a whole. It does the same with a fifth less CPU. Takes some ten minutes on two cores; packages: cpack -G DEB in the directory.
+# as a whole. It does the same with a fifth less CPU. Takes half an hour on two cores; packages: cpack -G DEB in the directory,
+# which builds the rest.
 #
 #   apps/packaging/optimized.sh DIRECTORY [CMAKE OPTION...]
 set -euo pipefail
-(($#)) || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+(($#)) || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 directory=$(realpath "$1")
 shift
@@ -25,4 +26,4 @@ rm -rf "$directory/profile"
 build write --target mcpgw demo_upstream
 python3 tests/bench/bench.py --train --mcpgw "$directory/apps/mcpgw/mcpgw" --demo "$directory/examples/demo_upstream/demo_upstream"
 ls "$directory"/profile/*.gcda >/dev/null
-build use
+build use --target mcpgw demo_upstream

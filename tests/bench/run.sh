@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures tools/call: the demo upstream directly, through mcpgw (token, session, policy, credential, audit row), and
 # through nginx proxy_pass, in turns. Prints a table in Markdown. Sets no thresholds. Takes about three minutes;
-# --optimized, which measures what apps/packaging/optimized.sh builds, fifteen.
+# --optimized, which measures what apps/packaging/optimized.sh builds, half an hour.
 #
 #   tests/bench/run.sh [--optimized] [--seconds N] [--rounds N] [--connections 1,16,64,256]
 set -euo pipefail

@@ -85,7 +85,8 @@ std::string misfit(const Json& given, const Json& value, const std::string& at) 
   if (format == "uuid" && !detail::is_uuid(value.get_ref<const std::string&>())) return at + " is no UUID";
   if (format == "date-time") {
     const auto time = detail::parse_time(value.get_ref<const std::string&>());
-    if (!time || detail::format_time(*time) != value) return at + " is no time with six digits";
+    if (!time || detail::format_time(*time) != value.get_ref<const std::string&>())
+      return at + " is no time with six digits";
   }
   if (type == "array") {
     for (const Json& element : value)

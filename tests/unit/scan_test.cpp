@@ -38,6 +38,9 @@ TEST_CASE("scans of eight bytes stop where scans of one do") {
                     [](unsigned char c) { return c == '"' || c == '\\' || c < 0x20 || c >= 0x80; }) == 0);
   CHECK(differences(scan::to_quote_or_escape, [](unsigned char c) { return c == '"' || c == '\\'; }) == 0);
   CHECK(differences(scan::to_control, [](unsigned char c) { return c < 0x20 || c == 0x7f; }) == 0);
+  CHECK(differences(scan::past_token, [](unsigned char c) {
+          return c <= ' ' || c >= 0x7f || c == ',' || c == '"' || c == ';';
+        }) == 0);
   CHECK(differences(scan::past_ascii, [](unsigned char c) { return c >= 0x80; }) == 0);
 }
 

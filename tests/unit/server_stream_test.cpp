@@ -243,7 +243,6 @@ TEST_CASE("answering runs no other handler call in the caller's stack") {
 }
 
 TEST_CASE("many threads answer many connections") {
-  std::atomic<bool> done{false};
   const Site site;
   std::vector<std::thread> answerers;
   for (int t = 0; t < 4; ++t)

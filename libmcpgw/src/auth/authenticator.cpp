@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "auth/authenticator_impl.hpp"
+#include "base/scan.hpp"
 #include "base/text.hpp"
 
 namespace mcpgw {
@@ -38,11 +39,9 @@ std::string rates_key(const std::string& jwt_secret) { return hmac_sha256(jwt_se
 
 unsigned cpus() { return std::max(1u, std::thread::hardware_concurrency()); }
 
-/// RFC 6750's b64token, and what else may stand in one word of a header.
 bool is_token_text(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return c > ' ' && c < '\x7f' && c != ',' && c != '"' && c != ';';
-  });
+  const char* const end = text.data() + text.size();
+  return !text.empty() && scan::past_token(text.data(), end) == end;
 }
 
 Status check_secrets(const std::string& current, const std::vector<std::string>& previous) {

@@ -62,4 +62,15 @@ inline const char* to_control(const char* p, const char* end) noexcept {
       [](unsigned char c) { return c < 0x20 || c == 0x7f; });
 }
 
+/// Past what may stand in one word of a credential (RFC 6750's b64token, and more): to a space, a control, a
+/// byte that is not ASCII, or what separates parameters.
+inline const char* past_token(const char* p, const char* end) noexcept {
+  return first(
+      p, end,
+      [](Word w) {
+        return below(w, 0x21) | equal(w, 0x7f) | not_ascii(w) | equal(w, ',') | equal(w, '"') | equal(w, ';');
+      },
+      [](unsigned char c) { return c <= ' ' || c >= 0x7f || c == ',' || c == '"' || c == ';'; });
+}
+
 }  // namespace mcpgw::detail::scan

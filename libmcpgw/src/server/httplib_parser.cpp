@@ -17,8 +17,8 @@ namespace {
 constexpr std::size_t kMaxLine = 8000;
 constexpr std::size_t kMaxLines = 90;  // newer versions refuse more than 100
 
-/// The head in memory. Versions of httplib differ in what a Stream must have: all of it is here, and what
-/// only some know does without `override`.
+/// The head in memory. Versions of httplib differ in what a Stream must have: all of it is here, and none says
+/// `override`, which some of it could not (clang wants it everywhere or nowhere).
 class MemoryStream final : public httplib::Stream {
  public:
   void reset(const std::string& text) noexcept {
@@ -26,7 +26,7 @@ class MemoryStream final : public httplib::Stream {
     left_ = text.size();
   }
 
-  bool is_readable() const override { return left_ != 0; }
+  bool is_readable() const { return left_ != 0; }
   bool is_writable() const { return true; }
   bool wait_readable() const { return left_ != 0; }
   bool wait_writable() const { return true; }
@@ -34,7 +34,7 @@ class MemoryStream final : public httplib::Stream {
   time_t duration() const { return 0; }
   void set_read_timeout(time_t, time_t = 0) {}
 
-  ssize_t read(char* out, std::size_t size) override {
+  ssize_t read(char* out, std::size_t size) {
     if (size == 1 && left_ != 0) {  // how 0.11 reads lines
       *out = *at_++;
       --left_;
@@ -47,7 +47,7 @@ class MemoryStream final : public httplib::Stream {
     return static_cast<ssize_t>(take);
   }
   // Answers are rendered by us (they come later and from other threads): what httplib writes goes nowhere.
-  ssize_t write(const char*, std::size_t size) override { return static_cast<ssize_t>(size); }
+  ssize_t write(const char*, std::size_t size) { return static_cast<ssize_t>(size); }
 
   /// Must be nullptr at the end: newer versions loop on an empty buffer otherwise.
   const char* buffered_data(std::size_t& size) const {
@@ -59,15 +59,15 @@ class MemoryStream final : public httplib::Stream {
     left_ -= size;
   }
 
-  void get_remote_ip_and_port(std::string& ip, int& port) const override {
+  void get_remote_ip_and_port(std::string& ip, int& port) const {
     ip.clear();
     port = 0;
   }
-  void get_local_ip_and_port(std::string& ip, int& port) const override {
+  void get_local_ip_and_port(std::string& ip, int& port) const {
     ip.clear();
     port = 0;
   }
-  socket_t socket() const override { return 0; }
+  socket_t socket() const { return 0; }
 
  private:
   const char* at_ = nullptr;

@@ -20,7 +20,6 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr std::size_t kJsonDepth = 256;
 constexpr int kMaxTries = 32;  ///< of one call that is asked for input again and again
 constexpr std::size_t kMaxTools = 100000;
 constexpr auto kInputWait = std::chrono::minutes(5);
