@@ -345,7 +345,8 @@ describe('the life of instances', { timeout: 240000 }, () => {
     const own = await session(gateway, ann.token);
     const refused = await own.call('two_echo', { text: 'x' });
     assert.equal(refused.error?.data?.code, 'instance_limit', JSON.stringify(refused));
-    assert.equal(await letGo(), 'cancelled');
+    assert.equal(textOf(await own.call('one_echo', { text: 'in use' })), 'in use');
+    await letGo();
     const later = await eventually('there is room', async () => {
       const answer = await own.call('two_echo', { text: 'room' });
       return answer.result && answer;
@@ -394,7 +395,8 @@ describe('the share of a user', { timeout: 240000 }, () => {
     assert.equal(textOf(await mine.call('common_echo', { text: 'ours' })), 'ours');
     const refused = await mine.call('right_echo', { text: 'x' });
     assert.equal(refused.error?.data?.code, 'instance_limit', JSON.stringify(refused));
-    assert.equal(await letGo(), 'cancelled');
+    assert.equal(textOf(await mine.call('left_echo', { text: 'in use' })), 'in use');
+    await letGo();
     await eventually('there is room', async () => (await mine.call('right_echo', { text: 'room' })).result, 30000);
     const own = await of(eve);
     assert.deepEqual(own.map((one) => one.metadata.labels['mcpgw.dev/target']), [targets.right.id]);

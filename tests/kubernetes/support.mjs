@@ -103,19 +103,23 @@ users:
 
 export const podTarget = (image, members = {}) => ({ transport_type: 'kubernetes', image: `registry.test/${image}:1`, port: 8080, ...members });
 
-/** A user's session; call(name, arguments) gives {result | error}; hold(name) makes a call that runs until it is let go. */
+/** A user's session; call(name, arguments) gives {result | error}; hold(name) makes a call, and gives what ends it:
+ * until then it must run. */
 export async function session(gateway, token) {
   const id = await openSession(gateway, token);
   let number = 0;
   const ask = async (method, params) => JSON.parse(lastMessage(await post(gateway, token,
     { jsonrpc: '2.0', id: ++number, method, params }, { session: id })));
   const hold = (name) => {
-    const running = ask('tools/call', { name, arguments: { duration_ms: 600000, steps: 2 } })
-      .then((answer) => (answer.result ? 'answered' : 'cancelled'), () => 'cancelled');
+    let ended;
+    const running = post(gateway, token, { jsonrpc: '2.0', id: ++number, method: 'tools/call',
+      params: { name, arguments: { duration_ms: 600000, steps: 2 } } }, { session: id })
+      .then((answer) => { ended = lastMessage(answer) || 'without an answer'; });
     const requestId = number;
     return async () => {
+      if (ended) throw new Error(`${name} was to run until now: ${ended}`);
       await post(gateway, token, { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId } }, { session: id });
-      return running;
+      await running;
     };
   };
   return { id, ask, hold, call: (name, args = {}) => ask('tools/call', { name, arguments: args }) };

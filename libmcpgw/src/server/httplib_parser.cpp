@@ -17,8 +17,8 @@ namespace {
 constexpr std::size_t kMaxLine = 8000;
 constexpr std::size_t kMaxLines = 90;  // newer versions refuse more than 100
 
-/// The head in memory. Versions of httplib differ in what a Stream must have: all of it is here, and none says
-/// `override`, which some of it could not (clang wants it everywhere or nowhere).
+/// The head in memory. Versions of httplib differ in what a Stream must have: all of it is here, and none
+/// says `override`, which some of it could not (clang wants it everywhere or nowhere).
 class MemoryStream final : public httplib::Stream {
  public:
   void reset(const std::string& text) noexcept {
