@@ -1,4 +1,6 @@
 // Many programs, started and ended many times: nothing of them stays.
+#include <filesystem>
+
 #include "process_support.hpp"
 
 using namespace mcpgw;
@@ -92,13 +94,14 @@ TEST_CASE("processes of one user have a share, also where sessions do not share 
 }
 
 TEST_CASE("processes that end their calls, and those of a test, count into the limit") {
+  const std::string hold = TlsFront::files().file("hold");
   FaultyWorld world([](GatewayOptions& o) {
     o.stdio.max_processes = 1;
     o.upstream.drain = 30s;
   });
-  const std::string id = world.add("bad", "", TransportType::stdio, [](Target& target) {
-    shell_server("PAUSE=3; serve")(target);
-    target.timeout_ms = 20000;
+  const std::string id = world.add("bad", "", TransportType::stdio, [&](Target& target) {
+    shell_server("HOLD=" + hold + "; serve")(target);
+    target.timeout_ms = 30000;
   });
   const auto test_ok = [&](const std::string& target) {
     return world.gw.as("admin").api("POST", "/api/targets/" + target + "/test").body;
@@ -107,23 +110,22 @@ TEST_CASE("processes that end their calls, and those of a test, count into the l
   // An idle one makes room for a test.
   CHECK(test_ok(id).find("\"ok\":true") != std::string::npos);
   REQUIRE(world.gw.as("alice").call_tool("bad_pid").ok());
-  std::string slow;
+  std::string held;
   std::atomic<bool> done{false};
   std::thread call([&] {
-    slow = world.gw.as("alice").call_tool("bad_slow").text();
+    held = world.gw.as("alice").call_tool("bad_held").text();
     done = true;
   });
-  REQUIRE(wait_until([&] {
-    return world.gw.as("admin").api("GET", "/api/observability/snapshot").body.find("\"in_flight\":1") !=
-           std::string::npos;
-  }));
+  // The process has it: until then it is an idle one, which makes room.
+  CHECK(wait_until([&] { return std::filesystem::exists(hold + ".begun"); }));
   CHECK(test_ok(id).find("Too many processes") != std::string::npos);
   CHECK(world.gw.as("admin").api("POST", "/api/targets/" + id + "/restart-instances").status == 200);
   CHECK(code_of(world.gw.as("bob").call_tool("bad_pid")) == "instance_limit");
   CHECK_FALSE(done);
+  std::ofstream(hold + ".go").close();
   CHECK(wait_until([&] { return done.load(); }));
   call.join();
-  CHECK(slow == "slow");
+  CHECK(held == "held");
   world.recovers("bad_pid");
 }
 

@@ -16,7 +16,7 @@ inline constexpr const char* kServer = R"sh(
 reply() { printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$1"; }
 text() { reply "\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"$1\"}]}"; }
 tools='{"name":"pid"}'
-for name in exit killed hang deaf slow garbage half huge flood lines shout; do tools="$tools,{\"name\":\"$name\"}"; done
+for name in exit killed hang deaf slow held garbage half huge flood lines shout; do tools="$tools,{\"name\":\"$name\"}"; done
 serve() {
   while read -r line; do
     rest=${line#*'"id":'}
@@ -31,6 +31,7 @@ serve() {
       *'"name":"hang"'*) ;;
       *'"name":"deaf"'*) sleep 600 ;;
       *'"name":"slow"'*) sleep ${PAUSE:-0.7}; text slow ;;
+      *'"name":"held"'*) : >"$HOLD.begun"; until [ -e "$HOLD.go" ]; do sleep 0.05; done; text held ;;
       *'"name":"garbage"'*) echo '<html>'; echo '{"half":'; text garbage ;;
       *'"name":"half"'*) printf '{"jsonrpc":"2.0","id":%s,"res' "$id"; exit 0 ;;
       *'"name":"huge"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"' "$id"

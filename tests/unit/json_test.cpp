@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cctype>
 #include <random>
 
@@ -93,6 +94,10 @@ TEST_CASE("members, elements and values") {
   CHECK(raw::string_value(raw::find(text, "name")) == "v\xc3\xa9\xf0\x9f\x98\x80");
   CHECK(raw::find(text, "no").empty());
   CHECK(raw::find("[1]", "a").empty());
+  using Two = std::array<std::string_view, 2>;
+  CHECK(raw::find_each(R"({"x":1, "b" : {"a":0} ,"\u0061":[2]})", Two{"a", "b"}) == Two{"[2]", R"({"a":0})"});
+  CHECK(raw::find_each(R"({"b":3})", Two{"a", "b"}) == Two{"", "3"});
+  CHECK(raw::find_each("7", Two{"a", "b"}) == Two{"", ""});
   CHECK(raw::elements("{}").empty());
   CHECK(raw::int_value("9007199254740993") == 9007199254740993);
   CHECK_FALSE(raw::int_value("1.0"));

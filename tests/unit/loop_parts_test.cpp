@@ -8,6 +8,9 @@
 #include <atomic>
 #include <functional>
 #include <future>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "base/coarse_clock.hpp"
 #include "runtime/poller.hpp"
@@ -57,6 +60,18 @@ struct Whom final : Reminded {
   void on_reminder() override { work(); }
 };
 
+/// Something to be done in two steps.
+struct InSteps {
+  std::string& order;
+  bool fails = false;
+  void first() {
+    order += 's';
+    Poller::stepping()->put_off<&InSteps::second>(std::make_shared<InSteps>(*this));
+    if (fails) throw std::runtime_error("a step that fails is its own affair");
+  }
+  void second() { order += 't'; }
+};
+
 std::shared_ptr<Whom> whom(std::function<void()> work) {
   auto out = std::make_shared<Whom>();
   out->work = std::move(work);
@@ -64,6 +79,59 @@ std::shared_ptr<Whom> whom(std::function<void()> work) {
 }
 
 }  // namespace
+
+TEST_CASE("events that come together are worked off in steps, those that come alone are not") {
+  constexpr std::size_t kMany = 6;
+  Loops loops;
+  std::vector<Pair> pairs(kMany);
+  std::vector<Watched> watched(kMany);
+  std::vector<Poller::Token> tokens(kMany);
+  std::string order;
+  const auto in_turn = [&](std::size_t count) {
+    order.clear();
+    loops.run([&] {
+      CHECK(Poller::stepping() == nullptr);
+      for (std::size_t i = 0; i < count; ++i) pairs[i].tell();
+    });
+    // All of it is over before what is posted after the events are there.
+    for (std::size_t seen = 0; seen < count;)
+      loops.run([&] { seen = std::count(order.begin(), order.end(), 'e'); });
+    loops.run([] {});
+    return order;
+  };
+  loops.run([&] {
+    for (std::size_t i = 0; i < kMany; ++i) {
+      watched[i].work = [&, i](std::uint32_t) {
+        char byte;
+        REQUIRE(::recv(pairs[i].here(), &byte, 1, 0) == 1);
+        order += 'e';
+        if (Poller* poller = Poller::stepping())
+          poller->put_off<&InSteps::first>(std::make_shared<InSteps>(InSteps{order, i == 2}));
+        loops.loop.spawn([](std::string& o) -> Task<void> {
+          o += '1';
+          if (Poller* poller = Poller::stepping()) co_await poller->next_step();
+          o += '2';
+          if (Poller* poller = Poller::stepping()) co_await poller->next_step();
+          o += '3';
+        }(order));
+      };
+      tokens[i] = loops.loop.poller().add(pairs[i].here(), EPOLLIN, watched[i]);
+      REQUIRE(tokens[i] != 0);
+    }
+  });
+  const auto times = [](const std::string& what) {
+    std::string out;
+    for (std::size_t i = 0; i < kMany; ++i) out += what;
+    return out;
+  };
+  CHECK(in_turn(kMany) == times("e1") + times("s2") + times("t3"));
+  CHECK(in_turn(1) == "e123");
+  CHECK(in_turn(kMany) == times("e1") + times("s2") + times("t3"));
+  CHECK(Poller::stepping() == nullptr);
+  loops.run([&] {
+    for (std::size_t i = 0; i < kMany; ++i) loops.loop.poller().remove(tokens[i], pairs[i].here());
+  });
+}
 
 TEST_CASE("the coarse clock is behind the steady one by a few ticks at most, and never goes back") {
   auto before = coarse_now();

@@ -199,11 +199,11 @@ TEST_CASE("tokens: what we sign, we accept, in its time and for its audience") {
   const auto claims = JwtKeys(kSecret, {}).verify(token, {"mcpgw", "mcpgw", 1500, 60});
   REQUIRE(claims);
   REQUIRE(*claims);
-  CHECK((*claims)->subject == "user-1");
-  CHECK((*claims)->token_id == "jti-1");
-  CHECK((*claims)->issued_at == 1000);
-  CHECK((*claims)->not_before == 1000);
-  CHECK((*claims)->expires_at == 2000);
+  CHECK((**claims)->subject == "user-1");
+  CHECK((**claims)->token_id == "jti-1");
+  CHECK((**claims)->issued_at == 1000);
+  CHECK((**claims)->not_before == 1000);
+  CHECK((**claims)->expires_at == 2000);
   CHECK(verdict(token, 2059) == "ok");
   CHECK(verdict(token, 2060) == "token_expired");
   CHECK(verdict(token, 940) == "ok");
@@ -222,7 +222,7 @@ TEST_CASE("tokens: one that was verified before is judged anew by time, issuer, 
   const auto judged = [&](const std::string& token, std::int64_t now, std::string_view issuer = "mcpgw",
                           std::string_view audience = "mcpgw") {
     const auto result = keys.verify(token, {issuer, audience, now, 60});
-    return !result ? "foreign" : *result ? (*result)->token_id : result->error().reason;
+    return !result ? "foreign" : *result ? (**result)->token_id : result->error().reason;
   };
   const std::string token = made();
   for (int round = 0; round < 3; ++round) {

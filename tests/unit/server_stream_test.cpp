@@ -2,12 +2,41 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <future>
+#include <memory>
+#include <mutex>
 #include <thread>
+#include <vector>
 
 #include "unit/server_support.hpp"
 
 using namespace mcpgw;
 using namespace mcpgw::testing;
+
+namespace {
+
+/// Holds a server's only loop, so that what clients send meanwhile is there at once.
+class Hold {
+ public:
+  explicit Hold(const Site& site) {
+    std::promise<void> held;
+    site.runtime->post([&held, ended = end_.get_future().share()] {
+      held.set_value();
+      ended.wait();
+    });
+    held.get_future().wait();
+  }
+  ~Hold() { let_go(); }
+  void let_go() {
+    if (!std::exchange(gone_, true)) end_.set_value();
+  }
+
+ private:
+  std::promise<void> end_;
+  bool gone_ = false;
+};
+
+}  // namespace
 
 TEST_CASE("a stream is chunked, from any thread, and the connection lives on") {
   const Site site;
@@ -40,6 +69,63 @@ TEST_CASE("a stream is chunked, from any thread, and the connection lives on") {
   CHECK(next.request.target == "/next");
   next.responder->send(text("next"));
   CHECK(client.read()->body == "next");
+}
+
+TEST_CASE(
+    "requests that come together: each is answered, in order on its connection, and who has left is told "
+    "of") {
+  constexpr std::size_t kClients = 30;
+  std::atomic<int> left{0};
+  std::mutex mutex;
+  std::vector<std::shared_ptr<Responder>> waiting;
+  const Site site(
+      [&](HttpRequest request, std::shared_ptr<Responder> responder) {
+        if (request.target == "/stream") {
+          const auto stream = responder->start(text("one "));
+          stream->write("two ");
+          stream->write("three");
+          stream->close();
+        } else if (request.target == "/wait") {
+          responder->on_disconnect([&] { ++left; });
+          const std::lock_guard lock(mutex);
+          waiting.push_back(std::move(responder));
+        } else {
+          echo(std::move(request), std::move(responder));
+        }
+      },
+      {}, 1);
+  std::vector<RawClient> clients;
+  for (std::size_t i = 0; i < kClients; ++i) {
+    clients.push_back(site.connect());
+    clients.back().send(get("/hello"));
+    REQUIRE(clients.back().read());
+  }
+  for (int round = 0; round < 3; ++round) {
+    Hold hold(site);
+    for (std::size_t i = 0; i < kClients; ++i)
+      clients[i].send(get("/a" + std::to_string(i)) + get("/stream") +
+                      post("body", "/b" + std::to_string(i)));
+    hold.let_go();
+    for (std::size_t i = 0; i < kClients; ++i) {
+      CAPTURE(i);
+      CHECK(clients[i].read()->header("X-Target") == "/a" + std::to_string(i));
+      CHECK(clients[i].read()->body == "one two three");
+      const auto last = clients[i].read();
+      CHECK(last->header("X-Target") == "/b" + std::to_string(i));
+      CHECK(last->body == "body");
+    }
+  }
+  Hold hold(site);
+  for (RawClient& client : clients) client.send(get("/wait"));
+  for (std::size_t i = 0; i < kClients; i += 2) clients[i].close();
+  hold.let_go();
+  CHECK(eventually([&] { return left == kClients / 2; }));
+  {
+    const std::lock_guard lock(mutex);
+    for (const auto& responder : waiting) responder->send(text("late"));
+  }
+  for (std::size_t i = 1; i < kClients; i += 2) CHECK(clients[i].read()->body == "late");
+  CHECK(left == kClients / 2);
 }
 
 TEST_CASE("a second start() does not end the first stream") {

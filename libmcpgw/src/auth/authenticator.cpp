@@ -160,9 +160,10 @@ Result<Principal> Authenticator::authenticate_token(std::string_view token) cons
     return invalid_token();
   }
   if (!*claims) return claims->error();
+  const JwtClaims& named = ***claims;
   // From here on only storage counts: the token's text names a row and nothing else.
-  const auto row = repository.token_by_jti((*claims)->token_id);
-  if (!row || row->user_id != (*claims)->subject) return invalid_token();
+  const auto row = repository.token_by_jti(named.token_id);
+  if (!row || row->user_id != named.subject) return invalid_token();
   if (row->revoked_at) return unauthenticated("token_revoked", "The token was revoked");
   if (row->expires_at && *row->expires_at <= now) return token_expired();
   const auto user = repository.user(row->user_id);

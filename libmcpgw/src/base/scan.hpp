@@ -25,10 +25,17 @@ constexpr Word not_ascii(Word word) noexcept { return word & each_byte(0x80); }
 template <class OfWord, class OfByte>
 const char* first(const char* p, const char* end, OfWord of_word, OfByte of_byte) noexcept {
   if constexpr (std::endian::native == std::endian::little) {
-    for (; end - p >= 8; p += 8) {
+    if (end - p >= 8) {
+      for (; end - p > 8; p += 8) {
+        Word word;
+        std::memcpy(&word, p, sizeof word);
+        if (const Word found = of_word(word); found != 0) return p + std::countr_zero(found) / 8;
+      }
+      // The last eight once more or for the first time: what was looked at before has nothing in it.
       Word word;
-      std::memcpy(&word, p, sizeof word);
-      if (const Word found = of_word(word); found != 0) return p + std::countr_zero(found) / 8;
+      std::memcpy(&word, end - 8, sizeof word);
+      const Word found = of_word(word);
+      return found != 0 ? end - 8 + std::countr_zero(found) / 8 : end;
     }
   }
   while (p != end && !of_byte(static_cast<unsigned char>(*p))) ++p;

@@ -33,6 +33,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   std::string method;
   std::string_view params;     ///< raw, may be empty
   std::string progress_token;  ///< raw; empty: none asked for
+  bool as_task = false;        ///< the client asks for a task (2025-11-25, basic/utilities/tasks)
   std::shared_ptr<Reply> reply;
   std::size_t place = 0;  ///< among the requests of its batch
   std::string request_id;

@@ -7,6 +7,7 @@
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "protocol/message.hpp"
+#include "runtime/poller.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -106,6 +107,7 @@ void UpstreamConnection::spawn_control(UpstreamCall call) {
 
 Task<Result<UpstreamAnswer>> UpstreamConnection::request(UpstreamCall call,
                                                          const ConnectionListener* listener) {
+  if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   const bool on = call.method == "resources/subscribe";
   std::optional<CircuitBreaker::Pass> pass;
   if (circuit_ && !(pass = circuit_->enter(std::chrono::steady_clock::now())))

@@ -9,6 +9,7 @@
 #include "mcpgw/version.hpp"
 #include "observability/tracer.hpp"
 #include "protocol/modern.hpp"
+#include "runtime/poller.hpp"
 #include "runtime/url.hpp"
 
 namespace mcpgw::detail {
@@ -457,10 +458,17 @@ void Front::mcp(HttpRequest request, std::shared_ptr<Reply> reply) {
   Loop* here = Loop::current();
   Loop& loop =
       here != nullptr && core_->runtime->impl().owns(here) ? *here : core_->runtime->impl().any_loop();
-  loop.dispatch([&loop, endpoint = endpoints_.here(), request = std::move(request), reply,
-                 meta = std::move(meta)]() mutable {
+  auto begin = [&loop, endpoint = endpoints_.here(), request = std::move(request), reply,
+                meta = std::move(meta)]() mutable {
     loop.spawn(endpoint->handle(std::move(request), std::move(reply), std::move(meta), endpoint));
-  });
+  };
+  using Begin = decltype(begin);
+  Poller* const poller = Poller::stepping();
+  if (poller != nullptr && here == &loop) {
+    poller->put_off<&Begin::operator()>(std::make_shared<Begin>(std::move(begin)));
+  } else {
+    loop.dispatch(std::move(begin));
+  }
 }
 
 void Front::api(HttpRequest request, std::shared_ptr<Reply> reply) {

@@ -12,6 +12,7 @@
 #include "json/redact.hpp"
 #include "mcpgw/version.hpp"
 #include "observability/audit_bounds.hpp"
+#include "runtime/poller.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -346,6 +347,7 @@ Task<void> McpEndpoint::answer(Call call, [[maybe_unused]] std::shared_ptr<const
   call->progress_token = raw::find(raw::find(call->params, "_meta"), "progressToken");
   call->reply->watch();
   std::string text = co_await dispatch(call);
+  if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   if (call->session->changed()) co_await core_->sessions->save_changes(call->session);
   call->session->end(call->id);
   AuditRecord& row = call->audit;

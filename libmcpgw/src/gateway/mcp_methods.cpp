@@ -1,5 +1,6 @@
 // What each method of the legacy era does: routing by name, judging, forwarding, translating names back.
 #include <algorithm>
+#include <array>
 
 #include "base/text.hpp"
 #include "gateway/call_record.hpp"
@@ -7,6 +8,7 @@
 #include "gateway/observer.hpp"
 #include "gateway/replicas.hpp"
 #include "json/raw.hpp"
+#include "runtime/poller.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -201,6 +203,7 @@ Task<std::vector<McpEndpoint::Gathered>> McpEndpoint::gather(std::shared_ptr<Ses
 }
 
 Task<std::string> McpEndpoint::dispatch(Call call) {
+  if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   const std::string& method = call->method;
   if (!call->params.empty() && raw::type_of(call->params) != raw::Type::object)
     co_return invalid_params(*call, "params must be an object");
@@ -319,14 +322,14 @@ Task<std::optional<ItemRoute>> McpEndpoint::find_item(Call call, ListKind kind, 
 }
 
 Task<std::string> McpEndpoint::call_item(Call call, ListKind kind) {
-  const std::string_view raw_name = raw::find(call->params, "name");
+  static constexpr std::array<std::string_view, 3> kMembers{"name", "arguments", "task"};
+  const auto [raw_name, arguments, task] = raw::find_each(call->params, kMembers);
   const auto name = raw::string_value(raw_name);
   if (!name) co_return invalid_params(*call, "params.name must be a string");
-  if (const std::string_view arguments = raw::find(call->params, "arguments");
-      !arguments.empty() && raw::type_of(arguments) != raw::Type::object && arguments != "null")
+  if (!arguments.empty() && raw::type_of(arguments) != raw::Type::object && arguments != "null")
     co_return invalid_params(*call, "params.arguments must be an object");
-  if (const std::string_view task = raw::find(call->params, "task");
-      !task.empty() && raw::type_of(task) != raw::Type::object && kind == ListKind::tools)
+  call->as_task = !task.empty() && kind == ListKind::tools;
+  if (call->as_task && raw::type_of(task) != raw::Type::object)
     co_return invalid_params(*call, "params.task must be an object");
   call->audit.tool = name->substr(0, 256);
   auto route = find_known_item(*call, kind, *name);
@@ -491,8 +494,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     request.params = params;
     // Who does not run tasks must take the call for a plain one (2025-11-25, basic/utilities/tasks).
     const auto tasks = [&] { return carries_tasks(*call->session, (*connection)->upstream().facts()); };
-    if (call->method == "tools/call" && !raw::find(params, "task").empty() && !tasks())
-      request.params = raw::without_member(params, "task");
+    if (call->as_task && !tasks()) request.params = raw::without_member(params, "task");
     record.sending(request);
     for (const std::string& name : target.forward_headers)
       if (const std::string* value = find_header(call->headers, name))

@@ -4,6 +4,7 @@
 #include "gateway/observer.hpp"
 #include "json/raw.hpp"
 #include "protocol/tool_headers.hpp"
+#include "runtime/poller.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -143,6 +144,7 @@ Task<void> ModernEndpoint::run(Call call, Round round, std::int64_t number) {
   });
   round = nullptr;  // answered while the call goes on, when it asks for input
   const std::string message = co_await legacy_->dispatch(call);
+  if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   core_->modern->end(*call);
   call->complete(message);
 }

@@ -450,6 +450,20 @@ std::string_view find(std::string_view object, std::string_view name) {
   return out;
 }
 
+void find_each(std::string_view object, const std::string_view* names, std::string_view* values,
+               std::size_t count) {
+  std::size_t left = count;
+  walk(object, [&](const Member& member, std::size_t, std::size_t) {
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!values[i].empty() || !member.named(names[i])) continue;
+      values[i] = member.value;
+      --left;
+      break;
+    }
+    return left != 0;
+  });
+}
+
 std::string_view find(std::string_view object, std::string_view name, std::string_view then) {
   return find(find(object, name), then);
 }

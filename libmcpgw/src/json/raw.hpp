@@ -4,6 +4,8 @@
 // check() first, once, on text from outside; the other functions expect text that passed it.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -33,6 +35,16 @@ struct Member {
 std::vector<Member> members(std::string_view object);
 /// The value of one member; empty view when absent or `object` is no object.
 std::string_view find(std::string_view object, std::string_view name);
+/// find() of several members in one pass.
+void find_each(std::string_view object, const std::string_view* names, std::string_view* values,
+               std::size_t count);
+template <std::size_t N>
+std::array<std::string_view, N> find_each(std::string_view object,
+                                          const std::array<std::string_view, N>& names) {
+  std::array<std::string_view, N> out{};
+  find_each(object, names.data(), out.data(), N);
+  return out;
+}
 /// find() along a path.
 std::string_view find(std::string_view object, std::string_view name, std::string_view then);
 /// Elements of an array in order.

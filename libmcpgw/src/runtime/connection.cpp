@@ -122,7 +122,12 @@ void Connection::on_event(std::uint32_t events) {
     return;
   }
   if (writes) wants_write_ = false;
-  if (reads || writes) wake();
+  if (!waiting_ || (!reads && !writes)) return;
+  if (Poller* poller = Poller::stepping()) {
+    poller->put_off<&Connection::wake>(kept);
+  } else {
+    wake();
+  }
 }
 
 // --- idle ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 #include "base/text.hpp"
 #include "runtime/http_connect.hpp"
 #include "runtime/http_exchange.hpp"
+#include "runtime/poller.hpp"
 
 namespace mcpgw::detail {
 namespace {
@@ -117,6 +118,7 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
       if (!connected) co_return connected.error();
     }
     connection->set_deadline(request.deadline);
+    if (Poller* poller = Poller::stepping()) co_await poller->next_step();
 
     bool unsent = false;
     Status done;
@@ -127,6 +129,7 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
     // The peer had closed and the system took not one byte: nothing can have been executed.
     if (!done && unsent && reused) continue;
     if (done) done = co_await exchange->read_head();
+    if (Poller* poller = Poller::stepping()) co_await poller->next_step();
     if (done) co_return Sent(std::move(exchange));
     if (detail != nullptr) {
       *detail = request.url.host + ":" + std::to_string(request.url.port) + ": " + done.error().message;

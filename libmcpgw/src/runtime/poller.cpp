@@ -6,14 +6,20 @@
 #include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <system_error>
+#include <utility>
 
 namespace mcpgw::detail {
 namespace {
 
 constexpr int kEventsAtOnce = 128;
-constexpr int kBusy = 4;  // events of one round
+constexpr int kBusy = 4;  // events of one round: worth another one, and steps
 constexpr int kRounds = 4;
+
+void report(const std::exception& e) {
+  std::fprintf(stderr, "mcpgw: a callback on a socket threw: %s\n", e.what());
+}
 
 int make_epoll() {
   const int fd = ::epoll_create1(EPOLL_CLOEXEC);
@@ -47,6 +53,7 @@ int Poller::take_events() {
   std::array<epoll_event, kEventsAtOnce> events;
   const int count = ::epoll_wait(epoll_fd_, events.data(), kEventsAtOnce, 0);
   polling_ = true;
+  stepping_ = count >= kBusy;
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<std::size_t>(i)];
     const Slot* slot = find(event.data.u64);
@@ -54,12 +61,47 @@ int Poller::take_events() {
     try {
       slot->watched->on_event(event.events);
     } catch (const std::exception& e) {
-      std::fprintf(stderr, "mcpgw: a callback on a socket threw: %s\n", e.what());
+      report(e);
     }
   }
-  polling_ = false;
+  take_steps();
+  polling_ = stepping_ = false;
   grave_.clear();
   return count;
+}
+
+void Poller::take_steps() {
+  // Steps put off others, behind what is there.
+  for (std::size_t i = 0; i < put_off_.size(); ++i) {
+    const PutOff one = std::move(put_off_[i]);
+    try {
+      one.step(one.owner.get());
+    } catch (const std::exception& e) {
+      report(e);
+    }
+  }
+  put_off_.clear();
+}
+
+Poller* Poller::stepping() noexcept {
+  Loop* const loop = Loop::current();
+  return loop != nullptr && loop->poller().stepping_ ? &loop->poller() : nullptr;
+}
+
+/// Of a coroutine.
+struct Poller::Rest {
+  using Handler = asio::async_result<UseTask, void()>::handler_type;
+
+  explicit Rest(Handler&& h) : handler(std::move(h)) {}
+  void resume() { std::exchange(handler, std::nullopt).value()(); }
+
+  std::optional<Handler> handler;
+};
+
+Task<void> Poller::next_step() {
+  return asio::async_initiate<const UseTask, void()>(
+      [this](auto&& handler) { put_off<&Rest::resume>(std::make_shared<Rest>(std::move(handler))); },
+      use_task);
 }
 
 Poller::Slot* Poller::find(Token token) noexcept {

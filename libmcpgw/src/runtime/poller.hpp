@@ -1,6 +1,10 @@
 // Poller: the sockets of one loop that are served all the time, watched by an epoll of their own, which Asio
 // sees as one descriptor. Asio's own waits cost a system call, an allocation and several locks each; here a
 // socket is registered once and told of what happens for as long as it lives.
+//
+// A request runs through many times the code that a core's instruction cache holds. While many events are at
+// hand, their work is therefore done in steps: one step for each, then the next for each, so that most of the
+// code is fetched once for all of them. Whoever has a step to end asks stepping().
 #pragma once
 
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
@@ -61,6 +65,16 @@ class Poller {
     if (polling_) grave_.push_back(std::move(ended));
   }
 
+  /// The poller of the loop whose thread this is while its events are worked off in steps, else nullptr.
+  static Poller* stepping() noexcept;
+  /// Calls `Step` of `owner` when the events, and what was put off before, are through. Of stepping() only.
+  template <auto Step, class T>
+  void put_off(std::shared_ptr<T> owner) {
+    put_off_.push_back({std::move(owner), [](void* kept) { (static_cast<T*>(kept)->*Step)(); }});
+  }
+  /// What follows in the coroutine is a step of its own. Of stepping() only.
+  Task<void> next_step();
+
   void begin_wait(Abandoned& waiting) noexcept;
   void end_wait(Abandoned& waiting) noexcept;
   /// The loop ends: all that waits is destroyed.
@@ -72,19 +86,27 @@ class Poller {
     std::uint32_t generation = 1;
     std::uint32_t next_free = 0;
   };
+  struct PutOff {
+    std::shared_ptr<void> owner;
+    void (*step)(void*);
+  };
+  struct Rest;
   static constexpr std::uint32_t kNone = UINT32_MAX;
 
   Slot* find(Token token) noexcept;
   void wait_for_events();
   void poll();
   int take_events();
+  void take_steps();
 
   const int epoll_fd_;
   asio::posix::basic_stream_descriptor<Executor> events_;
   std::vector<Slot> slots_;
   std::uint32_t free_ = kNone;
   std::vector<std::shared_ptr<void>> grave_;
+  std::vector<PutOff> put_off_;  // empty unless stepping_
   bool polling_ = false;
+  bool stepping_ = false;
   Abandoned* first_ = nullptr;
 };
 

@@ -4,7 +4,10 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
+#include <functional>
 #include <limits>
 #include <mutex>
 #include <unordered_map>
@@ -39,7 +42,6 @@ struct Parts {
 };
 
 std::optional<Parts> split_token(std::string_view token) {
-  if (token.size() > kMaxToken) return std::nullopt;
   const auto first = token.find('.');
   const auto second = first == std::string_view::npos ? first : token.find('.', first + 1);
   if (second == std::string_view::npos || token.find('.', second + 1) != std::string_view::npos)
@@ -94,33 +96,47 @@ Result<JwtClaims> read_claims(std::string_view payload_part) {
   return out;
 }
 
-Result<JwtClaims> check_claims(JwtClaims claims, const JwtExpectation& expected) {
-  if (claims.issuer != expected.issuer || claims.audience != expected.audience) return invalid();
-  if (claims.not_before > expected.now + expected.leeway) return invalid();
-  if (claims.expires_at && *claims.expires_at <= expected.now - expected.leeway)
+JwtKeys::Verdict check_claims(std::shared_ptr<const JwtClaims> claims, const JwtExpectation& expected) {
+  if (claims->issuer != expected.issuer || claims->audience != expected.audience) return invalid();
+  if (claims->not_before > expected.now + expected.leeway) return invalid();
+  if (claims->expires_at && *claims->expires_at <= expected.now - expected.leeway)
     return Error(ErrorCode::unauthenticated, "token_expired", "The token has expired");
   return claims;
 }
 
 }  // namespace
 
-/// Claims of tokens whose signature was found good, by the token's digest: the same token comes with every
-/// request, and its signature cannot turn bad. What changes with time is checked each time. Only who holds a
-/// good token can fill it.
+/// Claims of tokens whose signature was found good: the same token comes with every request, and its
+/// signature cannot turn bad. What changes with time is checked each time. Only who holds a good token can
+/// fill it.
+///
+/// Tokens are known by their digest, and those that a thread has seen last, which are few, word for word: a
+/// digest would cost as much as all else that is asked of a token.
 class JwtKeys::Proven {
  public:
-  std::optional<JwtClaims> find(const std::string& digest) {
-    Part& part = part_of(digest);
-    const std::lock_guard lock(part.mutex);
-    const auto it = part.claims.find(digest);
-    return it == part.claims.end() ? std::nullopt : std::optional(it->second);
+  using Claims = std::shared_ptr<const JwtClaims>;
+
+  /// Null when it is not known.
+  Claims find(std::string_view token) {
+    Recent& recent = recent_of(token);
+    if (recent.owner == number_ && recent.token == token) return recent.claims;
+    const std::string digest = sha256(token);
+    Claims claims;
+    {
+      Part& part = part_of(digest);
+      const std::lock_guard lock(part.mutex);
+      if (const auto it = part.claims.find(digest); it != part.claims.end()) claims = it->second;
+    }
+    if (claims) recent.take(number_, token, claims);
+    return claims;
   }
 
-  void add(const std::string& digest, const JwtClaims& claims) {
+  void add(std::string_view token, Claims claims) {
+    const std::string digest = sha256(token);
     Part& part = part_of(digest);
     const std::lock_guard lock(part.mutex);
     if (part.claims.size() >= kMaxPerPart) part.claims.erase(part.claims.begin());
-    part.claims.emplace(digest, claims);
+    part.claims.emplace(digest, std::move(claims));
   }
 
  private:
@@ -128,11 +144,41 @@ class JwtKeys::Proven {
   static constexpr std::size_t kMaxPerPart = 512;
   struct Part {
     std::mutex mutex;
-    std::unordered_map<std::string, JwtClaims> claims;
+    std::unordered_map<std::string, Claims> claims;
   };
+
+  struct Recent {
+    ~Recent() { wipe(); }
+    void take(std::uint64_t of, std::string_view text, const Claims& proven) {
+      wipe();
+      token = text;
+      owner = of;
+      claims = proven;
+    }
+    void wipe() {
+      OPENSSL_cleanse(token.data(), token.size());
+      owner = 0;
+    }
+
+    std::uint64_t owner = 0;  ///< number_; 0: empty
+    std::string token;
+    Claims claims;
+  };
+  static constexpr std::size_t kRecent = 64;
+  static Recent& recent_of(std::string_view token) {
+    static thread_local const auto places = std::make_unique<std::array<Recent, kRecent>>();
+    return (*places)[std::hash<std::string_view>()(
+                         token.substr(token.size() - std::min<std::size_t>(8, token.size()))) %
+                     kRecent];
+  }
+  static std::uint64_t next_number() {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+  }
   Part& part_of(const std::string& digest) {
     return parts_[static_cast<unsigned char>(digest.front()) % kParts];
   }
+  const std::uint64_t number_ = next_number();
   std::array<Part, kParts> parts_;
 };
 
@@ -199,12 +245,12 @@ Result<std::string> JwtKeys::sign(const JwtClaims& claims) const {
   return signed_text + "." + base64url(*mac);
 }
 
-std::optional<Result<JwtClaims>> JwtKeys::verify(std::string_view token,
-                                                 const JwtExpectation& expectation) const {
+std::optional<JwtKeys::Verdict> JwtKeys::verify(std::string_view token,
+                                                const JwtExpectation& expectation) const {
+  if (token.size() > kMaxToken) return std::nullopt;
+  if (auto known = proven_->find(token)) return check_claims(std::move(known), expectation);
   const auto parts = split_token(token);
   if (!parts) return std::nullopt;
-  const std::string digest = sha256(token);
-  if (auto known = proven_->find(digest)) return check_claims(std::move(*known), expectation);
   const Key* key = nullptr;
   for (const auto& candidate : keys_)
     if (parts->header == candidate->header) key = candidate.get();
@@ -213,15 +259,16 @@ std::optional<Result<JwtClaims>> JwtKeys::verify(std::string_view token,
     const auto header = decode_object(parts->header);
     key = header ? find(text_member(*header, "kid")) : nullptr;
     if (key == nullptr) return std::nullopt;
-    if (!header_permitted(*header)) return Result<JwtClaims>(invalid());
+    if (!header_permitted(*header)) return Verdict(invalid());
   }
   const auto signature = from_base64url(parts->signature);
   const auto mac = key->mac(parts->signed_text);
-  if (!signature || !mac || !equal_constant_time(*signature, *mac)) return Result<JwtClaims>(invalid());
+  if (!signature || !mac || !equal_constant_time(*signature, *mac)) return Verdict(invalid());
   auto claims = read_claims(parts->payload);
-  if (!claims) return claims;
-  proven_->add(digest, *claims);
-  return check_claims(std::move(*claims), expectation);
+  if (!claims) return Verdict(claims.error());
+  auto proven = std::make_shared<const JwtClaims>(std::move(*claims));
+  proven_->add(token, proven);
+  return check_claims(std::move(proven), expectation);
 }
 
 }  // namespace mcpgw::detail

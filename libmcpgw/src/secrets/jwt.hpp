@@ -47,7 +47,8 @@ class JwtKeys {
   Result<std::string> sign(const JwtClaims& claims) const;
   /// nullopt: not a token of these keys, by form and key id. Else checks alg, typ, crit, signature (constant
   /// time), iss, aud, nbf and exp: unauthenticated/"invalid_token" or "token_expired".
-  std::optional<Result<JwtClaims>> verify(std::string_view token, const JwtExpectation& expectation) const;
+  using Verdict = Result<std::shared_ptr<const JwtClaims>>;
+  std::optional<Verdict> verify(std::string_view token, const JwtExpectation& expectation) const;
 
  private:
   class Key;

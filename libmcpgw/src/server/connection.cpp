@@ -262,11 +262,21 @@ void Connection::dispatch() {
     ended_ = close_after_ = false;
   }
   phase_ = Phase::busy;
+  Handed handed{std::move(request),
+                make_exchange(shared_from_this(), id, form, std::move(request_id), std::move(websocket_key))};
+  if (Poller* poller = Poller::stepping()) {
+    handed_ = std::make_unique<Handed>(std::move(handed));
+    poller->put_off<&Connection::answer_handed>(shared_from_this());
+  } else {
+    hand_over(std::move(handed));
+  }
+}
+
+/// To the handler, which may answer at once.
+void Connection::hand_over(Handed handed) {
   called_ = true;
   try {
-    shard_->handler().handle_async(
-        std::move(request),
-        make_exchange(shared_from_this(), id, form, std::move(request_id), std::move(websocket_key)));
+    shard_->handler().handle_async(std::move(handed.request), std::move(handed.responder));
   } catch (...) {
     // The responder answers 500 when it is dropped. The text may hold anything: it is not ours to log.
     context_->log(LogLevel::error, "A request handler threw an exception");
@@ -274,6 +284,17 @@ void Connection::dispatch() {
   called_ = false;
   lose_freshness();
   if (phase_ != Phase::closed) collect();
+}
+
+/// hand_over() as a step.
+void Connection::answer_handed() {
+  const auto handed = std::move(handed_);
+  if (handed == nullptr) return;  // the client has gone meanwhile
+  hand_over(std::move(*handed));
+  if (phase_ != Phase::closed) write_out();
+  if (phase_ == Phase::closed) return;
+  resume();
+  settle();
 }
 
 void Connection::fail(const FramingError& error) {
@@ -407,6 +428,7 @@ void Connection::close() {
   ::close(fd_);
   fd_ = -1;
   in_ = {};
+  handed_.reset();
   out_ = {};
   out_index_ = out_offset_ = 0;
   tls_.reset();

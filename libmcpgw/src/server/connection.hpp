@@ -178,6 +178,12 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
     closed
   };
 
+  /// A request on its way to the handler.
+  struct Handed {
+    HttpRequest request;
+    std::shared_ptr<Responder> responder;
+  };
+
   void on_readable();
   void on_encrypted(std::string_view data);
   void plain_on_tls(char first);
@@ -189,10 +195,13 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
   bool has_more() const noexcept;
   void go_on_later();
   void dispatch();
+  void hand_over(Handed handed);
+  void answer_handed();
   void fail(const FramingError& error);
   /// Takes over what was queued; ends the exchange when its answer is complete.
   void collect();
   void pump();
+  void pump_here();
   bool is_full() const;
   void note_unsent();
   void write_out();
@@ -230,7 +239,8 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
   WebSocketChannel* socket_ = nullptr;  ///< channel_, once the loop knows of it
   int fd_;
   RequestReader reader_;
-  std::string in_;  ///< bytes behind the request being answered
+  std::unique_ptr<Handed> handed_;  ///< what the handler gets in the next step
+  std::string in_;                  ///< bytes behind the request being answered
   std::vector<std::string> out_;
   std::size_t out_index_ = 0;
   std::size_t out_offset_ = 0;
@@ -239,6 +249,7 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
   Phase phase_;
   bool called_ = false;   ///< inside a call of a handler: nothing of the handler's may be called
   bool resumes_ = false;  ///< resume() is posted
+  bool pumps_ = false;    ///< pump() is a step to come
   bool linger_ = false;
   bool fresh_ = true;          ///< no request has come yet
   const bool secure_;          ///< accepted on a port of TLS

@@ -62,9 +62,13 @@ bool Connection::push(std::uint64_t id, Piece piece) {
   }
   if (post) {
     port_->post([self = shared_from_this()] { self->pump(); });
-  } else if (here && !called_) {
-    called_ = true;
-    pump();
+  } else if (here && !called_ && !pumps_) {
+    pumps_ = true;
+    if (Poller* poller = Poller::stepping()) {
+      poller->put_off<&Connection::pump_here>(shared_from_this());
+    } else {
+      pump_here();
+    }
   }
   return accepted;
 }
@@ -163,6 +167,13 @@ void Connection::pump() {
   }
   settle();
   called_ = false;
+}
+
+/// After push() on the loop: at once, or as a step for all that has come until then.
+void Connection::pump_here() {
+  pumps_ = false;
+  called_ = true;
+  pump();
 }
 
 void Connection::note_unsent() {
