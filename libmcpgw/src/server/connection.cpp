@@ -262,7 +262,7 @@ void Connection::dispatch() {
     ended_ = close_after_ = false;
   }
   phase_ = Phase::busy;
-  Handed handed{std::move(request),
+  Handed handed{shard_->handler(), std::move(request),
                 make_exchange(shared_from_this(), id, form, std::move(request_id), std::move(websocket_key))};
   if (Poller* poller = Poller::stepping()) {
     handed_ = std::make_unique<Handed>(std::move(handed));
@@ -276,7 +276,7 @@ void Connection::dispatch() {
 void Connection::hand_over(Handed handed) {
   called_ = true;
   try {
-    shard_->handler().handle_async(std::move(handed.request), std::move(handed.responder));
+    handed.handler.handle_async(std::move(handed.request), std::move(handed.responder));
   } catch (...) {
     // The responder answers 500 when it is dropped. The text may hold anything: it is not ours to log.
     context_->log(LogLevel::error, "A request handler threw an exception");
@@ -289,7 +289,6 @@ void Connection::hand_over(Handed handed) {
 /// hand_over() as a step.
 void Connection::answer_handed() {
   const auto handed = std::move(handed_);
-  if (handed == nullptr) return;  // the client has gone meanwhile
   hand_over(std::move(*handed));
   if (phase_ != Phase::closed) write_out();
   if (phase_ == Phase::closed) return;
@@ -428,7 +427,6 @@ void Connection::close() {
   ::close(fd_);
   fd_ = -1;
   in_ = {};
-  handed_.reset();
   out_ = {};
   out_index_ = out_offset_ = 0;
   tls_.reset();

@@ -178,8 +178,9 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
     closed
   };
 
-  /// A request on its way to the handler.
+  /// A request on its way to the handler, which gets it even if the client leaves now: leaving is told of.
   struct Handed {
+    RequestHandler& handler;
     HttpRequest request;
     std::shared_ptr<Responder> responder;
   };
