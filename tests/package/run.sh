@@ -10,10 +10,10 @@ trap 'rm -rf "$work"' EXIT
 passed=0
 failed=0
 check() {
-  local name=$1
+  local name=$1 began=$SECONDS
   shift
   if "$@" >"$work/log" 2>&1; then
-    echo "ok   $name"
+    echo "ok   $name$( ((SECONDS - began >= 10)) && echo ", $((SECONDS - began)) s")"
     passed=$((passed + 1))
   else
     echo "FAIL $name"

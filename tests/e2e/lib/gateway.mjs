@@ -22,7 +22,7 @@ export function within(ms, what, promise) {
 }
 
 /** Asks again until `probe` gives something truthy. */
-export async function eventually(what, probe, ms = 15000) {
+export async function eventually(what, probe, ms = 45000) {
   const end = Date.now() + ms;
   for (;;) {
     const value = await probe();
