@@ -89,6 +89,7 @@ Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> resp
   const auto stream = responder->start(stream_head(session->id()));
   if (!stream) co_return;
   session->streams()->open(stream, meta.principal, last, session->version() >= "2025-11-25");
+  hold = {};
   // After it is in use: a client that has gone already is noticed.
   responder->on_disconnect([weak = std::weak_ptr(session->streams()), raw_stream = stream.get()] {
     if (const auto streams = weak.lock()) (void)streams->gone(raw_stream);
@@ -133,6 +134,7 @@ Task<void> McpEndpoint::open_sse(std::shared_ptr<Responder> responder, RequestMe
   const auto stream = responder->start(stream_head({}));
   if (!stream) co_return end();
   session->streams()->open(stream, meta.principal, std::nullopt, false);
+  hold = {};  // before the client knows of its stream: its next one must not find it counted twice
   if (session->closed()) co_return session->streams()->close();  // ended before it had a stream to end with
   // The client posts as soon as it has read this: the stream must be there before.
   if (!stream->write("event: endpoint\ndata: " + post_path(core_->options.public_url, id) + "\n\n"))

@@ -136,6 +136,7 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
     subscription->finish();
     co_return;
   }
+  hold = {};
   responder->on_disconnect([weak = std::weak_ptr(client), listening = subscription.get()] {
     if (const auto alive = weak.lock()) alive->remove(listening);
   });
