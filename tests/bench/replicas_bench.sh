@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 source apps/lib/packages.sh
 install_packages "${build_packages[@]}" "${bench_packages[@]}"
 mkdir -p build
-if ! { cmake --preset release -DMCPGW_BUILD_TESTS=ON -DMCPGW_WERROR=OFF &&
+if ! { cmake --preset release -DMCPGW_WERROR=OFF &&
   cmake --build --preset release -j "$(nproc)" --target mcpgw demo_upstream; } >build/replicas-bench-build.log 2>&1; then
   tail -n 40 build/replicas-bench-build.log >&2
   exit 1

@@ -33,7 +33,6 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   std::string method;
   std::string_view params;     ///< raw, may be empty
   std::string progress_token;  ///< raw; empty: none asked for
-  bool as_task = false;        ///< the client asks for a task (2025-11-25, basic/utilities/tasks)
   std::shared_ptr<Reply> reply;
   std::size_t place = 0;  ///< among the requests of its batch
   std::string request_id;
@@ -41,7 +40,8 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   AuditRecord audit;
   RequestIds ids() const { return {request_id, trace ? trace->trace_id() : std::string()}; }
   Duration started{};
-  TaskRef task;  ///< that it asks about, or made
+  bool as_task = false;  ///< a tools/call that asks for a task (2025-11-25, basic/utilities/tasks)
+  TaskRef task;          ///< that it asks about, or made
   /// Target of the running upstream request, for messages that come with it.
   std::shared_ptr<UpstreamConnection> connection;
 

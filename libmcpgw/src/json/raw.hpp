@@ -35,7 +35,7 @@ struct Member {
 std::vector<Member> members(std::string_view object);
 /// The value of one member; empty view when absent or `object` is no object.
 std::string_view find(std::string_view object, std::string_view name);
-/// find() of several members in one pass.
+/// find() of several members in one pass; `values` come empty.
 void find_each(std::string_view object, const std::string_view* names, std::string_view* values,
                std::size_t count);
 template <std::size_t N>

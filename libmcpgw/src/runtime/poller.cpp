@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <exception>
-#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -93,9 +92,9 @@ struct Poller::Rest {
   using Handler = asio::async_result<UseTask, void()>::handler_type;
 
   explicit Rest(Handler&& h) : handler(std::move(h)) {}
-  void resume() { std::exchange(handler, std::nullopt).value()(); }
+  void resume() { std::move(handler)(); }
 
-  std::optional<Handler> handler;
+  Handler handler;
 };
 
 Task<void> Poller::next_step() {

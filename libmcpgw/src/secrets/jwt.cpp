@@ -42,6 +42,7 @@ struct Parts {
 };
 
 std::optional<Parts> split_token(std::string_view token) {
+  if (token.size() > kMaxToken) return std::nullopt;
   const auto first = token.find('.');
   const auto second = first == std::string_view::npos ? first : token.find('.', first + 1);
   if (second == std::string_view::npos || token.find('.', second + 1) != std::string_view::npos)
@@ -116,23 +117,25 @@ class JwtKeys::Proven {
  public:
   using Claims = std::shared_ptr<const JwtClaims>;
 
+  /// Null when this thread has not seen it lately.
+  Claims recent(std::string_view token) const {
+    const Recent& place = recent_of(token);
+    return place.owner == number_ && place.token == token ? place.claims : nullptr;
+  }
+
   /// Null when it is not known.
-  Claims find(std::string_view token) {
-    Recent& recent = recent_of(token);
-    if (recent.owner == number_ && recent.token == token) return recent.claims;
-    const std::string digest = sha256(token);
+  Claims find(std::string_view token, const std::string& digest) {
     Claims claims;
     {
       Part& part = part_of(digest);
       const std::lock_guard lock(part.mutex);
       if (const auto it = part.claims.find(digest); it != part.claims.end()) claims = it->second;
     }
-    if (claims) recent.take(number_, token, claims);
+    if (claims) recent_of(token).take(number_, token, claims);
     return claims;
   }
 
-  void add(std::string_view token, Claims claims) {
-    const std::string digest = sha256(token);
+  void add(const std::string& digest, Claims claims) {
     Part& part = part_of(digest);
     const std::lock_guard lock(part.mutex);
     if (part.claims.size() >= kMaxPerPart) part.claims.erase(part.claims.begin());
@@ -247,10 +250,11 @@ Result<std::string> JwtKeys::sign(const JwtClaims& claims) const {
 
 std::optional<JwtKeys::Verdict> JwtKeys::verify(std::string_view token,
                                                 const JwtExpectation& expectation) const {
-  if (token.size() > kMaxToken) return std::nullopt;
-  if (auto known = proven_->find(token)) return check_claims(std::move(known), expectation);
+  if (auto known = proven_->recent(token)) return check_claims(std::move(known), expectation);
   const auto parts = split_token(token);
   if (!parts) return std::nullopt;
+  const std::string digest = sha256(token);
+  if (auto known = proven_->find(token, digest)) return check_claims(std::move(known), expectation);
   const Key* key = nullptr;
   for (const auto& candidate : keys_)
     if (parts->header == candidate->header) key = candidate.get();
@@ -267,7 +271,7 @@ std::optional<JwtKeys::Verdict> JwtKeys::verify(std::string_view token,
   auto claims = read_claims(parts->payload);
   if (!claims) return Verdict(claims.error());
   auto proven = std::make_shared<const JwtClaims>(std::move(*claims));
-  proven_->add(token, proven);
+  proven_->add(digest, proven);
   return check_claims(std::move(proven), expectation);
 }
 

@@ -45,9 +45,9 @@ class JwtKeys {
 
   /// internal when the crypto library refuses.
   Result<std::string> sign(const JwtClaims& claims) const;
+  using Verdict = Result<std::shared_ptr<const JwtClaims>>;
   /// nullopt: not a token of these keys, by form and key id. Else checks alg, typ, crit, signature (constant
   /// time), iss, aud, nbf and exp: unauthenticated/"invalid_token" or "token_expired".
-  using Verdict = Result<std::shared_ptr<const JwtClaims>>;
   std::optional<Verdict> verify(std::string_view token, const JwtExpectation& expectation) const;
 
  private:

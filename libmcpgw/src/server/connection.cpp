@@ -269,6 +269,7 @@ void Connection::dispatch() {
     poller->put_off<&Connection::answer_handed>(shared_from_this());
   } else {
     hand_over(std::move(handed));
+    if (phase_ != Phase::closed) collect();
   }
 }
 
@@ -283,17 +284,13 @@ void Connection::hand_over(Handed handed) {
   }
   called_ = false;
   lose_freshness();
-  if (phase_ != Phase::closed) collect();
 }
 
 /// hand_over() as a step.
 void Connection::answer_handed() {
   const auto handed = std::move(handed_);
   hand_over(std::move(*handed));
-  if (phase_ != Phase::closed) write_out();
-  if (phase_ == Phase::closed) return;
-  resume();
-  settle();
+  pump();
 }
 
 void Connection::fail(const FramingError& error) {

@@ -202,7 +202,6 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
   /// Takes over what was queued; ends the exchange when its answer is complete.
   void collect();
   void pump();
-  void pump_here();
   bool is_full() const;
   void note_unsent();
   void write_out();
@@ -250,7 +249,6 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
   Phase phase_;
   bool called_ = false;   ///< inside a call of a handler: nothing of the handler's may be called
   bool resumes_ = false;  ///< resume() is posted
-  bool pumps_ = false;    ///< pump() is a step to come
   bool linger_ = false;
   bool fresh_ = true;          ///< no request has come yet
   const bool secure_;          ///< accepted on a port of TLS
@@ -273,7 +271,7 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
   int close_code_ = 1000;
   std::shared_ptr<WebSocketChannel> channel_;  ///< set once; after collect() has seen it the loop's
   bool gone_ = false;
-  bool pump_posted_ = false;
+  bool pump_posted_ = false;  ///< or put off for a step
 };
 
 /// The Responder of one request. `websocket_key`: of a request that may become a WebSocket, else empty.

@@ -34,6 +34,9 @@ bool Connection::is_full() const {
 bool Connection::push(std::uint64_t id, Piece piece) {
   const std::size_t size = piece.first.size() + piece.second.size();
   const bool here = port_->here();
+  // Inside a handler's call whoever called it goes on with what was queued.
+  Poller* const poller = here && !called_ ? Poller::stepping() : nullptr;
+  const bool pumps_now = here && !called_ && poller == nullptr;
   bool accepted = true;
   bool post = false;
   {
@@ -55,20 +58,18 @@ bool Connection::push(std::uint64_t id, Piece piece) {
       close_code_ = piece.code;
       if (piece.channel != nullptr) channel_ = std::move(piece.channel);
     }
-    if (!here) {
+    if (!here || poller != nullptr) {
       post = !pump_posted_;
       pump_posted_ = true;
     }
   }
-  if (post) {
+  if (post && poller != nullptr) {
+    poller->put_off<&Connection::pump>(shared_from_this());
+  } else if (post) {
     port_->post([self = shared_from_this()] { self->pump(); });
-  } else if (here && !called_ && !pumps_) {
-    pumps_ = true;
-    if (Poller* poller = Poller::stepping()) {
-      poller->put_off<&Connection::pump_here>(shared_from_this());
-    } else {
-      pump_here();
-    }
+  } else if (pumps_now) {
+    called_ = true;
+    pump();
   }
   return accepted;
 }
@@ -147,7 +148,7 @@ void Connection::collect() {
   }
 }
 
-/// Runs on the loop: posted by other threads, or inside a call of the loop's own.
+/// Runs on the loop: posted by other threads, as a step, or inside a call of the loop's own.
 void Connection::pump() {
   const auto keep = shared_from_this();
   if (phase_ != Phase::closed) collect();
@@ -167,13 +168,6 @@ void Connection::pump() {
   }
   settle();
   called_ = false;
-}
-
-/// After push() on the loop: at once, or as a step for all that has come until then.
-void Connection::pump_here() {
-  pumps_ = false;
-  called_ = true;
-  pump();
 }
 
 void Connection::note_unsent() {
