@@ -62,6 +62,26 @@ TEST_CASE("ids, digests, case") {
   CHECK(trim(" \t a b\r\n") == "a b");
 }
 
+TEST_CASE("letters of ASCII, and nothing else, are the same in either case, wherever they stand") {
+  const auto lower = [](unsigned char c) { return c >= 'A' && c <= 'Z' ? c + 0x20 : int{c}; };
+  for (std::size_t size = 1; size <= 20; ++size) {
+    for (std::size_t at = 0; at < size; ++at) {
+      for (int byte = 0; byte < 256; ++byte) {
+        for (const int flip : {0, 0x20, 0x80, 0x01, 0xa0}) {
+          std::string a(size, 'Q'), b(size, 'q');
+          a[at] = static_cast<char>(byte);
+          b[at] = static_cast<char>(byte ^ flip);
+          if (at + 1 < size) b[at + 1] = 'Q';
+          const auto x = static_cast<unsigned char>(a[at]), y = static_cast<unsigned char>(b[at]);
+          if (iequals(a, b) != (lower(x) == lower(y))) FAIL_CHECK(size, " ", at, " ", byte, " ", flip);
+        }
+      }
+    }
+    CHECK_FALSE(iequals(std::string(size, 'a'), std::string(size - 1, 'a')));
+  }
+  CHECK(iequals("", ""));
+}
+
 TEST_CASE("ids: version 7 sorts by time, and an id's random comes whole however it is drawn") {
   struct Counting final : Random {
     int calls = 0;

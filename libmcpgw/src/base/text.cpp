@@ -7,8 +7,10 @@
 
 #include <array>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -98,10 +100,46 @@ std::string to_lower(std::string_view text) {
   return out;
 }
 
+namespace {
+
+using scan::Word;
+
+/// The letters of ASCII in lower case.
+Word lower_word(Word word) noexcept {
+  const Word low = word & scan::each_byte(0x7f);  // so that nothing is carried into the next byte
+  const Word from_a = low + scan::each_byte(0x80 - 'A');
+  const Word past_z = low + scan::each_byte(0x7f - 'Z');
+  return word | ((from_a & ~past_z & ~word & scan::each_byte(0x80)) >> 2);
+}
+
+template <class T>
+T load(const char* from) noexcept {
+  T out;
+  std::memcpy(&out, from, sizeof out);
+  return out;
+}
+
+/// The text of 4 to 8 bytes: its first half and its last one, which may have bytes in common.
+Word ends_of(std::string_view text) noexcept {
+  return Word{load<std::uint32_t>(text.data())} << 32 |
+         load<std::uint32_t>(text.data() + text.size() - sizeof(std::uint32_t));
+}
+
+}  // namespace
+
 bool iequals(std::string_view a, std::string_view b) noexcept {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    if (a[i] != b[i] && lower(a[i]) != lower(b[i])) return false;
+  const std::size_t size = a.size();
+  if (size != b.size()) return false;
+  const auto equal = [](Word x, Word y) { return x == y || lower_word(x) == lower_word(y); };
+  if (size > sizeof(Word)) {
+    for (std::size_t i = 0; i < size - sizeof(Word); i += sizeof(Word))
+      if (!equal(load<Word>(a.data() + i), load<Word>(b.data() + i))) return false;
+    const std::size_t last = size - sizeof(Word);
+    return equal(load<Word>(a.data() + last), load<Word>(b.data() + last));
+  }
+  if (size >= 4) return equal(ends_of(a), ends_of(b));
+  for (std::size_t i = 0; i < size; ++i)
+    if (lower(a[i]) != lower(b[i])) return false;
   return true;
 }
 

@@ -32,6 +32,7 @@ class ClientCall : public CallObserver, public std::enable_shared_from_this<Clie
   std::string id;       ///< raw JSON
   std::string method;
   std::string_view params;     ///< raw, may be empty
+  bool may_have_meta = true;   ///< params may have a member _meta
   std::string progress_token;  ///< raw; empty: none asked for
   std::shared_ptr<Reply> reply;
   std::size_t place = 0;  ///< among the requests of its batch

@@ -427,7 +427,9 @@ Type type_of(std::string_view value) noexcept {
 }
 
 bool Member::named(std::string_view name) const {
-  return key == name || (key.find('\\') != std::string_view::npos && resolve(key) == name);
+  // What an escape stands for is shorter than it.
+  if (key.size() <= name.size()) return key == name;
+  return key.find('\\') != std::string_view::npos && resolve(key) == name;
 }
 
 std::vector<Member> members(std::string_view object) {

@@ -1,6 +1,7 @@
 #include "protocol/message.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "json/raw.hpp"
 #include "protocol/modern.hpp"
@@ -31,35 +32,24 @@ bool is_id(std::string_view value) {
 
 std::variant<Envelope, EnvelopeFault> read_envelope(std::string_view text) {
   Envelope out;
-  std::string_view jsonrpc, method;
-  bool has_method = false, has_id = false;
   const auto first = text.find_first_not_of(" \t\r\n");
   if (first == std::string_view::npos || text[first] != '{')
     return EnvelopeFault{rpc::kInvalidRequest, "A message must be a JSON object", {}};
-  for (const raw::Member& member : raw::members(text)) {
-    if (member.named("jsonrpc")) {
-      jsonrpc = member.value;
-    } else if (member.named("id")) {
-      out.id = member.value;
-      has_id = true;
-    } else if (member.named("method")) {
-      method = member.value;
-      has_method = true;
-    } else if (member.named("params")) {
-      out.params = member.value;
-    } else if (member.named("result")) {
-      out.result = member.value;
-    } else if (member.named("error")) {
-      out.error = member.value;
-    }
-  }
+  static constexpr std::array<std::string_view, 6> kMembers{"jsonrpc", "id",     "method",
+                                                            "params",  "result", "error"};
+  const auto [jsonrpc, id, method, params, result, error] = raw::find_each(text, kMembers);
+  const bool has_id = !id.empty();
+  out.id = id;
+  out.params = params;
+  out.result = result;
+  out.error = error;
   const bool id_ok = has_id && is_id(out.id);
   const auto fault = [&](const char* message) {
     return EnvelopeFault{rpc::kInvalidRequest, message, id_ok ? std::string(out.id) : std::string()};
   };
   if (jsonrpc != "\"2.0\"" && raw::string_value(jsonrpc).value_or("") != "2.0")
     return fault("Member \"jsonrpc\" must be \"2.0\"");
-  if (has_method) {
+  if (!method.empty()) {
     auto name = raw::string_value(method);
     if (!name || name->empty()) return fault("Member \"method\" must be a non-empty string");
     out.method = std::move(*name);
@@ -68,6 +58,7 @@ std::variant<Envelope, EnvelopeFault> read_envelope(std::string_view text) {
       const raw::Type type = raw::type_of(out.params);
       if (type != raw::Type::object && type != raw::Type::array)
         return fault("Member \"params\" must be an object");
+      out.about = raw::find(out.params, "_meta");
     }
     out.kind = has_id ? Envelope::Kind::request : Envelope::Kind::notification;
     return out;

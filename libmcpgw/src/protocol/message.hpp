@@ -29,6 +29,7 @@ struct Envelope {
   std::string_view id;      ///< raw JSON: a string or an integer; empty for notifications
   std::string method;       ///< empty for responses
   std::string_view params;  ///< raw JSON object or array; empty when absent
+  std::string_view about;   ///< params._meta, raw; empty when absent
   std::string_view result;  ///< raw; responses only
   std::string_view error;   ///< raw object; responses only
 };

@@ -60,7 +60,7 @@ std::optional<ModernFault> check_header(const HttpHeaders& headers, const std::s
 bool is_modern_version(std::string_view version) { return version == kModernVersion; }
 
 Era era_of(const Envelope& message, const HttpHeaders& headers) {
-  const std::string_view about = raw::find(message.params, "_meta");
+  const std::string_view about = message.about;
   const std::string_view version = raw::find(about, meta::kVersion);
   if (!version.empty()) {
     // A legacy revision has no such member; what names one means the handshake of that revision.
@@ -76,7 +76,7 @@ Era era_of(const Envelope& message, const HttpHeaders& headers) {
 std::optional<ModernFault> read_modern_request(const Envelope& message, const HttpHeaders& headers,
                                                std::string_view supported, ModernRequest& out) {
   if (!message.params.empty() && !is_object(message.params)) return invalid("params must be an object");
-  const std::string_view about = raw::find(message.params, "_meta");
+  const std::string_view about = message.about;
   if (!about.empty() && !is_object(about)) return invalid("params._meta must be an object");
   const std::string_view stated = raw::find(about, meta::kVersion);
   const auto version = stated.empty() ? std::nullopt : raw::string_value(stated);

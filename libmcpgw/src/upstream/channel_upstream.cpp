@@ -79,7 +79,7 @@ class ChannelUpstream final : public Upstream, public std::enable_shared_from_th
       });
     }
     const std::string params =
-        raw::find(call.params, "_meta").empty() && !call.wants_progress
+        !call.wants_progress && (!call.may_have_meta || raw::find(call.params, "_meta").empty())
             ? std::move(call.params)
             : with_progress_token(call.params,
                                   call.wants_progress ? std::string_view(id) : std::string_view());

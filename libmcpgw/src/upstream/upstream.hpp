@@ -92,6 +92,7 @@ struct UpstreamCall {
   std::string method;
   std::string params;   ///< raw JSON object, empty when absent
   HttpHeaders headers;  ///< passed on by HTTP connections, unless one of that name is set already
+  bool may_have_meta = true;  ///< false: `params` have no member _meta
   /// The client wants progress: a token of this connection is put into params._meta, and progress
   /// notifications reach the observer with it removed ("progressToken" absent).
   bool wants_progress = false;
