@@ -12,6 +12,7 @@ namespace {
 
 using detail::server::FramingLimits;
 using detail::server::HttplibParser;
+using detail::server::KnownHead;
 using detail::server::RequestReader;
 
 struct Outcome {
@@ -46,7 +47,8 @@ Outcome read(std::string_view input, std::size_t step, HttplibParser& parser) {
     input.remove_prefix(piece.size());
     while (!piece.empty()) {
       std::size_t used = 0;
-      const auto progress = reader.feed(piece, used);
+      const KnownHead* const known = reader.idle() ? parser.recall(piece) : nullptr;
+      const auto progress = reader.feed(piece, used, known);
       promise(used <= piece.size(), "no more is used than was given");
       if (progress == RequestReader::Progress::failed) {
         out.refused = reader.error().status;
@@ -60,7 +62,8 @@ Outcome read(std::string_view input, std::size_t step, HttplibParser& parser) {
       }
       promise(used != 0, "a request takes bytes");
       HttpRequest request;
-      promise(parser.parse(reader, request), "httplib takes what the reader took");
+      bool gzip = false;
+      promise(parser.parse(reader, request, gzip, known), "httplib takes what the reader took");
       promise(request.body.size() <= limits.max_body, "bodies are bounded");
       promise(request.headers.size() <= limits.max_headers + 1, "headers are bounded");
       for (const auto& [name, value] : request.headers)
@@ -81,6 +84,8 @@ void request_reader(std::string_view input) {
   const Outcome whole = read(input, input.size() + 1, parser);
   for (const std::size_t step : {std::size_t{1}, std::size_t{7}, input.size() / 2 + 1})
     promise(read(input, step, parser) == whole, "cuts change nothing");
+  // By now its heads are known.
+  promise(read(input, input.size() + 1, parser) == whole, "what is known says the same");
 }
 
 }  // namespace mcpgw::fuzz

@@ -24,11 +24,16 @@ struct Outcome {
   int status = 0;  ///< 200: complete; 0: more is needed; else the refusal
   HttpRequest request;
   std::size_t used = 0;
+  bool gzip = false;
+  bool keep_alive = false;
+  bool continued = false;  ///< "100 Continue" was asked for
+  bool known = false;      ///< the parser knew its head; no difference otherwise
 
   bool operator==(const Outcome& other) const {
-    return status == other.status && request.method == other.request.method &&
-           request.target == other.request.target && request.headers == other.request.headers &&
-           request.body == other.request.body && (status != 200 || used == other.used);
+    return status == other.status && gzip == other.gzip && keep_alive == other.keep_alive &&
+           request.method == other.request.method && request.target == other.request.target &&
+           request.headers == other.request.headers && request.body == other.request.body &&
+           (status != 200 || used == other.used);
   }
 };
 
@@ -38,7 +43,9 @@ Outcome read(const std::vector<std::string>& pieces, HttplibParser& parser, cons
   Outcome out;
   for (const std::string& piece : pieces) {
     std::size_t used = 0;
-    const auto progress = reader.feed(piece, used);
+    const KnownHead* const known = reader.idle() ? parser.recall(piece) : nullptr;
+    const auto progress = reader.feed(piece, used, known);
+    out.known = out.known || known != nullptr;
     CHECK(used <= piece.size());
     out.used += used;
     if (progress == RequestReader::Progress::failed) {
@@ -47,9 +54,11 @@ Outcome read(const std::vector<std::string>& pieces, HttplibParser& parser, cons
     }
     if (progress == RequestReader::Progress::complete) {
       out.status = 200;
-      CHECK(parser.parse(reader, out.request));
+      CHECK(parser.parse(reader, out.request, out.gzip, known));
+      out.keep_alive = reader.keep_alive();
       return out;
     }
+    out.continued = reader.take_continue() || out.continued;
     CHECK(used == piece.size());
   }
   return out;
@@ -106,12 +115,16 @@ TEST_CASE("a parser that has seen many heads says of each what a new one says") 
   HttplibParser used;
   const FramingLimits bounds = limits();
   const auto cases = mcpgw::testing::http_cases();
-  for (int round = 0; round < 2; ++round) {
+  for (int round = 0; round < 4; ++round) {
+    int known = 0;
     for (const HttpCase& c : cases) {
       CAPTURE(c.name);
       HttplibParser fresh;
-      CHECK(read({c.bytes}, used, bounds) == read({c.bytes}, fresh, bounds));
+      const Outcome outcome = read({c.bytes}, used, bounds);
+      CHECK(outcome == read({c.bytes}, fresh, bounds));
+      if (outcome.known) ++known;
     }
+    if (round > 1) CHECK(known > 20);  // kept when they came for the second time
   }
   // The same head with another length and body, with another byte in a value, and one too long to be kept.
   const auto post = [&](const std::string& header, const std::string& body) {
@@ -120,7 +133,7 @@ TEST_CASE("a parser that has seen many heads says of each what a new one says") 
                 used, bounds)
         .request;
   };
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 3000; ++i) {
     const std::string token = "t" + std::to_string(i % 300) + std::string(i % 7 == 0 ? 5000 : 0, 'x');
     const std::string body(static_cast<std::size_t>(i % 50), 'b');
     const HttpRequest request = post(token, body);
@@ -130,6 +143,89 @@ TEST_CASE("a parser that has seen many heads says of each what a new one says") 
     CHECK(values(request, "Authorization") == std::vector<std::string>{"Bearer " + token});
     CHECK(values(request, "Content-Length") == std::vector<std::string>{std::to_string(body.size())});
     CHECK(request.headers.size() == 3);
+  }
+}
+
+TEST_CASE("a head is known again by every byte of it but the digits of its length") {
+  const FramingLimits bounds = limits();
+  const std::string head =
+      "POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nAccept-Encoding: gzip\r\n"
+      "Authorization: Bearer abcdefghijklmnop\r\nX-Short: 1\r\n\r\n";
+  HttplibParser used;
+  const auto know = [&](const std::string& bytes) {
+    for (int i = 0; i < 3; ++i) read({bytes}, used, bounds);
+    return read({bytes}, used, bounds).known;
+  };
+  REQUIRE(know(head + "hi"));
+  for (std::size_t at = 0; at < head.size(); ++at) {
+    for (const char byte : {'x', '1', '9', ' ', '\t', '\r', '\n', ':', '\0', '\x80'}) {
+      std::string other = head + "hi and something behind it";
+      other[at] = byte;
+      CAPTURE(other);
+      HttplibParser fresh;
+      CHECK(read({other}, used, bounds) == read({other}, fresh, bounds));
+    }
+  }
+  CHECK(know(head + "hi"));  // whatever came meanwhile
+  const auto with_length = [&](const std::string& digits) {
+    std::string out = head;
+    return out.replace(head.find(": 2\r\n") + 2, 1, digits);
+  };
+  const Outcome nine = read({with_length("9") + "123456789"}, used, bounds);
+  CHECK(nine.known);
+  CHECK(nine.gzip);
+  CHECK(nine.request.body == "123456789");
+  CHECK(*nine.request.header("content-length") == "9");
+  CHECK(read({with_length("0")}, used, bounds).status == 200);
+  CHECK_FALSE(read({with_length("10") + "1234567890"}, used, bounds).known);
+  CHECK(read({with_length("10") + "1234567890"}, used, bounds).request.body == "1234567890");
+
+  SUBCASE("its body may come later, and in pieces") {
+    const Outcome later = read({with_length("9") + "123", "", "456", "789next"}, used, bounds);
+    CHECK(later.known);
+    CHECK(later.request.body == "123456789");
+    CHECK(*later.request.header("Content-Length") == "9");
+    CHECK(*later.request.header("Authorization") == "Bearer abcdefghijklmnop");
+    CHECK(later.used == head.size() + 9);
+  }
+  SUBCASE("a head that comes in pieces is read, one behind a blank line too") {
+    CHECK(read({head.substr(0, 40), head.substr(40) + "hi"}, used, bounds).request.body == "hi");
+    CHECK(read({"\r\n" + head + "hi"}, used, bounds).request.body == "hi");
+    CHECK(read({"\r\n", head + "hi"}, used, bounds).request.body == "hi");
+  }
+  SUBCASE("a body beyond the limit is refused all the same") {
+    const std::string large = with_length(std::to_string(bounds.max_body));
+    REQUIRE(know(large + std::string(bounds.max_body, 'x')));
+    std::string more = std::to_string(bounds.max_body + 1);
+    REQUIRE(more.size() == std::to_string(bounds.max_body).size());
+    CHECK(read({with_length(more)}, used, bounds).status == 413);
+  }
+  SUBCASE("what a head asks for besides is asked for each time") {
+    std::string chunked = head;
+    chunked.replace(head.find("Content-Length: 2"), 17, "Transfer-Encoding: chunked");
+    REQUIRE(know(chunked + "2\r\nhi\r\n0\r\n\r\n"));
+    CHECK(read({chunked + "3\r\nyes\r\n0\r\n\r\n"}, used, bounds).request.body == "yes");
+    std::string waits = head;
+    waits.replace(head.find("X-Short: 1"), 10, "Expect: 100-continue\r\nConnection: close");
+    REQUIRE(know(waits + "hi"));
+    const Outcome waited = read({waits, "hi"}, used, bounds);
+    CHECK(waited.known);
+    CHECK(waited.continued);
+    CHECK_FALSE(waited.keep_alive);
+    CHECK_FALSE(read({waits + "h", "i"}, used, bounds).continued);
+    CHECK(read({head + "h", "i"}, used, bounds).keep_alive);
+  }
+  SUBCASE("more heads than there is room for, and two in one place") {
+    for (int round = 0; round < 3; ++round) {
+      for (int i = 0; i < 4000; ++i) {
+        const std::string name = "X-Client: " + std::to_string(i);
+        std::string one = head;
+        one.replace(head.find("X-Short: 1"), 10, name);
+        const Outcome outcome = read({one + "hi"}, used, bounds);
+        CHECK(*outcome.request.header("X-Client") == std::to_string(i));
+        CHECK(outcome.request.body == "hi");
+      }
+    }
   }
 }
 

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "base/accept_encoding.hpp"
 #include "server/compress.hpp"
 #include "server/shard.hpp"
 
@@ -174,11 +173,12 @@ void Connection::advance(std::string_view data) {
   for (int left = kRequestsATurn;
        left != 0 && phase_ == Phase::reading && !data.empty() && unsent() < kMaxPipelinedOut;) {
     std::size_t used = 0;
-    const RequestReader::Progress progress = reader_.feed(data, used);
+    const KnownHead* const known = reader_.idle() ? shard_->parser().recall(data) : nullptr;
+    const RequestReader::Progress progress = reader_.feed(data, used, known);
     data.remove_prefix(used);
     if (progress == RequestReader::Progress::complete) {
       --left;
-      dispatch();
+      dispatch(known);
     } else if (progress == RequestReader::Progress::failed) {
       fail(reader_.error());
     } else if (reader_.take_continue()) {
@@ -233,14 +233,15 @@ void Connection::lose_freshness() {
   context_->fresh.fetch_sub(1, std::memory_order_relaxed);
 }
 
-void Connection::dispatch() {
+void Connection::dispatch(const KnownHead* known) {
   context_->requests.mine().fetch_add(1, std::memory_order_relaxed);
   AnswerForm form;
   form.http11 = reader_.http11();
   form.close = !reader_.keep_alive();
   form.head = reader_.method() == "HEAD";
   HttpRequest request;
-  if (!shard_->parser().parse(reader_, request)) {
+  bool gzip = false;
+  if (!shard_->parser().parse(reader_, request, gzip, known)) {
     fail({400, "invalid_request", "The request is malformed"});
     return;
   }
@@ -249,7 +250,7 @@ void Connection::dispatch() {
   request.over_tls = client.tls;
   const std::string_view offered_id = reader_.find("X-Request-Id");
   std::string request_id(offered_id);
-  form.gzip = !form.head && accepts_gzip(request.headers);
+  form.gzip = gzip && !form.head;
   std::string websocket_key(reader_.find("Sec-WebSocket-Key"));
   if (!websocket_key.empty() && (!form.http11 || websocket_refusal(request) != 0)) websocket_key.clear();
   reader_.next();

@@ -195,7 +195,8 @@ class Connection final : public Pollable, public std::enable_shared_from_this<Co
   void resume();
   bool has_more() const noexcept;
   void go_on_later();
-  void dispatch();
+  /// `known`: the head of the request, unless it came in pieces or is new.
+  void dispatch(const KnownHead* known);
   void hand_over(Handed handed);
   void answer_handed();
   void fail(const FramingError& error);

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/text.hpp"
+#include "server/known_heads.hpp"
 
 namespace mcpgw::detail::server {
 namespace {
@@ -54,6 +55,13 @@ int hex_value(char c) noexcept {
   return -1;
 }
 
+/// Of at most 18 digits; none: 0.
+std::size_t to_number(std::string_view digits) noexcept {
+  std::size_t out = 0;
+  for (const char c : digits) out = out * 10 + static_cast<std::size_t>(c - '0');
+  return out;
+}
+
 /// Calls `use` with each element of a comma-separated list.
 template <class F>
 void each_element(std::string_view list, F use) {
@@ -76,41 +84,45 @@ RequestReader::Progress RequestReader::fail(int status, const char* code, const 
 
 bool RequestReader::take_continue() noexcept {
   // A sender that has already begun with the body waits for nothing.
-  const bool waits = expect_ && http11_ && body_.empty() && line_.empty() &&
+  const bool waits = head_.expect && !continued_ && head_.http11 && body_.empty() && line_.empty() &&
                      ((stage_ == Stage::fixed_body && remaining_ != 0) || stage_ == Stage::chunk_size);
-  expect_ = false;
+  continued_ = true;
   return waits;
 }
 
 std::string_view RequestReader::find(std::string_view name) const noexcept {
-  for (const HeaderSpan& span : headers_)
+  for (const HeaderSpan& span : head_.headers)
     if (iequals(text(span.name), name)) return text(span.value);
   return {};
 }
 
 void RequestReader::next() noexcept {
-  if (head_.capacity() > kKeepBuffer) head_ = {};
-  head_.clear();
+  if (kept_.capacity() > kKeepBuffer) kept_ = {};
+  kept_.clear();
   if (line_.capacity() > kKeepBuffer) line_ = {};
   line_.clear();
   body_ = {};
-  headers_.clear();
+  head_.headers.clear();
   base_ = nullptr;
-  method_ = target_ = {};
-  line_start_ = scan_ = head_size_ = remaining_ = overhead_ = trailer_count_ = 0;
+  head_.method = head_.target = head_.length = {};
+  line_start_ = scan_ = head_.size = remaining_ = overhead_ = trailer_count_ = 0;
   error_ = {};
   stage_ = Stage::head;
-  have_request_line_ = skipped_blank_ = close_ = asked_keep_alive_ = have_length_ = chunked_ = have_host_ =
-      expect_ = false;
-  http11_ = keep_alive_ = true;
+  have_request_line_ = skipped_blank_ = close_ = asked_keep_alive_ = have_length_ = have_host_ = continued_ =
+      false;
+  head_.chunked = head_.expect = false;
+  head_.http11 = head_.keep_alive = true;
 }
 
-RequestReader::Progress RequestReader::feed(std::string_view data, std::size_t& used) {
+RequestReader::Progress RequestReader::feed(std::string_view data, std::size_t& used,
+                                            const KnownHead* known) {
   used = 0;
   if (refused()) return Progress::failed;
   if (stage_ == Stage::head) {
-    const Progress progress = feed_head(data, used);
-    if (progress != Progress::complete) return progress;
+    if (known == nullptr || !kept_.empty() || !begin_known(data, *known, used)) {
+      const Progress progress = feed_head(data, used);
+      if (progress != Progress::complete) return progress;
+    }
     if (stage_ == Stage::done) return Progress::complete;
   }
   std::size_t body_used = 0;
@@ -118,9 +130,9 @@ RequestReader::Progress RequestReader::feed(std::string_view data, std::size_t& 
   const std::size_t head_used = used;
   used += body_used;
   // What the head's views point to ends with this call unless the request does.
-  if (progress != Progress::complete && head_.empty()) {
-    head_.assign(data.data(), head_used);
-    base_ = head_.data();
+  if (progress != Progress::complete && kept_.empty()) {
+    kept_.assign(data.data(), head_used);
+    base_ = kept_.data();
   }
   return progress;
 }
@@ -128,7 +140,7 @@ RequestReader::Progress RequestReader::feed(std::string_view data, std::size_t& 
 // --- the head --------------------------------------------------------------------------------------------
 
 RequestReader::Progress RequestReader::feed_head(std::string_view data, std::size_t& used) {
-  const std::size_t before = head_.size();
+  const std::size_t before = kept_.size();
   std::size_t size = data.size();
   if (before == 0) {
     base_ = data.data();
@@ -136,28 +148,28 @@ RequestReader::Progress RequestReader::feed_head(std::string_view data, std::siz
     // One byte past the limit is enough to see that it is met.
     const std::size_t take =
         std::min(data.size(), limits_->max_header_bytes + 1 - std::min(before, limits_->max_header_bytes));
-    head_.append(data.data(), take);
-    base_ = head_.data();
-    size = head_.size();
+    kept_.append(data.data(), take);
+    base_ = kept_.data();
+    size = kept_.size();
   }
   scan_lines(size);
   if (refused()) {
     if (before == 0) {
-      head_.assign(data.data(), size);
-      base_ = head_.data();
+      kept_.assign(data.data(), size);
+      base_ = kept_.data();
     }
     used = data.size();
     return Progress::failed;
   }
   if (stage_ == Stage::head) {
-    if (before == 0) head_.assign(data.data(), size);
-    base_ = head_.data();
+    if (before == 0) kept_.assign(data.data(), size);
+    base_ = kept_.data();
     used = data.size();
     return Progress::need_more;
   }
-  if (before != 0) head_.resize(head_size_);
-  base_ = before == 0 ? data.data() : head_.data();
-  used = head_size_ - before;
+  if (before != 0) kept_.resize(head_.size);
+  base_ = before == 0 ? data.data() : kept_.data();
+  used = head_.size - before;
   return Progress::complete;
 }
 
@@ -198,7 +210,7 @@ void RequestReader::scan_lines(std::size_t size) {
         request_line(begin, end - 1);
       }
     } else if (blank) {
-      head_size_ = stop;
+      head_.size = stop;
       finish_head();
     } else {
       header_line(begin, end - 1);
@@ -227,15 +239,15 @@ void RequestReader::request_line(std::size_t begin, std::size_t end) {
   } else if (where.front() != '/' && !(where == "*" && name == "OPTIONS") && !is_absolute(where)) {
     bad("The request target is malformed");
   } else {
-    http11_ = version.back() == '1';
-    method_ = {static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(name.size())};
-    target_ = {static_cast<std::uint32_t>(begin + first + 1), static_cast<std::uint32_t>(where.size())};
+    head_.http11 = version.back() == '1';
+    head_.method = {static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(name.size())};
+    head_.target = {static_cast<std::uint32_t>(begin + first + 1), static_cast<std::uint32_t>(where.size())};
   }
 }
 
 void RequestReader::header_line(std::size_t begin, std::size_t end) {
   const std::string_view line(base_ + begin, end - begin);
-  if (headers_.size() >= limits_->max_headers) {
+  if (head_.headers.size() >= limits_->max_headers) {
     fail(431, "headers_too_large", "There are too many request headers");
     return;
   }
@@ -255,8 +267,9 @@ void RequestReader::header_line(std::size_t begin, std::size_t end) {
     return;
   }
   if (!framing_header(line.substr(0, colon), value)) return;
-  headers_.push_back({{static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(colon)},
-                      {static_cast<std::uint32_t>(begin + from), static_cast<std::uint32_t>(value.size())}});
+  head_.headers.push_back(
+      {{static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(colon)},
+       {static_cast<std::uint32_t>(begin + from), static_cast<std::uint32_t>(value.size())}});
 }
 
 bool RequestReader::framing_header(std::string_view name, std::string_view value) {
@@ -270,7 +283,7 @@ bool RequestReader::framing_header(std::string_view name, std::string_view value
     case 6:
       if (!iequals(name, "expect")) break;
       if (!iequals(value, "100-continue")) fail(417, "expectation_failed", "This expectation cannot be met");
-      expect_ = true;
+      head_.expect = true;
       break;
     case 10:
       if (!iequals(name, "connection")) break;
@@ -289,14 +302,15 @@ bool RequestReader::framing_header(std::string_view name, std::string_view value
         bad("The Content-Length header is malformed");
         break;
       }
-      remaining_ = 0;
-      for (const char c : value) remaining_ = remaining_ * 10 + static_cast<std::size_t>(c - '0');
+      remaining_ = to_number(value);
+      head_.length = {static_cast<std::uint32_t>(value.data() - base_),
+                      static_cast<std::uint32_t>(value.size())};
       break;
     }
     case 17:
       if (!iequals(name, "transfer-encoding")) break;
-      if (chunked_ || !iequals(value, "chunked")) bad("The Transfer-Encoding is not supported");
-      chunked_ = true;
+      if (head_.chunked || !iequals(value, "chunked")) bad("The Transfer-Encoding is not supported");
+      head_.chunked = true;
       break;
     default:
       break;
@@ -305,17 +319,33 @@ bool RequestReader::framing_header(std::string_view name, std::string_view value
 }
 
 void RequestReader::finish_head() {
-  keep_alive_ = !close_ && (http11_ || asked_keep_alive_);
-  if (http11_ && !have_host_) {
+  head_.keep_alive = !close_ && (head_.http11 || asked_keep_alive_);
+  if (head_.http11 && !have_host_) {
     bad("The Host header is missing");
-  } else if (chunked_ && have_length_) {
+  } else if (head_.chunked && have_length_) {
     bad("Content-Length and Transfer-Encoding exclude each other");
-  } else if (chunked_ && !http11_) {
+  } else if (head_.chunked && !head_.http11) {
     bad("HTTP/1.0 has no Transfer-Encoding");
   } else if (remaining_ > limits_->max_body) {
     fail(413, "body_too_large", "The request body is too large");
   }
-  if (chunked_) {
+  begin_body();
+}
+
+bool RequestReader::begin_known(std::string_view data, const KnownHead& known, std::size_t& used) {
+  const Span length = known.head.length;
+  const std::size_t size = to_number(data.substr(length.at, length.size));
+  if (size > limits_->max_body) return false;
+  base_ = data.data();
+  head_ = known.head;
+  used = head_.size;
+  remaining_ = size;
+  begin_body();
+  return true;
+}
+
+void RequestReader::begin_body() {
+  if (head_.chunked) {
     stage_ = Stage::chunk_size;
   } else if (remaining_ != 0) {
     stage_ = Stage::fixed_body;

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
-#include <iterator>
 #include <string_view>
 
+#include "base/accept_encoding.hpp"
 #include "base/text.hpp"
 
 namespace mcpgw::detail::server {
@@ -158,12 +158,12 @@ class HttplibParser::Engine : public httplib::Server {
       }
     }
     text_ += "\r\n";
-    if (!read_head(out)) return false;
+    request_ = &out;
+    if (!run()) return false;
     if (!plain_method) out.method = reader.method();
     if (!plain_target) out.target = std::string(target.path.front() == '?' ? "/" : "").append(target.path);
     if (target.authority.data() != nullptr && out.header("Host") == nullptr)
       out.headers.emplace_back("Host", std::string(target.authority));
-    out.body = reader.take_body();
     return true;
   }
 
@@ -211,29 +211,6 @@ class HttplibParser::Engine : public httplib::Server {
     text_ += "\r\n";
   }
 
-  /// A client says the same with each request but for the body and its length, which are not in the text:
-  /// what httplib made of a text is kept.
-  bool read_head(HttpRequest& out) {
-    Head& head = known_[std::hash<std::string_view>{}(text_) % kKnown];
-    if (head.text != text_) {
-      head.text.clear();
-      head.request = {};
-      request_ = &head.request;
-      if (!run()) return false;
-      if (text_.size() > kMaxKnown) {
-        out.method = std::move(head.request.method);
-        out.target = std::move(head.request.target);
-        std::move(head.request.headers.begin(), head.request.headers.end(), std::back_inserter(out.headers));
-        return true;
-      }
-      head.text = text_;
-    }
-    out.method = head.request.method;
-    out.target = head.request.target;
-    out.headers.insert(out.headers.end(), head.request.headers.begin(), head.request.headers.end());
-    return true;
-  }
-
   bool run() {
     ready_ = false;
     stream_.reset(text_);
@@ -266,19 +243,10 @@ class HttplibParser::Engine : public httplib::Server {
     }
   }
 
-  /// A text and what httplib made of it: method, target, headers.
-  struct Head {
-    std::string text;
-    HttpRequest request;
-  };
-  static constexpr std::size_t kKnown = 256;
-  static constexpr std::size_t kMaxKnown = 4096;  // bytes: longer ones are read anew each time
-
   const Setup setup_ = [this](httplib::Request& request) { take(request); };
   MemoryStream stream_;
   std::string text_;
   HttpRequest* request_ = nullptr;
-  std::vector<Head> known_{kKnown};
   std::vector<std::string> injected_;
   std::size_t lines_ = 0;
   bool decodes_ = false;
@@ -287,6 +255,23 @@ class HttplibParser::Engine : public httplib::Server {
 
 HttplibParser::HttplibParser() : engine_(std::make_unique<Engine>()) {}
 HttplibParser::~HttplibParser() = default;
-bool HttplibParser::parse(RequestReader& reader, HttpRequest& out) { return engine_->parse(reader, out); }
+
+bool HttplibParser::parse(RequestReader& reader, HttpRequest& out, bool& gzip, const KnownHead* known) {
+  if (known == nullptr) known = known_.find(reader.head_bytes());
+  if (known != nullptr) {
+    out.method = known->request.method;
+    out.target = known->request.target;
+    out.headers = known->request.headers;
+    if (const auto length = reader.head().length; length.size != 0)
+      out.headers[known->length_header].second = reader.text(length);
+    gzip = known->gzip;
+  } else {
+    if (!engine_->parse(reader, out)) return false;
+    gzip = accepts_gzip(out.headers);
+    known_.keep(reader.head_bytes(), reader.head(), out, gzip);
+  }
+  out.body = reader.take_body();
+  return true;
+}
 
 }  // namespace mcpgw::detail::server

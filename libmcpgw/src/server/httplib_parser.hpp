@@ -9,6 +9,7 @@
 
 #include "mcpgw/http.hpp"
 #include "server/framing.hpp"
+#include "server/known_heads.hpp"
 
 namespace mcpgw::detail::server {
 
@@ -20,12 +21,18 @@ class HttplibParser {
   HttplibParser(const HttplibParser&) = delete;
   HttplibParser& operator=(const HttplibParser&) = delete;
 
-  /// Fills method, target, headers and body of `out` from a complete request. False when httplib refuses it.
-  bool parse(RequestReader& reader, HttpRequest& out);
+  /// What `data` begin with, if it was parsed before: for RequestReader::feed() and parse(), which then have
+  /// little to do.
+  const KnownHead* recall(std::string_view data) noexcept { return known_.find(data); }
+  /// Fills method, target, headers and body of `out` from a complete request, and says whether it
+  /// accepts_gzip(). False when httplib refuses it. `known`: what recall() said of it, if all of it came
+  /// then.
+  bool parse(RequestReader& reader, HttpRequest& out, bool& gzip, const KnownHead* known = nullptr);
 
  private:
   class Engine;
   std::unique_ptr<Engine> engine_;
+  KnownHeads known_;
 };
 
 }  // namespace mcpgw::detail::server
