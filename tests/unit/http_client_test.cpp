@@ -3,6 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <mutex>
+#include <vector>
+
 #include "support/on_loop.hpp"
 #include "support/scripted_server.hpp"
 
@@ -166,4 +169,52 @@ TEST_CASE("a server that closes together with its answer: the next request goes 
   CHECK(answer.error == "");
   CHECK(answer.body == "ok");
   CHECK(server.connections() == 2);
+}
+
+TEST_CASE("requests with a common base are sent as those without one, and checked as they are") {
+  std::mutex mutex;
+  std::vector<std::string> seen;
+  ScriptedServer server([&](Peer& peer, int) {
+    for (std::string text; !(text = peer.read_request()).empty();) {
+      {
+        const std::lock_guard lock(mutex);
+        seen.push_back(text);
+      }
+      peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    }
+  });
+  Fixture f;
+  const Url url = *parse_url(server.url() + "mcp?a=b");
+  const HttpHeaders common{{"Accept", "text/plain"}, {"Host", "evil"}, {"Content-Length", "7"}};
+  for (const char* method : {"POST", "GET", "HEAD"}) {
+    const auto base = RequestBase::create(method, url, common);
+    REQUIRE(base);
+    CHECK(base->headers() == common);
+    for (const std::string body : {"", "hello"}) {
+      seen.clear();
+      ClientRequest plain = Fixture::request(server.url() + "mcp?a=b", method, body);
+      plain.headers = common;
+      plain.headers.emplace_back("X-Own", "1");
+      ClientRequest based = Fixture::request("http://elsewhere.invalid/", "PATCH", body);
+      based.headers.emplace_back("X-Own", "1");
+      based.base = &*base;
+      const bool no_body = std::string_view(method) == "HEAD";  // which the peer does not know
+      if (!no_body) CHECK(f.start(plain).get().body == "ok");
+      CHECK(f.start(based).get().status == 200);
+      if (no_body) continue;
+      REQUIRE(seen.size() == 2);
+      CHECK(seen[0] == seen[1]);
+      CHECK(seen[1].find("evil") == std::string::npos);
+    }
+    for (const auto& [name, value] : HttpHeaders{{"X-Own", "a\r\nEvil: 1"}, {"X Own", "1"}, {"", "1"}}) {
+      ClientRequest bad = Fixture::request(server.url());
+      bad.base = &*base;
+      bad.headers.emplace_back(name, value);
+      CHECK(f.start(bad).get().error == "invalid_request");
+    }
+  }
+  CHECK_FALSE(RequestBase::create("PO ST", url, {}));
+  CHECK_FALSE(RequestBase::create("POST", url, {{"X-A", "b\nc"}}));
+  CHECK_FALSE(RequestBase::create("POST", Url{"http", "ho st", 80, "/"}, {}));
+  CHECK_FALSE(RequestBase::create("POST", Url{"http", "host", 80, "/a b"}, {}));
 }

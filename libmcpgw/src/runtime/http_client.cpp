@@ -1,8 +1,10 @@
 #include "runtime/http_client.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 
-#include "base/coarse_clock.hpp"
+#include "base/moment.hpp"
 #include "base/shared_apart.hpp"
 #include "base/text.hpp"
 #include "runtime/http_connect.hpp"
@@ -47,27 +49,58 @@ bool is_target(std::string_view target) {
          std::all_of(target.begin(), target.end(), [](char c) { return c > 0x20 && c < 0x7f; });
 }
 
-/// The request's head. Refuses what would let a value become lines of its own.
-Result<std::string> make_head(const ClientRequest& request) {
-  if (!is_token(request.method)) return invalid_request("The method is not a token");
-  if (!is_target(request.url.target)) return invalid_request("The request target is malformed");
-  if (request.url.host.empty() || request.url.host.find_first_of("/?#@[]\\ ") != std::string::npos ||
-      has_control(request.url.host) || request.url.port < 1 || request.url.port > 65535)
-    return invalid_request("The host is malformed");
-  std::size_t size = request.method.size() + request.url.target.size() + request.url.host.size() + 64;
-  for (const auto& [name, value] : request.headers) size += name.size() + value.size() + 4;
-  std::string head;
-  head.reserve(size);
-  head.append(request.method).append(" ").append(request.url.target).append(" HTTP/1.1\r\nHost: ");
-  head.append(request.url.authority()).append("\r\n");
-  for (const auto& [name, value] : request.headers) {
+/// Refuses what would let a value become lines of its own.
+Status append_fields(std::string& head, const HttpHeaders& headers) {
+  for (const auto& [name, value] : headers) {
     if (!is_token(name) || !is_field_value(value)) return invalid_request("A header field is malformed");
     if (is_own_field(name)) continue;
     head.append(name).append(": ").append(value).append("\r\n");
   }
-  if (!request.body.empty() || request.method == "POST" || request.method == "PUT" ||
-      request.method == "PATCH")
-    head.append("Content-Length: ").append(std::to_string(request.body.size())).append("\r\n");
+  return {};
+}
+
+std::size_t size_of(const HttpHeaders& headers) noexcept {
+  std::size_t size = 0;
+  for (const auto& [name, value] : headers) size += name.size() + value.size() + 4;
+  return size;
+}
+
+/// The request line, Host, and the fields, without the blank line; room for `more` behind them.
+Result<std::string> make_lines(const std::string& method, const Url& url, const HttpHeaders& headers,
+                               std::size_t more) {
+  if (!is_token(method)) return invalid_request("The method is not a token");
+  if (!is_target(url.target)) return invalid_request("The request target is malformed");
+  if (url.host.empty() || url.host.find_first_of("/?#@[]\\ ") != std::string::npos || has_control(url.host) ||
+      url.port < 1 || url.port > 65535)
+    return invalid_request("The host is malformed");
+  std::string head;
+  head.reserve(method.size() + url.target.size() + url.host.size() + 32 + size_of(headers) + more);
+  head.append(method).append(" ").append(url.target).append(" HTTP/1.1\r\nHost: ");
+  head.append(url.authority()).append("\r\n");
+  if (auto appended = append_fields(head, headers); !appended) return appended.error();
+  return head;
+}
+
+Result<std::string> make_head(const ClientRequest& request) {
+  constexpr std::size_t kLengthLine = 40;  // and the blank one
+  std::string head;
+  const std::string* method = &request.method;
+  if (request.base != nullptr) {
+    method = &request.base->method();
+    const std::string& text = request.base->text();
+    head.reserve(text.size() + size_of(request.headers) + kLengthLine);
+    head = text;
+    if (auto appended = append_fields(head, request.headers); !appended) return appended.error();
+  } else {
+    auto lines = make_lines(request.method, request.url, request.headers, kLengthLine);
+    if (!lines) return lines.error();
+    head = std::move(*lines);
+  }
+  if (!request.body.empty() || *method == "POST" || *method == "PUT" || *method == "PATCH") {
+    std::array<char, 24> digits{};
+    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), request.body.size()).ptr;
+    head.append("Content-Length: ").append(digits.data(), end).append("\r\n");
+  }
   head.append("\r\n");
   return head;
 }
@@ -91,25 +124,26 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
                    std::shared_ptr<CancelSource::State> cancel, std::string* detail) {
   Result<std::string> head = make_head(request);
   if (!head) co_return head.error();
+  const Url& url = request.base != nullptr ? request.base->url() : request.url;
   std::string_view body = request.body;
-  if (request.url.tls() && body.size() <= kJoinBelow) {
+  if (url.tls() && body.size() <= kJoinBelow) {
     head->append(body);  // one TLS record, one system call
     body = {};
   }
+  const bool head_only = (request.base != nullptr ? request.base->method() : request.method) == "HEAD";
   const Core::PerLoop& here = core->loops[loop_index];
 
   for (bool fresh = false;; fresh = true) {
-    std::shared_ptr<Connection> connection = fresh ? nullptr : here.pool->take(request.url);
+    std::shared_ptr<Connection> connection = fresh ? nullptr : here.pool->take(url);
     const bool reused = connection != nullptr;
     if (!reused) {
-      connection = std::make_shared<Connection>(
-          here.pool->loop(), Origin{request.url.host, request.url.port, request.url.tls()});
+      connection = std::make_shared<Connection>(here.pool->loop(), Origin{url.host, url.port, url.tls()});
     }
     connection->begin_use();
-    auto exchange = std::make_unique<Exchange>(here.pool, connection, cancel, request.method == "HEAD",
-                                               core->options.max_header_bytes);
+    auto exchange =
+        std::make_unique<Exchange>(here.pool, connection, cancel, head_only, core->options.max_header_bytes);
     if (cancel && !cancel->attach(connection)) co_return cancelled_error();
-    if (request.deadline <= coarse_now()) co_return timeout_error();
+    if (request.deadline <= steady_now()) co_return timeout_error();
 
     if (!reused) {
       const ConnectContext context{core->options, *core->tls, here.sessions, *core->resolvers,
@@ -132,7 +166,7 @@ Task<Sent> send_on(std::shared_ptr<Core> core, std::size_t loop_index, ClientReq
     if (Poller* poller = Poller::stepping()) co_await poller->next_step();
     if (done) co_return Sent(std::move(exchange));
     if (detail != nullptr) {
-      *detail = request.url.host + ":" + std::to_string(request.url.port) + ": " + done.error().message;
+      *detail = url.host + ":" + std::to_string(url.port) + ": " + done.error().message;
       if (!exchange->failure().empty()) *detail += " (" + exchange->failure() + ")";
     }
     co_return done.error();
@@ -176,6 +210,17 @@ class Client final : public HttpClient {
 };
 
 }  // namespace
+
+Result<RequestBase> RequestBase::create(std::string method, Url url, HttpHeaders headers) {
+  auto lines = make_lines(method, url, headers, 0);
+  if (!lines) return lines.error();
+  RequestBase out;
+  out.method_ = std::move(method);
+  out.url_ = std::move(url);
+  out.headers_ = std::move(headers);
+  out.text_ = std::move(*lines);
+  return out;
+}
 
 Result<std::shared_ptr<HttpClient>> HttpClient::create(std::shared_ptr<Runtime> runtime,
                                                        HttpClientOptions options) {

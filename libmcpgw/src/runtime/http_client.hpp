@@ -41,10 +41,32 @@ struct HttpClientOptions {
   std::string client_key;
 };
 
+/// What many requests have in common: their heads are checked and written once as far as they are the same.
+class RequestBase {
+ public:
+  /// invalid_argument/"invalid_request", as of HttpClient::send().
+  static Result<RequestBase> create(std::string method, Url url, HttpHeaders headers);
+  const std::string& method() const noexcept { return method_; }
+  const Url& url() const noexcept { return url_; }
+  const HttpHeaders& headers() const noexcept { return headers_; }
+  /// Request line and header lines.
+  const std::string& text() const noexcept { return text_; }
+
+ private:
+  RequestBase() = default;
+
+  std::string method_;
+  Url url_;
+  HttpHeaders headers_;
+  std::string text_;
+};
+
 struct ClientRequest {
   std::string method = "GET";
   Url url;
   HttpHeaders headers;  ///< Host, Content-Length and Connection are set by the client
+  /// If there is one, it outlives the exchange; `method` and `url` are its, and `headers` come behind its.
+  const RequestBase* base = nullptr;
   std::string body;
   /// Until the whole answer has been read, unless the exchange's deadline is moved. Max: none.
   SteadyTime deadline = SteadyTime::max();

@@ -5,8 +5,10 @@
 #include <map>
 #include <mutex>
 
+#include "base/moment.hpp"
 #include "base/text.hpp"
 #include "json/raw.hpp"
+#include "runtime/poller.hpp"
 #include "runtime/waiter.hpp"
 #include "upstream/log_limiter.hpp"
 #include "upstream/rpc_support.hpp"
@@ -63,7 +65,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     initialized_ = true;
     co_await post_control(make_notification("notifications/initialized", {}), deadline);
     if (!alive()) co_return session_lost_error();
-    home_.spawn(listen(shared_from_this()));
+    opened();
     co_return Status();
   }
 
@@ -95,7 +97,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     }
     if (!answer) co_return answer.error();
     if (!alive()) co_return closed_error("The connection was closed");
-    home_.spawn(listen(shared_from_this()));
+    opened();
     co_return Status();
   }
 
@@ -107,7 +109,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
   Task<Result<UpstreamAnswer>> request(UpstreamCall call) override {
     if (!alive()) co_return session_lost_error();  // nothing of it was sent
     auto running = std::make_shared<Running>();
-    const auto started = steady_clock::now();
+    const auto started = steady_now();
     running->number = next_id_.fetch_add(1, std::memory_order_relaxed);
     running->id = std::to_string(running->number);
     running->timeout = call.timeout;
@@ -196,10 +198,29 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
     return out;
   }
 
-  ClientRequest post_request(std::string body, SteadyTime deadline) const {
+  ClientRequest first_post_request() const {
     ClientRequest out = base_request("POST");
     out.headers.emplace_back("Content-Type", "application/json");
     out.headers.emplace_back("Accept", "application/json, text/event-stream");
+    return out;
+  }
+
+  /// What the handshake settles is settled: requests have it in common from now on.
+  void opened() {
+    ClientRequest first = first_post_request();
+    // What is wrong with it is told with each request.
+    if (auto base =
+            RequestBase::create(std::move(first.method), std::move(first.url), std::move(first.headers)))
+      post_base_ = std::move(*base);
+    home_.spawn(listen(shared_from_this()));
+  }
+
+  ClientRequest post_request(std::string body, SteadyTime deadline) const {
+    ClientRequest out;
+    if (post_base_)
+      out.base = &*post_base_;
+    else
+      out = first_post_request();
     out.body = std::move(body);
     out.deadline = deadline;
     return out;
@@ -241,14 +262,17 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
 
   Task<Result<UpstreamAnswer>> perform(UpstreamCall call, Running& running) {
     std::string params =
-        raw::find(call.params, "_meta").empty() && !call.wants_progress
+        !call.wants_progress && (!call.may_have_meta || raw::find(call.params, "_meta").empty())
             ? std::move(call.params)
             : with_progress_token(call.params,
                                   call.wants_progress ? std::string_view(running.id) : std::string_view());
     std::string detail;
     ClientRequest message = post_request(make_request(running.id, call.method, params), running.deadline);
+    const HttpHeaders& set = message.base != nullptr ? message.base->headers() : message.headers;
     for (auto& header : call.headers)
-      if (find_header(message.headers, header.first) == nullptr) message.headers.push_back(std::move(header));
+      if (find_header(set, header.first) == nullptr && find_header(message.headers, header.first) == nullptr)
+        message.headers.push_back(std::move(header));
+    if (Poller* poller = Poller::stepping()) co_await poller->next_step();
     auto sent = co_await options_.client->send(std::move(message), running.cancel.get(), &detail);
     if (!sent) {
       if (!detail.empty()) log(LogLevel::warn, detail, running.observer.get());
@@ -570,6 +594,7 @@ class HttpUpstream final : public Upstream, public std::enable_shared_from_this<
   mutable LogLimiter log_;
   ServerFacts facts_;
   std::string session_id_;
+  std::optional<RequestBase> post_base_;  ///< once the session is open
   bool initialized_ = false;
 
   std::atomic<int> refused_{0};
