@@ -8,11 +8,14 @@
 #include <atomic>
 #include <functional>
 #include <future>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "base/coarse_clock.hpp"
+#include "base/moment.hpp"
+#include "mcpgw/clock.hpp"
 #include "runtime/poller.hpp"
 #include "runtime/reminders.hpp"
 #include "runtime/unique_fd.hpp"
@@ -133,22 +136,91 @@ TEST_CASE("events that come together are worked off in steps, those that come al
   });
 }
 
-TEST_CASE("the coarse clock is behind the steady one by a few ticks at most, and never goes back") {
-  auto before = coarse_now();
-  for (int i = 0; i < 10000; ++i) {
-    const auto coarse = coarse_now();
-    const auto now = steady_clock::now();
-    CHECK(coarse >= before);
-    CHECK(coarse <= now);
-    before = coarse;
+TEST_CASE("time stands still in a Moment until it passes, for its own thread") {
+  const auto before = steady_clock::now();
+  CHECK(steady_now() >= before);
+  const auto clock = make_system_clock();
+  {
+    Moment moment;
+    const auto steady = steady_now();
+    const auto system = system_now();
+    const auto told = clock->monotonic();
+    const auto date = clock->now();
+    std::this_thread::sleep_for(2ms);
+    CHECK(steady_now() == steady);
+    CHECK(system_now() == system);
+    CHECK(clock->monotonic() == told);
+    CHECK(clock->now() == date);
+    std::thread([&] { CHECK(steady_now() >= steady + 2ms); }).join();
+    {
+      Moment inner;
+      CHECK(steady_now() >= steady + 2ms);
+    }
+    CHECK(steady_now() == steady);
+    moment.pass();
+    CHECK(steady_now() >= steady + 2ms);
+    CHECK(system_now() >= system);
+    CHECK(clock->monotonic() >= told + 2ms);
   }
-  // A pause between the two readings is no fault of the clock: the best of several.
-  auto behind = steady_clock::duration::max();
-  for (int i = 0; i < 100; ++i) {
-    const auto coarse = coarse_now();
-    behind = std::min<steady_clock::duration>(behind, steady_clock::now() - coarse);
-  }
-  CHECK(behind < 50ms);
+  const auto after = steady_now();
+  std::this_thread::sleep_for(1ms);
+  CHECK(steady_now() >= after + 1ms);
+}
+
+TEST_CASE("each event has its own time, and of many steps a few have one together") {
+  constexpr std::size_t kSteps = 40;
+  Loops loops;
+  std::vector<steady_clock::time_point> times;
+  struct Slow {
+    std::vector<steady_clock::time_point>& times;
+    void work() {
+      times.push_back(steady_now());
+      std::this_thread::sleep_for(1ms);
+      CHECK(steady_now() == times.back());
+    }
+  };
+  const auto slow = std::make_shared<Slow>(Slow{times});
+  std::vector<Pair> pairs(4);
+  std::vector<Watched> watched(4);
+  std::vector<Poller::Token> tokens(4);
+  std::atomic<int> seen{0};
+  loops.run([&] {
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+      watched[i].work = [&, i](std::uint32_t) {
+        char byte;
+        REQUIRE(::recv(pairs[i].here(), &byte, 1, 0) == 1);
+        Poller* const poller = Poller::stepping();
+        for (std::size_t step = 0; poller != nullptr && step < kSteps / pairs.size(); ++step)
+          poller->put_off<&Slow::work>(slow);
+        if (poller == nullptr) slow->work();
+        ++seen;
+      };
+      tokens[i] = loops.loop.poller().add(pairs[i].here(), EPOLLIN, watched[i]);
+    }
+  });
+  const auto tell = [&](std::size_t count) {
+    seen = 0;
+    times.clear();
+    loops.run([&] {
+      for (std::size_t i = 0; i < count; ++i) pairs[i].tell();
+    });
+    while (seen.load() < static_cast<int>(count)) std::this_thread::sleep_for(1ms);
+    loops.run([] {});
+  };
+  tell(2);
+  REQUIRE(times.size() == 2);
+  CHECK(times[1] >= times[0] + 1ms);
+  tell(4);
+  REQUIRE(times.size() == kSteps);
+  CHECK(std::is_sorted(times.begin(), times.end()));
+  const std::set<steady_clock::time_point> different(times.begin(), times.end());
+  CHECK(different.size() == 3);
+  loops.run([&] {
+    for (std::size_t i = 0; i < pairs.size(); ++i) loops.loop.poller().remove(tokens[i], pairs[i].here());
+    const auto told = steady_now();  // no event's: each question is answered anew
+    std::this_thread::sleep_for(1ms);
+    CHECK(steady_now() >= told + 1ms);
+  });
 }
 
 TEST_CASE("poller: whoever was removed is told nothing more, even when its event had been fetched") {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "base/id_random.hpp"
+#include "base/moment.hpp"
 #include "base/text.hpp"
 #include "mcpgw/clock.hpp"
 #include "mcpgw/http.hpp"
@@ -56,11 +57,9 @@ namespace {
 
 class SystemClock final : public Clock {
  public:
-  Time now() const override {
-    return std::chrono::floor<std::chrono::microseconds>(std::chrono::system_clock::now());
-  }
+  Time now() const override { return std::chrono::floor<std::chrono::microseconds>(detail::system_now()); }
   Duration monotonic() const override {
-    return std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch());
+    return std::chrono::duration_cast<Duration>(detail::steady_now().time_since_epoch());
   }
 };
 

@@ -38,6 +38,7 @@ struct Listing {
   std::unordered_map<std::string, std::size_t> by_name;      ///< original -> index
   std::unordered_map<std::string, std::size_t> by_exported;  ///< with prefix -> index; tools and prompts only
   SteadyTime fetched;
+  bool announced = false;  ///< the server says when the list has changed
   bool endless = false;  ///< the server always had a next page: what came until the bound
 };
 

@@ -1,3 +1,4 @@
+#include "base/moment.hpp"
 #include "gateway/connection_pool.hpp"
 #include "gateway/metrics.hpp"
 #include "gateway/session.hpp"
@@ -64,7 +65,6 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::listing(ListKin
     static const auto empty = std::make_shared<const Listing>();
     co_return empty;
   }
-  const bool announced = upstream_->facts().offers(list_capability(kind), "listChanged");
   bool waited = false;
   for (;;) {
     std::shared_ptr<AsyncEvent> loading;
@@ -73,7 +73,7 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::listing(ListKin
       Cache& cache = caches_[index(kind)];
       if (cache.listing) {
         const auto age = steady_clock::now() - cache.listing->fetched;
-        const bool kept = announced && !cache.listing->endless;
+        const bool kept = cache.listing->announced && !cache.listing->endless;
         if (waited || kept || age < (fresh ? steady_clock::duration(kMinAge) : kUnannouncedTtl))
           co_return cache.listing;
       } else if (waited && cache.error) {
@@ -149,12 +149,9 @@ std::shared_ptr<const Listing> UpstreamConnection::known_listing(ListKind kind) 
 }
 
 std::shared_ptr<const Listing> UpstreamConnection::current_listing(ListKind kind) const {
-  const ServerFacts& facts = upstream_->facts();
-  if (!facts.offers(list_capability(kind))) return nullptr;
-  const bool announced = facts.offers(list_capability(kind), "listChanged");
   auto known = known_listing(kind);
-  if (!known || (announced && !known->endless)) return known;
-  return steady_clock::now() - known->fetched < kUnannouncedTtl ? known : nullptr;
+  if (!known || (known->announced && !known->endless)) return known;
+  return steady_now() - known->fetched < kUnannouncedTtl ? known : nullptr;
 }
 
 Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind kind) {
@@ -204,6 +201,7 @@ Task<Result<std::shared_ptr<const Listing>>> UpstreamConnection::load(ListKind k
   if (kind == ListKind::tools && !upstream_->facts().runs_tasks())
     for (Item& item : out->items) forbid_tasks(item);
   out->fetched = steady_clock::now();
+  out->announced = upstream_->facts().offers(list_capability(kind), "listChanged");
   co_return std::shared_ptr<const Listing>(std::move(out));
 }
 
@@ -216,7 +214,7 @@ UpstreamConnection::Use::Use(std::shared_ptr<UpstreamConnection> connection)
 
 UpstreamConnection::Use::~Use() {
   if (!connection_) return;
-  connection_->idle_since_.store(ticks(steady_clock::now()), std::memory_order_relaxed);
+  connection_->idle_since_.store(ticks(steady_now()), std::memory_order_relaxed);
   if (connection_->in_flight_.fetch_sub(1, std::memory_order_acq_rel) == 1 &&
       connection_->retired_.load(std::memory_order_acquire))
     connection_->close();

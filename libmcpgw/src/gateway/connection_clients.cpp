@@ -2,6 +2,7 @@
 // level, and whose an elicitation is.
 #include <algorithm>
 
+#include "base/moment.hpp"
 #include "gateway/connection_pool.hpp"
 #include "gateway/metrics.hpp"
 #include "gateway/observer.hpp"
@@ -110,8 +111,7 @@ Task<Result<UpstreamAnswer>> UpstreamConnection::request(UpstreamCall call,
   if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   const bool on = call.method == "resources/subscribe";
   std::optional<CircuitBreaker::Pass> pass;
-  if (circuit_ && !(pass = circuit_->enter(std::chrono::steady_clock::now())))
-    co_return CircuitBreaker::refusal();
+  if (circuit_ && !(pass = circuit_->enter(steady_now()))) co_return CircuitBreaker::refusal();
   std::optional<Result<UpstreamAnswer>> answer;
   if (!on && call.method != "resources/unsubscribe") {
     answer = co_await upstream_->request(std::move(call));
@@ -133,7 +133,7 @@ void UpstreamConnection::judge(CircuitBreaker::Pass& pass, CircuitBreaker::Outco
   // What ended because we closed it says nothing of the server.
   if (outcome == CircuitBreaker::Outcome::failed && retired_.load(std::memory_order_acquire))
     outcome = CircuitBreaker::Outcome::neither;
-  if (pass.end(outcome, std::chrono::steady_clock::now())) core_->pool->circuit_closed(target().id);
+  if (pass.end(outcome, steady_now())) core_->pool->circuit_closed(target().id);
 }
 
 Task<Result<UpstreamAnswer>> UpstreamConnection::subscribe(UpstreamCall call, std::string uri,

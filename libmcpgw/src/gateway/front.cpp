@@ -243,10 +243,17 @@ std::shared_ptr<Front::Reply> Front::make_reply(HttpRequest& request,
   return reply;
 }
 
-void Front::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
+void Front::handle(const std::shared_ptr<Front>& self, HttpRequest request,
+                   std::shared_ptr<Responder> responder) {
   auto reply = make_reply(request, std::move(responder));
   reply->extra = cors_headers(request);
-  route(std::move(request), std::move(reply));
+  Poller* const poller = Poller::stepping();
+  if (poller == nullptr) return route(std::move(request), std::move(reply));
+  auto go_on = [self, request = std::move(request), reply = std::move(reply)]() mutable {
+    self->route(std::move(request), std::move(reply));
+  };
+  using GoOn = decltype(go_on);
+  poller->put_off<&GoOn::operator()>(std::make_shared<GoOn>(std::move(go_on)));
 }
 
 void Front::handle_forwarded(HttpRequest request, std::shared_ptr<Responder> responder) {

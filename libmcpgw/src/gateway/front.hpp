@@ -20,7 +20,8 @@ class Front : public std::enable_shared_from_this<Front> {
  public:
   Front(std::shared_ptr<GatewayCore> core, std::unique_ptr<AdminApi> admin);
 
-  void handle(HttpRequest request, std::shared_ptr<Responder> responder);
+  /// `self`: this, as the thread holds it.
+  void handle(const std::shared_ptr<Front>& self, HttpRequest request, std::shared_ptr<Responder> responder);
   /// A request to /mcp that another replica took from a client and has examined as far as it concerns it.
   void handle_forwarded(HttpRequest request, std::shared_ptr<Responder> responder);
 

@@ -4,6 +4,7 @@
 #include <condition_variable>
 
 #include "base/id_random.hpp"
+#include "base/shared_apart.hpp"
 #include "gateway/front.hpp"
 #include "gateway/instance_ledger.hpp"
 #include "gateway/instances.hpp"
@@ -216,6 +217,7 @@ class Gateway::Impl {
   std::shared_ptr<GatewayCore> core;
   std::unique_ptr<GatewayLiveState> live;
   std::shared_ptr<Front> front;
+  std::optional<HeldApart<Front>> fronts;  ///< the same, for what each request holds
   std::uint64_t listener = 0;
   std::shared_ptr<std::atomic<bool>> stop = std::make_shared<std::atomic<bool>>(false);
   std::mutex close_mutex;
@@ -369,6 +371,7 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options) {
                  {request_id, trace_id});
   };
   impl->front = std::make_shared<Front>(core, std::make_unique<AdminApi>(std::move(admin)));
+  impl->fronts.emplace(impl->front);
   impl->listener =
       core->repository->add_listener([weak = std::weak_ptr(core)](const RepositoryChange& change) {
         const auto alive = weak.lock();
@@ -399,7 +402,7 @@ Gateway::Gateway(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Gateway::~Gateway() { close(milliseconds(0)); }
 
 void Gateway::handle_async(HttpRequest request, std::shared_ptr<Responder> responder) {
-  impl_->front->handle(std::move(request), std::move(responder));
+  impl_->front->handle(impl_->fronts->here(), std::move(request), std::move(responder));
 }
 
 HttpResponse Gateway::handle(HttpRequest request, milliseconds deadline) {

@@ -196,6 +196,7 @@ Task<void> McpEndpoint::route(HttpRequest request, std::shared_ptr<Responder> re
 
 Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> responder, RequestMeta meta,
                              [[maybe_unused]] std::shared_ptr<const void> kept) {
+  if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   std::string_view method;  // as far as it is known
   const auto respond = [&](int status, std::string_view code, std::string_view message) {
     reject(responder, meta, request, http_error(status, code, message, meta.request_id), code, method);
@@ -291,6 +292,7 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
     co_return responder->send(std::move(accepted));
   }
 
+  if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   AuditRecord row = audit_row(meta, request, session.get());
   auto call = std::make_shared<ClientCall>(cores_.here(), session, std::move(meta.principal));
   call->audit = std::move(row);
@@ -298,6 +300,8 @@ Task<void> McpEndpoint::post(HttpRequest request, std::shared_ptr<Responder> res
   call->trace = meta.trace;
   call->id = envelope.id;
   call->method = std::move(envelope.method);
+  call->may_have_meta = !envelope.about.empty();
+  call->progress_token = raw::find(envelope.about, "progressToken");
   const auto offset = envelope.params.empty() ? 0 : envelope.params.data() - request.body.data();
   const std::size_t length = envelope.params.size();
   call->body = std::move(request.body);
@@ -344,7 +348,6 @@ Task<void> McpEndpoint::answer(Call call, [[maybe_unused]] std::shared_ptr<const
   call->started = core_->clock->monotonic();
   call->audit.method = call->method;
   bound_text(call->audit.method, kMaxAuditMethod);
-  call->progress_token = raw::find(raw::find(call->params, "_meta"), "progressToken");
   call->reply->watch();
   std::string text = co_await dispatch(call);
   if (Poller* poller = Poller::stepping()) co_await poller->next_step();
@@ -368,6 +371,7 @@ Task<void> McpEndpoint::answer(Call call, [[maybe_unused]] std::shared_ptr<const
       core_->audit->add(std::move(row), true);
     }
   }
+  if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   call->answer(std::move(text));
 }
 
@@ -440,6 +444,8 @@ Task<void> McpEndpoint::batch(HttpRequest request, std::shared_ptr<Responder> re
     call->body = parts[i];
     call->headers = request.headers;
     call->params = raw::find(call->body, "params");
+    call->may_have_meta = !message->about.empty();
+    call->progress_token = raw::find(message->about, "progressToken");
     call->place = place;
     handles.push_back(call->handle);
     calls.push_back(std::move(call));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/moment.hpp"
 #include "base/text.hpp"
 #include "gateway/call_record.hpp"
 #include "gateway/mcp_endpoint.hpp"
@@ -350,6 +351,7 @@ Task<std::string> McpEndpoint::call_item(Call call, ListKind kind) {
   std::string params = route->original == *name
                            ? std::string(call->params)
                            : raw::with_member(call->params, "name", raw::quote(route->original));
+  if (Poller* poller = Poller::stepping()) co_await poller->next_step();
   co_return co_await forward(call, std::move(*route), policy_type(kind), std::move(params));
 }
 
@@ -458,7 +460,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
   const std::uint64_t judged = core_->policy->generation();
 
   const SteadyTime connect_by =
-      steady_clock::now() + std::chrono::milliseconds(std::max<std::int64_t>(target.timeout_ms, 1000));
+      steady_now() + std::chrono::milliseconds(std::max<std::int64_t>(target.timeout_ms, 1000));
   ReplicaPlaces::Place place;
   if (target.max_concurrency) {
     place = co_await core_->replicas->places().enter(
@@ -499,6 +501,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     for (const std::string& name : target.forward_headers)
       if (const std::string* value = find_header(call->headers, name))
         request.headers.emplace_back(name, *value);
+    request.may_have_meta = call->may_have_meta;
     request.wants_progress = !call->progress_token.empty();
     request.timeout = (*connection)->binding().timeout;
     request.max_timeout = std::max(request.timeout, core_->options.upstream.max_timeout);
@@ -507,6 +510,7 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
     request.observer = call;
     request.handle = call->handle;
     auto answer = co_await (*connection)->request(std::move(request), call->session.get());
+    if (Poller* poller = Poller::stepping()) co_await poller->next_step();
     record.answered(answer && !answer->is_error);
     if (call->end_limit() && !answer)
       answer = Error(ErrorCode::deadline_exceeded, "upstream_timeout", "The server did not answer in time");
@@ -530,11 +534,13 @@ Task<std::string> McpEndpoint::forward(Call call, ItemRoute route, ResourceType 
       co_return make_raw_error(call->id, answer->payload);
     }
     row.response_status = 200;
-    if (type == ResourceType::tool && raw::find(answer->payload, "isError") == "true")
-      row.error_code = "tool_error";
-    const bool of_task = call->method != "tools/call" || !raw::find(answer->payload, "task").empty();
-    if (type == ResourceType::tool && of_task && tasks())
-      answer->payload = export_task(*call, target, route.original, **connection, *answer);
+    if (type == ResourceType::tool) {
+      static constexpr std::array<std::string_view, 2> kMembers{"isError", "task"};
+      const auto [failed, task] = raw::find_each(answer->payload, kMembers);
+      if (failed == "true") row.error_code = "tool_error";
+      if ((call->method != "tools/call" || !task.empty()) && tasks())
+        answer->payload = export_task(*call, target, route.original, **connection, *answer);
+    }
     if (route.prefixed)
       co_return make_result(call->id, export_result(call->method, target.slug, answer->payload));
     co_return make_result(call->id, answer->payload);

@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "base/coarse_clock.hpp"
+#include "base/moment.hpp"
 
 namespace mcpgw::detail {
 
@@ -135,7 +135,7 @@ void Connection::on_event(std::uint32_t events) {
 void Connection::enter_idle(IdleOwner* owner, SteadyTime until) {
   ++use_;
   idle_owner_ = owner;
-  idle_since_ = coarse_now();
+  idle_since_ = steady_now();
   set_deadline(until);
   wants_write_ = false;
 }

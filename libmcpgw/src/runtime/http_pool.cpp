@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/coarse_clock.hpp"
+#include "base/moment.hpp"
 
 namespace mcpgw::detail {
 
@@ -20,7 +20,7 @@ std::shared_ptr<Connection> HttpPool::take(const Url& url) {
     idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(i));
     connection->leave_idle();
     if (connection->is_open() && !connection->readable() &&
-        (coarse_now() - connection->idle_since() < kAskAfter || connection->quiet()))
+        (steady_now() - connection->idle_since() < kAskAfter || connection->quiet()))
       return connection;
     connection->shutdown();
   }
@@ -37,7 +37,7 @@ void HttpPool::give_back(std::shared_ptr<Connection> connection) {
     idle_.erase(idle_.begin());
     oldest->shutdown();
   }
-  connection->enter_idle(this, coarse_now() + idle_timeout_);
+  connection->enter_idle(this, steady_now() + idle_timeout_);
   idle_.push_back(std::move(connection));
 }
 

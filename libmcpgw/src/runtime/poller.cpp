@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -9,12 +10,15 @@
 #include <system_error>
 #include <utility>
 
+#include "base/moment.hpp"
+
 namespace mcpgw::detail {
 namespace {
 
 constexpr int kEventsAtOnce = 128;
 constexpr int kBusy = 4;  // events of one round: worth another one, and steps
 constexpr int kRounds = 4;
+constexpr std::size_t kSameMoment = 16;  // steps
 
 void report(const std::exception& e) {
   std::fprintf(stderr, "mcpgw: a callback on a socket threw: %s\n", e.what());
@@ -51,10 +55,12 @@ void Poller::poll() {
 int Poller::take_events() {
   std::array<epoll_event, kEventsAtOnce> events;
   const int count = ::epoll_wait(epoll_fd_, events.data(), kEventsAtOnce, 0);
+  Moment moment;
   polling_ = true;
   stepping_ = count >= kBusy;
-  for (int i = 0; i < count; ++i) {
-    const epoll_event& event = events[static_cast<std::size_t>(i)];
+  for (std::size_t i = 0; i < static_cast<std::size_t>(std::max(count, 0)); ++i) {
+    if (!stepping_ || i % kSameMoment == 0) moment.pass();
+    const epoll_event& event = events[i];
     const Slot* slot = find(event.data.u64);
     if (slot == nullptr) continue;
     try {
@@ -63,18 +69,22 @@ int Poller::take_events() {
       report(e);
     }
   }
-  take_steps();
+  take_steps(moment);
   polling_ = stepping_ = false;
   grave_.clear();
   return count;
 }
 
-void Poller::take_steps() {
+void Poller::take_steps(Moment& moment) {
   // Steps put off others, behind what is there.
   for (std::size_t i = 0; i < put_off_.size(); ++i) {
-    const PutOff one = std::move(put_off_[i]);
+    if (i % kSameMoment == 0) moment.pass();
+    auto one = std::move(put_off_[i]);
     try {
-      one.step(one.owner.get());
+      if (const Call* call = std::get_if<Call>(&one))
+        call->step(call->owner.get());
+      else
+        std::move(std::get<Rest>(one))();
     } catch (const std::exception& e) {
       report(e);
     }
@@ -87,20 +97,9 @@ Poller* Poller::stepping() noexcept {
   return loop != nullptr && loop->poller().stepping_ ? &loop->poller() : nullptr;
 }
 
-/// Of a coroutine.
-struct Poller::Rest {
-  using Handler = asio::async_result<UseTask, void()>::handler_type;
-
-  explicit Rest(Handler&& h) : handler(std::move(h)) {}
-  void resume() { std::move(handler)(); }
-
-  Handler handler;
-};
-
 Task<void> Poller::next_step() {
   return asio::async_initiate<const UseTask, void()>(
-      [this](auto&& handler) { put_off<&Rest::resume>(std::make_shared<Rest>(std::move(handler))); },
-      use_task);
+      [this](Rest&& rest) { put_off_.emplace_back(std::move(rest)); }, use_task);
 }
 
 Poller::Slot* Poller::find(Token token) noexcept {

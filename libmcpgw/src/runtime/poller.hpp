@@ -10,11 +10,14 @@
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
 #include <cstdint>
 #include <memory>
+#include <variant>
 #include <vector>
 
 #include "runtime/loop.hpp"
 
 namespace mcpgw::detail {
+
+class Moment;
 
 /// Told of what happens on a descriptor.
 class Pollable {
@@ -70,7 +73,7 @@ class Poller {
   /// Calls `Step` of `owner` when the events, and what was put off before, are through. Of stepping() only.
   template <auto Step, class T>
   void put_off(std::shared_ptr<T> owner) {
-    put_off_.push_back({std::move(owner), [](void* kept) { (static_cast<T*>(kept)->*Step)(); }});
+    put_off_.emplace_back(Call{std::move(owner), [](void* kept) { (static_cast<T*>(kept)->*Step)(); }});
   }
   /// What follows in the coroutine is a step of its own. Of stepping() only.
   Task<void> next_step();
@@ -86,25 +89,25 @@ class Poller {
     std::uint32_t generation = 1;
     std::uint32_t next_free = 0;
   };
-  struct PutOff {
+  struct Call {
     std::shared_ptr<void> owner;
     void (*step)(void*);
   };
-  struct Rest;
+  using Rest = asio::async_result<UseTask, void()>::handler_type;  ///< of a coroutine
   static constexpr std::uint32_t kNone = UINT32_MAX;
 
   Slot* find(Token token) noexcept;
   void wait_for_events();
   void poll();
   int take_events();
-  void take_steps();
+  void take_steps(Moment& moment);
 
   const int epoll_fd_;
   asio::posix::basic_stream_descriptor<Executor> events_;
   std::vector<Slot> slots_;
   std::uint32_t free_ = kNone;
   std::vector<std::shared_ptr<void>> grave_;
-  std::vector<PutOff> put_off_;  // empty unless stepping_
+  std::vector<std::variant<Call, Rest>> put_off_;  // empty unless stepping_
   bool polling_ = false;
   bool stepping_ = false;
   Abandoned* first_ = nullptr;

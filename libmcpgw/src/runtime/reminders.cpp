@@ -1,11 +1,13 @@
 #include "runtime/reminders.hpp"
 
+#include "base/moment.hpp"
+
 namespace mcpgw::detail {
 
 Reminders::Reminders(Loop& loop) : timer_(loop.executor()) {}
 
 Reminders::Ticket Reminders::add(std::chrono::milliseconds delay, std::weak_ptr<Reminded> whom) {
-  const auto due = Clock::now() + delay;
+  const auto due = steady_now() + delay;
   const std::int64_t tick = due.time_since_epoch() / kSlack + 1;
   List& list = due_.try_emplace(due_.end(), tick)->second;  // mostly the latest
   if (free_.empty()) {

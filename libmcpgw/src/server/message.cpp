@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "base/moment.hpp"
 #include "base/text.hpp"
 #include "mcpgw/random.hpp"
 #include "server/framing.hpp"
@@ -18,7 +19,7 @@ std::string_view date_line() {
   thread_local std::time_t made = 0;
   thread_local std::array<char, 48> line{};
   thread_local std::size_t size = 0;
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  const std::time_t now = std::chrono::system_clock::to_time_t(system_now());
   if (now != made) {
     static constexpr const char* kDays[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
     static constexpr const char* kMonths[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",

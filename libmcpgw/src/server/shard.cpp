@@ -10,7 +10,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "base/coarse_clock.hpp"
+#include "base/moment.hpp"
 
 namespace mcpgw::detail::server {
 namespace {
@@ -204,7 +204,7 @@ void Shard::enlist(Connection& connection, Connection::Wait wait,
   connection.wait = wait;
   connection.deadline = patience == std::chrono::steady_clock::duration::max()
                             ? std::chrono::steady_clock::time_point::max()
-                            : coarse_now() + patience;
+                            : steady_now() + patience;
   // Each list has one patience: its back is its latest deadline.
   List& list = lists_[static_cast<std::size_t>(wait)];
   connection.previous = list.last;
