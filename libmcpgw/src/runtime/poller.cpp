@@ -79,12 +79,9 @@ void Poller::take_steps(Moment& moment) {
   // Steps put off others, behind what is there.
   for (std::size_t i = 0; i < put_off_.size(); ++i) {
     if (i % kSameMoment == 0) moment.pass();
-    auto one = std::move(put_off_[i]);
+    PutOff one = std::move(put_off_[i]);
     try {
-      if (const Call* call = std::get_if<Call>(&one))
-        call->step(call->owner.get());
-      else
-        std::move(std::get<Rest>(one))();
+      std::move(one)();
     } catch (const std::exception& e) {
       report(e);
     }
@@ -95,11 +92,6 @@ void Poller::take_steps(Moment& moment) {
 Poller* Poller::stepping() noexcept {
   Loop* const loop = Loop::current();
   return loop != nullptr && loop->poller().stepping_ ? &loop->poller() : nullptr;
-}
-
-Task<void> Poller::next_step() {
-  return asio::async_initiate<const UseTask, void()>(
-      [this](Rest&& rest) { put_off_.emplace_back(std::move(rest)); }, use_task);
 }
 
 Poller::Slot* Poller::find(Token token) noexcept {

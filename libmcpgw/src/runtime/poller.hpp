@@ -7,10 +7,14 @@
 // code is fetched once for all of them. Whoever has a step to end asks stepping().
 #pragma once
 
+#include <boost/asio/deferred.hpp>
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <variant>
+#include <new>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "runtime/loop.hpp"
@@ -44,6 +48,44 @@ class Abandoned {
   bool listed_ = false;
 };
 
+/// Work that is put off: anything that can be called and moved and is no larger than this, in place.
+class PutOff {
+ public:
+  template <class F>
+  explicit PutOff(F work) noexcept : operations_(&kOperations<F>) {
+    static_assert(sizeof(F) <= sizeof(place_) && alignof(F) <= alignof(void*));
+    static_assert(std::is_nothrow_move_constructible_v<F>);
+    ::new (place_) F(std::move(work));
+  }
+  PutOff(PutOff&& other) noexcept : operations_(other.operations_) {
+    operations_->move(place_, other.place_);
+  }
+  ~PutOff() { operations_->destroy(place_); }
+  PutOff& operator=(PutOff&&) = delete;
+
+  void operator()() && { operations_->call(place_); }
+
+ private:
+  struct Operations {
+    void (*call)(void* place);
+    void (*move)(void* to, void* from) noexcept;
+    void (*destroy)(void* place) noexcept;
+  };
+  template <class F>
+  static F& at(void* place) noexcept {
+    return *std::launder(static_cast<F*>(place));
+  }
+  template <class F>
+  static constexpr Operations kOperations{
+      [](void* place) { std::move(at<F>(place))(); },
+      [](void* to, void* from) noexcept { ::new (to) F(std::move(at<F>(from))); },
+      [](void* place) noexcept { at<F>(place).~F(); },
+  };
+
+  const Operations* operations_;
+  alignas(void*) std::byte place_[3 * sizeof(void*)];
+};
+
 /// Threads: all on its loop; once the loop has been joined, on any one thread.
 class Poller {
  public:
@@ -73,10 +115,14 @@ class Poller {
   /// Calls `Step` of `owner` when the events, and what was put off before, are through. Of stepping() only.
   template <auto Step, class T>
   void put_off(std::shared_ptr<T> owner) {
-    put_off_.emplace_back(Call{std::move(owner), [](void* kept) { (static_cast<T*>(kept)->*Step)(); }});
+    put_off_.emplace_back([owner = std::move(owner)] { (owner.get()->*Step)(); });
   }
   /// What follows in the coroutine is a step of its own. Of stepping() only.
-  Task<void> next_step();
+  auto next_step() {
+    // Awaited as an operation, which needs no frame of its own.
+    return asio::async_initiate<const asio::deferred_t, void()>(
+        [this](auto rest) { put_off_.emplace_back(std::move(rest)); }, asio::deferred);
+  }
 
   void begin_wait(Abandoned& waiting) noexcept;
   void end_wait(Abandoned& waiting) noexcept;
@@ -89,11 +135,6 @@ class Poller {
     std::uint32_t generation = 1;
     std::uint32_t next_free = 0;
   };
-  struct Call {
-    std::shared_ptr<void> owner;
-    void (*step)(void*);
-  };
-  using Rest = asio::async_result<UseTask, void()>::handler_type;  ///< of a coroutine
   static constexpr std::uint32_t kNone = UINT32_MAX;
 
   Slot* find(Token token) noexcept;
@@ -107,7 +148,7 @@ class Poller {
   std::vector<Slot> slots_;
   std::uint32_t free_ = kNone;
   std::vector<std::shared_ptr<void>> grave_;
-  std::vector<std::variant<Call, Rest>> put_off_;  // empty unless stepping_
+  std::vector<PutOff> put_off_;  // empty unless stepping_
   bool polling_ = false;
   bool stepping_ = false;
   Abandoned* first_ = nullptr;
