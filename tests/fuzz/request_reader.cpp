@@ -48,7 +48,7 @@ Outcome read(std::string_view input, std::size_t step, HttplibParser& parser) {
     while (!piece.empty()) {
       std::size_t used = 0;
       const KnownHead* const known = reader.idle() ? parser.recall(piece) : nullptr;
-      const auto progress = reader.feed(piece, used, known);
+      const auto progress = reader.feed(piece, used, known != nullptr ? &known->head : nullptr);
       promise(used <= piece.size(), "no more is used than was given");
       if (progress == RequestReader::Progress::failed) {
         out.refused = reader.error().status;

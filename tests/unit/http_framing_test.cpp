@@ -44,7 +44,7 @@ Outcome read(const std::vector<std::string>& pieces, HttplibParser& parser, cons
   for (const std::string& piece : pieces) {
     std::size_t used = 0;
     const KnownHead* const known = reader.idle() ? parser.recall(piece) : nullptr;
-    const auto progress = reader.feed(piece, used, known);
+    const auto progress = reader.feed(piece, used, known != nullptr ? &known->head : nullptr);
     out.known = out.known || known != nullptr;
     CHECK(used <= piece.size());
     out.used += used;

@@ -174,7 +174,8 @@ void Connection::advance(std::string_view data) {
        left != 0 && phase_ == Phase::reading && !data.empty() && unsent() < kMaxPipelinedOut;) {
     std::size_t used = 0;
     const KnownHead* const known = reader_.idle() ? shard_->parser().recall(data) : nullptr;
-    const RequestReader::Progress progress = reader_.feed(data, used, known);
+    const RequestReader::Progress progress =
+        reader_.feed(data, used, known != nullptr ? &known->head : nullptr);
     data.remove_prefix(used);
     if (progress == RequestReader::Progress::complete) {
       --left;

@@ -24,6 +24,7 @@
 
 namespace mcpgw::detail::server {
 
+struct KnownHead;
 class Shard;
 
 /// The way to the worker threads for those who may outlive the server.

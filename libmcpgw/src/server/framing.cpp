@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "base/text.hpp"
-#include "server/known_heads.hpp"
 
 namespace mcpgw::detail::server {
 namespace {
@@ -114,8 +113,7 @@ void RequestReader::next() noexcept {
   head_.http11 = head_.keep_alive = true;
 }
 
-RequestReader::Progress RequestReader::feed(std::string_view data, std::size_t& used,
-                                            const KnownHead* known) {
+RequestReader::Progress RequestReader::feed(std::string_view data, std::size_t& used, const Head* known) {
   used = 0;
   if (refused()) return Progress::failed;
   if (stage_ == Stage::head) {
@@ -332,12 +330,11 @@ void RequestReader::finish_head() {
   begin_body();
 }
 
-bool RequestReader::begin_known(std::string_view data, const KnownHead& known, std::size_t& used) {
-  const Span length = known.head.length;
-  const std::size_t size = to_number(data.substr(length.at, length.size));
+bool RequestReader::begin_known(std::string_view data, const Head& known, std::size_t& used) {
+  const std::size_t size = to_number(data.substr(known.length.at, known.length.size));
   if (size > limits_->max_body) return false;
   base_ = data.data();
-  head_ = known.head;
+  head_ = known;
   used = head_.size;
   remaining_ = size;
   begin_body();

@@ -29,8 +29,6 @@ struct HeaderView {
   std::string_view value;  ///< without surrounding blanks, otherwise as received
 };
 
-struct KnownHead;  // known_heads.hpp
-
 /// Not thread-safe.
 class RequestReader {
  public:
@@ -61,8 +59,9 @@ class RequestReader {
 
   /// Takes bytes off the front of `data`. need_more: all were taken. complete: `used` of them were, and the
   /// request can be looked at until next() and as long as `data` lives. failed: see error(); nothing more may
-  /// be fed. `known`: the head that `data` begins with, of KnownHeads::find(), if the reader is idle.
-  Progress feed(std::string_view data, std::size_t& used, const KnownHead* known = nullptr);
+  /// be fed. `known`: what was read, if the reader is idle, from the
+  /// head that `data` begins with; but for the digits of its length.
+  Progress feed(std::string_view data, std::size_t& used, const Head* known = nullptr);
   const FramingError& error() const noexcept { return error_; }
 
   /// No byte of a request has come yet (a blank line before it is none).
@@ -105,7 +104,7 @@ class RequestReader {
   bool framing_header(std::string_view name, std::string_view value);
   void finish_head();
   /// False when the body would be too large.
-  bool begin_known(std::string_view data, const KnownHead& known, std::size_t& used);
+  bool begin_known(std::string_view data, const Head& known, std::size_t& used);
   void begin_body();
   Progress feed_body(std::string_view data, std::size_t& used);
   /// Collects a line of the chunked coding in line_; true when it is complete.
