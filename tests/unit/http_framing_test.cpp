@@ -215,6 +215,19 @@ TEST_CASE("a head is known again by every byte of it but the digits of its lengt
     CHECK_FALSE(read({waits + "h", "i"}, used, bounds).continued);
     CHECK(read({head + "h", "i"}, used, bounds).keep_alive);
   }
+  SUBCASE("many clients that take turns are nearly all known in the end") {
+    int known = 0;
+    for (int round = 0; round < 4; ++round) {
+      known = 0;
+      for (int i = 0; i < 400; ++i) {
+        std::string one = head;
+        one.replace(head.find("X-Short: 1"), 10, "X-Client: " + std::to_string(10000 + i * 7));
+        if (read({one + "hi"}, used, bounds).known) ++known;
+      }
+    }
+    CAPTURE(known);
+    CHECK(known >= 250);
+  }
   SUBCASE("more heads than there is room for, and two in one place") {
     for (int round = 0; round < 3; ++round) {
       for (int i = 0; i < 4000; ++i) {

@@ -18,9 +18,12 @@ struct Outline {
   std::uint64_t print = 0;
 };
 
+/// A product carries upwards only, and a line's last byte is the highest of its word: it is folded down
+/// first.
 std::uint64_t mix(std::uint64_t print, std::uint64_t value) noexcept {
-  print = (print ^ value) * 0x9e3779b97f4a7c15u;
-  return print ^ print >> 32;
+  print ^= value;
+  print = (print ^ print >> 32) * 0x9e3779b97f4a7c15u;
+  return print ^ print >> 29;
 }
 
 bool digit(char c) noexcept { return c >= '0' && c <= '9'; }
@@ -49,6 +52,7 @@ Outline outline_of(std::string_view data) noexcept {
     const std::size_t end = newline - 1;
     if (end == begin) {
       if (begin != 0) out.size = newline + 1;
+      out.print = mix(out.print, out.size);
       return out;
     }
     const std::string_view line = data.substr(begin, end - begin);
@@ -100,7 +104,7 @@ void KnownHeads::keep(std::string_view bytes, const RequestReader::Head& head, c
     return;
   // Some clients say something new with each request: that is not worth a copy.
   const auto seen = static_cast<std::uint32_t>(outline.print);
-  if (std::exchange(seen_[static_cast<std::size_t>(outline.print >> 32) % kPlaces], seen) != seen) return;
+  if (std::exchange(seen_[static_cast<std::size_t>(outline.print >> 32) % kSeen], seen) != seen) return;
   const auto header = std::find_if(request.headers.begin(), request.headers.end(), [](const auto& one) {
     return iequals(one.first, kLengthName.substr(0, kLengthName.size() - 1));
   });

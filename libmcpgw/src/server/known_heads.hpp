@@ -34,13 +34,15 @@ class KnownHeads {
 
  private:
   static constexpr std::size_t kPlaces = 1024;  // in pairs
+  static constexpr std::size_t kSeen =
+      8192;  // clients that take turns must not efface each other's first time
 
   std::unique_ptr<KnownHead>* pair_of(std::uint64_t print) noexcept {
     return &places_[static_cast<std::size_t>(print % (kPlaces / 2)) * 2];
   }
 
   std::vector<std::unique_ptr<KnownHead>> places_{kPlaces};
-  std::vector<std::uint32_t> seen_ = std::vector<std::uint32_t>(kPlaces);  ///< of prints
+  std::vector<std::uint32_t> seen_ = std::vector<std::uint32_t>(kSeen);  ///< of prints
 };
 
 }  // namespace mcpgw::detail::server
