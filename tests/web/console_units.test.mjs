@@ -229,7 +229,14 @@ test('waiting grows to half a minute and is not the same for everybody', async (
 describe('the WebSocket', async () => {
   const { ApiError, Stream } = await load('lib/stream.ts', 'lib/errors.ts');
   const settle = () => new Promise((resolve) => setImmediate(resolve));
-  const say = (socket, data) => socket.onmessage({ data: typeof data === 'string' ? data : JSON.stringify(data) });
+  const opened = (socket) => {
+    socket.readyState = 1;
+    socket.onopen?.();
+  };
+  const say = (socket, data) => {
+    if (socket.readyState === 0) opened(socket);
+    socket.onmessage({ data: typeof data === 'string' ? data : JSON.stringify(data) });
+  };
   const metrics = { type: 'metrics', data: { a: 1 } };
 
   /** A world in which time passes when told to. `ticket()` is asked for each connection. */
@@ -239,7 +246,7 @@ describe('the WebSocket', async () => {
       ticket: () => w.give(),
       give: ticket,
       open(given) {
-        const socket = { ticket: given, closed: false, onopen: null, onmessage: null, onclose: null,
+        const socket = { ticket: given, readyState: 0, closed: false, onopen: null, onmessage: null, onclose: null,
           close() { this.closed = true; } };
         w.sockets.push(socket);
         return socket;
@@ -339,6 +346,7 @@ describe('the WebSocket', async () => {
     await w.pass(1000);
     await w.pass(15_000);  // and one that never says anything
     assert.equal(w.state.why, 'The gateway does not answer.');
+    assert.ok(w.socket.closed);  // and would keep the next one waiting
   });
 
   test('a token that is good no more ends it', async () => {
@@ -394,5 +402,20 @@ describe('the WebSocket', async () => {
     assert.ok(other.socket.closed);
     assert.equal(other.socket.onmessage, null);
     assert.deepEqual(other.timers, []);
+  });
+
+  test('stopped before it is open it is closed as soon as it is: browsers report anything earlier as an error', async () => {
+    const w = world();
+    w.stream.start();
+    await settle();
+    const { socket } = w;
+    w.stream.stop();
+    assert.ok(!socket.closed);
+    assert.equal(socket.onmessage, null);
+    assert.equal(socket.onclose, null);
+    opened(socket);
+    assert.ok(socket.closed);
+    assert.equal(w.state.state, 'stopped');
+    assert.deepEqual([w.timers, w.sockets.length], [[], 1]);
   });
 });

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import net from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { eventually, Gateway, PASSWORD } from '../e2e/lib/gateway.mjs';
 import { demoStdio } from '../e2e/lib/upstreams.mjs';
@@ -35,6 +36,32 @@ async function signIn(page, email) {
   await page.getByLabel('Password').fill(PASSWORD);
   await page.getByRole('button', { name: 'Sign in' }).click();
   await live(page);
+}
+
+/** Another address of the gateway at `url`, where a request to open a WebSocket reaches it `late` ms after it came. */
+async function lateWebSockets(url, late) {
+  const sockets = new Set();
+  const server = net.createServer((near) => {
+    const far = net.connect(Number(new URL(url).port), '127.0.0.1');
+    for (const [one, other] of [[near, far], [far, near]]) {
+      sockets.add(one);
+      one.on('error', () => other.destroy()).on('close', () => sockets.delete(one) && other.destroy());
+    }
+    far.pipe(near);
+    let ahead = Promise.resolve();
+    near.on('data', (data) => {
+      const opening = /^GET \S+ HTTP\/1\.1\r\n[^]*^upgrade: *websocket\r$/mi.test(data.toString('latin1'));
+      ahead = ahead.then(() => opening && new Promise((resolve) => setTimeout(resolve, late))).then(() => far.write(data));
+    });
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    close: () => new Promise((resolve) => {
+      server.close(resolve);
+      for (const socket of sockets) socket.destroy();
+    }),
+  };
 }
 
 /** No element reaches beyond the right edge, save inside regions that scroll by themselves. */
@@ -244,7 +271,7 @@ describe('the first account and what it sees', () => {
 describe('others', () => {
   let gateway, ann, demo;
   before(async () => {
-    gateway = await Gateway.start();
+    gateway = await Gateway.start({ config: 'upstream:\n  allow_private: true\nmcp:\n  allowed_origins: ["http://127.0.0.1:*"]\n' });
     await gateway.registerAdmin();
     ann = await gateway.addUser('ann');
     demo = await gateway.addTarget('demo', demoStdio);
@@ -348,8 +375,15 @@ describe('others', () => {
 
   test('a user who becomes an administrator sees everything without signing in again', async (t) => {
     const bob = await gateway.addUser('bob');
-    const { page, sound, close } = await open(browser, gateway.url + '/');
+    // Who the user is now is known when the next WebSocket has been asked for and is not open yet.
+    const way = await lateWebSockets(gateway.url, 1000);
+    t.after(way.close);
+    const { page, sound, close } = await open(browser, way.url + '/');
     t.after(close);
+    await page.route('**/api/auth/me', async (route) => {
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await route.continue();
+    });
     await signIn(page, bob.email);
     await page.getByText('No MCP server is open to you').waitFor();
     await gateway.ask('PUT', `/api/users/${bob.user.id}`, { role: 'admin' });

@@ -10,6 +10,8 @@ export type Connection =
   | { state: 'stopped' };
 
 export interface Socket {
+  /** 0 until its opening handshake is done. */
+  readonly readyState: number;
   onopen: (() => void) | null;
   onmessage: ((event: { data: unknown }) => void) | null;
   onclose: ((event: { code: number }) => void) | null;
@@ -39,6 +41,7 @@ export interface Listener {
 /** Metrics come every two seconds: a connection that says nothing for this long is dead. */
 const SILENCE_MS = 15_000;
 const POLICY_VIOLATION = 1008;
+const CONNECTING = 0;
 
 export class Stream {
   private socket: Socket | null = null;
@@ -69,17 +72,19 @@ export class Stream {
     void this.connect();
   }
 
-  private drop(): void {
+  private drop(dead = false): void {
     ++this.generation;
     this.waiting = false;
     this.cancelTimer?.();
     this.cancelTimer = null;
     const socket = this.socket;
     this.socket = null;
-    if (socket) {
-      socket.onopen = socket.onmessage = socket.onclose = null;
-      socket.close();
-    }
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    // One that is nobody's fault ends in silence: browsers report a close before the handshake is done as an error. One
+    // that is given up as dead does not wait for it, for it would keep the next one to this host waiting, too.
+    if (socket.readyState === CONNECTING && !dead) socket.onopen = () => socket.close();
+    else socket.close();
   }
 
   private timer(ms: number, act: () => void): void {
@@ -136,7 +141,7 @@ export class Stream {
   }
 
   private lost(why: string): void {
-    this.drop();
+    this.drop(true);
     this.wait(why, 0);
   }
 
