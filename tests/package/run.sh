@@ -17,6 +17,8 @@ check() {
     passed=$((passed + 1))
   else
     echo "FAIL $name"
+    # A test that fails says why where it fails, which with many tests is far above the end.
+    grep -E -A30 '\*\*\*(Failed|Exception|Timeout|Not Run)' "$work/log" | head -n 100
     tail -n 40 "$work/log"
     failed=$((failed + 1))
   fi
