@@ -34,6 +34,55 @@ struct World {
   McpClient& alice;
 };
 
+/// A client that looks at something as soon as it knows that its stream is there, while the gateway has not
+/// gone on.
+class Looking final : public Responder {
+ public:
+  explicit Looking(std::function<void()> look) : look_(std::move(look)) {}
+  void send(HttpResponse response) override { set(response.status); }
+  std::shared_ptr<ResponseStream> start(HttpResponse head) override {
+    look_();
+    set(head.status);
+    return std::make_shared<Sink>();
+  }
+  void on_disconnect(std::function<void()> callback) override {
+    const std::lock_guard lock(mutex_);
+    leave_ = std::move(callback);
+  }
+  int status() {
+    const std::lock_guard lock(mutex_);
+    return status_;
+  }
+  void leave() {
+    std::function<void()> left;
+    {
+      const std::lock_guard lock(mutex_);
+      left = std::exchange(leave_, nullptr);
+    }
+    REQUIRE(left);
+    left();
+  }
+  bool can_leave() {
+    const std::lock_guard lock(mutex_);
+    return leave_ != nullptr;
+  }
+
+ private:
+  class Sink final : public ResponseStream {
+   public:
+    bool write(std::string /*data*/) override { return true; }
+    void close() override {}
+  };
+  void set(int status) {
+    const std::lock_guard lock(mutex_);
+    status_ = status;
+  }
+  const std::function<void()> look_;
+  std::mutex mutex_;
+  int status_ = 0;
+  std::function<void()> leave_;
+};
+
 }  // namespace
 
 TEST_CASE("R21: the session's stream tells where it is, and replays what came after Last-Event-ID") {
@@ -268,4 +317,59 @@ TEST_CASE("R67: a resumed stream ends with its token, and the call goes on for t
   CHECK(again.status() == 200);
   w.gate.open();
   REQUIRE(again.sees("done"));
+}
+
+TEST_CASE("a stream counts as soon as its client knows of it") {
+  World w;
+  const std::string listen = rpc_request(
+      "1", "subscriptions/listen",
+      R"({"notifications":{"toolsListChanged":true},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",)"
+      R"("io.modelcontextprotocol/clientCapabilities":{}}})");
+  HttpRequest over_sse = get_request(w.alice);
+  std::erase_if(over_sse.headers, [](const auto& header) { return header.first == "Mcp-Session-Id"; });
+  for (const auto& [name, request] : std::vector<std::pair<std::string, HttpRequest>>{
+           {"GET", get_request(w.alice)},
+           {"HTTP+SSE", over_sse},
+           {"listen", post_request(w.alice, listen,
+                                   {{"MCP-Protocol-Version", "2026-07-28"},
+                                    {"Mcp-Method", "subscriptions/listen"}})}}) {
+    CAPTURE(name);
+    const auto streams = [&] {
+      return member(w.gw.as("admin").api("GET", "/api/observability/snapshot"), "streams");
+    };
+    std::string seen;
+    const auto client = std::make_shared<Looking>([&] { seen = streams(); });
+    w.gw.gateway().handle_async(request, client);
+    REQUIRE(becomes([&] { return client->can_leave(); }));
+    CHECK(client->status() == 200);
+    CHECK(seen == "1");
+    CHECK(streams() == "1");
+    client->leave();
+    CHECK(becomes([&] { return streams() == "0"; }));
+  }
+}
+
+TEST_CASE("R34: a stream that is being opened counts once, for whoever opens the next at the same time") {
+  InProcessOptions few = options();
+  few.gateway.session.max_streams_per_user = 2;
+  InProcessGateway gw(std::move(few));
+  gw.add_upstream("git", echo_upstream("git"));
+  gw.allow("alice", "git");
+  McpClient& alice = gw.as("alice");
+  REQUIRE(alice.initialize().ok());
+  const HttpRequest of_session = get_request(alice);
+  HttpRequest of_its_own = of_session;
+  std::erase_if(of_its_own.headers, [](const auto& header) { return header.first == "Mcp-Session-Id"; });
+  for (int i = 0; i < 100; ++i) {
+    CAPTURE(i);
+    LiveRequest first(gw, of_session), second(gw, of_its_own);
+    CHECK(first.status() == 200);
+    CHECK(second.status() == 200);
+    LiveRequest third(gw, of_its_own);
+    CHECK(third.status() == 429);
+    first.cut();
+    second.cut();
+    REQUIRE(becomes(
+        [&] { return member(gw.as("admin").api("GET", "/api/observability/snapshot"), "streams") == "0"; }));
+  }
 }

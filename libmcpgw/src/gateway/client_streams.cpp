@@ -61,6 +61,25 @@ bool ClientStreams::gone(const ResponseStream* stream) {
   return true;
 }
 
+ClientStreams::Opening::Opening(std::shared_ptr<ClientStreams> streams) : streams_(std::move(streams)) {
+  const std::lock_guard lock(streams_->mutex_);
+  ++streams_->opening_;
+}
+
+ClientStreams::Opening::~Opening() {
+  const std::lock_guard lock(streams_->mutex_);
+  --streams_->opening_;
+}
+
+std::size_t ClientStreams::count() const {
+  std::size_t own = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    own = stream_ || opening_ > 0 ? 1 : 0;
+  }
+  return own + resumed();
+}
+
 bool ClientStreams::is_open() const {
   const std::lock_guard lock(mutex_);
   return stream_ != nullptr;

@@ -32,7 +32,22 @@ class ClientStreams {
   ClientTransport transport() const noexcept { return transport_; }
   const std::string& epoch() const noexcept { return epoch_; }
 
+  /// Those that are open, and one if the session's own is about to be.
+  std::size_t count() const;
+
   // --- the session's own stream --------------------------------------------------------------------
+  /// The stream is about to be opened, and counts as long as this is kept: its client may know of it before
+  /// it is open.
+  class Opening {
+   public:
+    explicit Opening(std::shared_ptr<ClientStreams> streams);
+    ~Opening();
+    Opening(const Opening&) = delete;
+    Opening& operator=(const Opening&) = delete;
+
+   private:
+    const std::shared_ptr<ClientStreams> streams_;
+  };
   /// Replaces an open one. What came after `last` is sent first (without it: what was not sent yet). With
   /// `prime` an event without data tells the client where it is.
   void open(std::shared_ptr<ResponseStream> stream, const Principal& principal,
@@ -58,8 +73,6 @@ class ClientStreams {
   void finished(std::uint64_t number, std::size_t bytes);
   /// Forgets what was kept long enough.
   void sweep(std::chrono::steady_clock::time_point now);
-  /// Streams of POSTs that were resumed on a GET and are open.
-  std::size_t resumed() const;
   /// Closes resumed streams of identities that are no longer what they were.
   void check_resumed(const Authenticator& authenticator);
 
@@ -77,6 +90,8 @@ class ClientStreams {
   };
   using Posts = std::map<std::uint64_t, Post>;
   std::vector<std::shared_ptr<PostReply>> posts() const;
+  /// Streams of POSTs that were resumed on a GET and are open.
+  std::size_t resumed() const;
   /// Forgets a finished one, which `dropped` then holds. Returns the next.
   Posts::iterator drop_locked(Posts::iterator at, std::vector<Post>& dropped);
 
@@ -85,6 +100,7 @@ class ClientStreams {
 
   mutable std::mutex mutex_;  // guards what follows
   std::shared_ptr<ResponseStream> stream_;
+  std::size_t opening_ = 0;
   std::optional<Principal> principal_;
   EventLog log_;
   std::uint64_t delivered_ = 0;  ///< number of the last event that was written to a stream

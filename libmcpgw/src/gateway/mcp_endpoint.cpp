@@ -69,6 +69,12 @@ HttpResponse http_error(int status, std::string_view code, std::string_view mess
   return out;
 }
 
+HttpResponse too_many(std::string_view message, std::string_view request_id) {
+  HttpResponse out = http_error(429, "rate_limited", message, request_id);
+  out.headers.emplace_back("Retry-After", "5");
+  return out;
+}
+
 AuditRecord McpEndpoint::audit_row(const RequestMeta& meta, const HttpRequest& request,
                                    const Session* session) const {
   AuditRecord row;

@@ -148,5 +148,7 @@ std::string version_data(std::string_view requested);
 /// The JSON error of everything that is no JSON-RPC message.
 HttpResponse http_error(int status, std::string_view code, std::string_view message,
                         std::string_view request_id);
+/// 429: a bound of the user's is met.
+HttpResponse too_many(std::string_view message, std::string_view request_id);
 
 }  // namespace mcpgw::detail

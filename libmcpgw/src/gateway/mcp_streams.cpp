@@ -26,12 +26,6 @@ HttpResponse stream_head(std::string_view session_id) {
   return out;
 }
 
-HttpResponse too_many(std::string_view message, std::string_view request_id) {
-  HttpResponse out = http_error(429, "rate_limited", message, request_id);
-  out.headers.emplace_back("Retry-After", "5");
-  return out;
-}
-
 /// Where a client of HTTP+SSE posts to: relative, so that no header of a request can lead it elsewhere.
 std::string post_path(const std::string& public_url, const std::string& session_id) {
   std::string path;
@@ -78,7 +72,7 @@ Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> resp
         http_error(503, "storage_unavailable", "The session cannot be looked up now", meta.request_id));
   const std::shared_ptr<Session> session = *found;
   if (!session) co_return responder->send(session_not_found());
-  ReplicaCounts::Hold hold;  // until the stream is open and counts itself
+  ReplicaCounts::Hold hold;
   if (!session->has_stream() && !co_await core_->replicas->counts().stream_fits(meta.principal.user_id, hold))
     co_return responder->send(too_many("Too many streams are open", meta.request_id));
   session->touch();
@@ -86,10 +80,12 @@ Task<void> McpEndpoint::get(HttpRequest request, std::shared_ptr<Responder> resp
   if (const std::string* header = request.header("Last-Event-ID")) last = EventId::read(trim(*header));
   if (last && last->stream != 0) co_return resume(responder, meta, session, *last);
 
+  // It counts before its client knows of it.
+  std::optional<ClientStreams::Opening> opening;
+  hold.hand_over([&] { opening.emplace(session->streams()); });
   const auto stream = responder->start(stream_head(session->id()));
   if (!stream) co_return;
   session->streams()->open(stream, meta.principal, last, session->version() >= "2025-11-25");
-  hold = {};
   // After it is in use: a client that has gone already is noticed.
   responder->on_disconnect([weak = std::weak_ptr(session->streams()), raw_stream = stream.get()] {
     if (const auto streams = weak.lock()) (void)streams->gone(raw_stream);
@@ -131,10 +127,11 @@ Task<void> McpEndpoint::open_sse(std::shared_ptr<Responder> responder, RequestMe
   const auto end = [weak = std::weak_ptr(core_), user = session->user_id(), id] {
     if (const auto core = weak.lock()) core->sessions->end_over_sse(id);
   };
+  std::optional<ClientStreams::Opening> opening;
+  hold.hand_over([&] { opening.emplace(session->streams()); });
   const auto stream = responder->start(stream_head({}));
   if (!stream) co_return end();
   session->streams()->open(stream, meta.principal, std::nullopt, false);
-  hold = {};  // before the client knows of its stream: its next one must not find it counted twice
   if (session->closed()) co_return session->streams()->close();  // ended before it had a stream to end with
   // The client posts as soon as it has read this: the stream must be there before.
   if (!stream->write("event: endpoint\ndata: " + post_path(core_->options.public_url, id) + "\n\n"))

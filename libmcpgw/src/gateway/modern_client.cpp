@@ -15,6 +15,8 @@ using std::chrono::steady_clock;
 
 constexpr auto kIdle = std::chrono::minutes(5);
 constexpr std::size_t kMaxListens = 200;
+/// Bytes that wait for a stream to be opened: less than any stream's own bound.
+constexpr std::size_t kMaxEarly = 64 * 1024;
 constexpr std::size_t kMaxItems = 1000;
 
 std::string random_text(Random& random) {
@@ -68,17 +70,51 @@ bool ModernListen::wants(ListKind kind) const {
   }
 }
 
-bool ModernListen::send(std::string_view method, std::string_view params) {
+std::string ModernListen::notification(std::string_view method, std::string_view params) const {
   const std::string_view about = raw::find(params, "_meta");
   const std::string with_id = raw::with_member(about.empty() ? "{}" : about, meta::kSubscription, id_);
-  return stream_->write(sse_event(
-      make_notification(method, raw::with_member(params.empty() ? "{}" : params, "_meta", with_id))));
+  return sse_event(
+      make_notification(method, raw::with_member(params.empty() ? "{}" : params, "_meta", with_id)));
 }
 
-void ModernListen::finish() {
-  stream_->write(sse_event(
-      make_result(id_, R"({"resultType":"complete","_meta":{)" + raw::quote(meta::kSubscription) + ":" + id_ +
-                           "," + raw::quote(meta::kServerInfo) + ":" + gateway_info() + "}}")));
+void ModernListen::open(std::shared_ptr<ResponseStream> stream, std::string_view acknowledged) {
+  std::string text = notification("notifications/subscriptions/acknowledged", acknowledged);
+  const std::lock_guard lock(mutex_);
+  stream_ = std::move(stream);
+  stream_->write(std::move(text) + std::exchange(early_, {}));
+  if (ended_) stream_->close();
+}
+
+void ModernListen::send(std::string_view method, std::string_view params) {
+  std::string event = notification(method, params);
+  const std::lock_guard lock(mutex_);
+  if (ended_) return;
+  if (stream_) {
+    stream_->write(std::move(event));
+  } else if (early_.find(event) == std::string::npos) {  // that something has changed is said once
+    early_ += event;
+    if (early_.size() > kMaxEarly) ended_ = true;
+  }
+}
+
+bool ModernListen::keep_alive() {
+  const std::lock_guard lock(mutex_);
+  return !stream_ || stream_->write(": keep-alive\n\n");
+}
+
+void ModernListen::end(bool answered) {
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(ended_, true)) return;
+  std::string answer;
+  if (answered)
+    answer = sse_event(make_result(id_, R"({"resultType":"complete","_meta":{)" +
+                                            raw::quote(meta::kSubscription) + ":" + id_ + "," +
+                                            raw::quote(meta::kServerInfo) + ":" + gateway_info() + "}}"));
+  if (!stream_) {
+    early_ += answer;
+    return;
+  }
+  if (answered) stream_->write(std::move(answer));
   stream_->close();
 }
 

@@ -30,30 +30,37 @@ struct ListenItem {
 /// An open subscriptions/listen. Safe from any thread.
 class ModernListen {
  public:
-  ModernListen(std::string id, Principal who, std::shared_ptr<ResponseStream> body)
-      : id_(std::move(id)), principal_(std::move(who)), stream_(std::move(body)) {}
+  ModernListen(std::string id, Principal who) : id_(std::move(id)), principal_(std::move(who)) {}
 
   // Set before it is shared.
   bool tools = false, prompts = false, resources = false;
   std::vector<ListenItem> items;
 
   const Principal& principal() const noexcept { return principal_; }
-  const ResponseStream* stream() const noexcept { return stream_.get(); }
   bool wants(ListKind kind) const;
-  /// A notification with the subscription's id in _meta. False when the client has gone.
-  bool send(std::string_view method, std::string_view params);
-  bool keep_alive() { return stream_->write(": keep-alive\n\n"); }
+  /// Begins to write to `stream`: first the acknowledgement (basic/patterns/subscriptions), whose params
+  /// these are, then what was sent meanwhile.
+  void open(std::shared_ptr<ResponseStream> stream, std::string_view acknowledged);
+  /// A notification with the subscription's id in _meta.
+  void send(std::string_view method, std::string_view params);
+  /// False when the client has gone.
+  bool keep_alive();
   /// The answer to the request, which says that this is the end, and the end.
-  void finish();
-  void close() { stream_->close(); }
+  void finish() { end(true); }
+  void close() { end(false); }
   /// Whether the client's own view of a list is another one than when this was last asked.
   bool changed(ListKind kind, std::string fingerprint);
 
  private:
+  std::string notification(std::string_view method, std::string_view params) const;
+  void end(bool answered);
+
   const std::string id_;  ///< raw JSON
   const Principal principal_;
-  const std::shared_ptr<ResponseStream> stream_;
   std::mutex mutex_;  // guards what follows
+  std::shared_ptr<ResponseStream> stream_;
+  std::string early_;  ///< events until it is open
+  bool ended_ = false;
   std::array<std::optional<std::string>, kListKinds> seen_;
 };
 

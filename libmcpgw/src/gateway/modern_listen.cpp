@@ -82,14 +82,15 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
     co_return refuse(rpc::kInvalidParams, "params.notifications is not a filter", "invalid_params", 400);
   const auto client = core_->modern->get(round->principal, round->capabilities);
   ReplicaCounts::Hold hold;
-  if (!client || !co_await core_->replicas->counts().stream_fits(meta.principal.user_id, hold)) {
-    HttpResponse response = http_error(429, "rate_limited", "Too many streams are open", meta.request_id);
-    response.headers.emplace_back("Retry-After", "5");
-    co_return responder->send(std::move(response));
-  }
+  if (!client || !co_await core_->replicas->counts().stream_fits(meta.principal.user_id, hold))
+    co_return responder->send(too_many("Too many streams are open", meta.request_id));
+  const auto subscription = std::make_shared<ModernListen>(round->id, round->principal);
+  subscription->tools = filter->tools;
+  subscription->prompts = filter->prompts;
+  subscription->resources = filter->resources;
 
   // Resources first: the acknowledgement says which of them are listened to.
-  std::vector<ListenItem> items;
+  std::vector<ListenItem>& items = subscription->items;
   if (!filter->uris.empty()) {
     const Call call = make_call(round, client, std::move(headers), params, false);
     const SteadyTime deadline = steady_clock::now() + core_->options.upstream.list_timeout;
@@ -105,9 +106,13 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
       if (co_await client->subscribe(round->principal, route->target, item, deadline)) items.push_back(item);
     }
   }
-  const auto undo = [&] {
+  // It is there and counts before its client knows of it.
+  bool added = false;
+  hold.hand_over([&] { added = client->add(subscription); });
+  if (!added) {
     for (const ListenItem& item : items) client->unsubscribe(item);
-  };
+    co_return responder->send(too_many("Too many streams are open", meta.request_id));
+  }
 
   AuditRecord row = round->row;
   row.response_status = 200;
@@ -115,7 +120,7 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
   row.request_body = audited(*round, nullptr);
   core_->observer->finished(row, core_->clock->monotonic() - round->started, round->trace.get());
   if (!co_await core_->audit->write(std::move(row))) {
-    undo();
+    client->remove(subscription.get());
     co_return responder->send(
         http_error(503, "storage_unavailable", "The audit log cannot be written", meta.request_id));
   }
@@ -123,24 +128,11 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
   head.headers.emplace_back("Content-Type", "text/event-stream");
   head.headers.emplace_back("X-Accel-Buffering", "no");
   const auto stream = responder->start(std::move(head));
-  if (!stream) co_return undo();
-  auto subscription = std::make_shared<ModernListen>(round->id, round->principal, stream);
-  subscription->tools = filter->tools;
-  subscription->prompts = filter->prompts;
-  subscription->resources = filter->resources;
-  subscription->items = items;
-  subscription->send("notifications/subscriptions/acknowledged", acknowledgement(*subscription));
-  // From here on anything may be sent on it, never before.
-  if (!client->add(subscription)) {
-    undo();
-    subscription->finish();
-    co_return;
-  }
-  hold = {};
+  if (!stream) co_return client->remove(subscription.get());
+  subscription->open(stream, acknowledgement(*subscription));
   responder->on_disconnect([weak = std::weak_ptr(client), listening = subscription.get()] {
     if (const auto alive = weak.lock()) alive->remove(listening);
   });
-  hold = {};  // it counts itself from here on
   if (meta.not_in_flight) meta.not_in_flight();
   // A gateway that began to close meanwhile has not seen this one.
   if (core_->draining.load(std::memory_order_acquire)) core_->modern->end_listens();

@@ -46,14 +46,11 @@ void ObservabilitySocket::open(const HttpRequest& request, const std::shared_ptr
     return responder->send(not_an_upgrade(refusal, request_id));
   ReplicaCounts::Hold hold;  // until the dashboard has its place
   const bool fits = core_->replicas->counts().stream_fits_blocking(principal.user_id, hold);
-  const std::uint64_t id =
-      fits ? core_->dashboards->reserve(principal, core_->options.session.max_streams_per_user) : 0;
-  hold = {};
-  if (id == 0) {
-    HttpResponse response = http_error(429, "rate_limited", "Too many streams are open", request_id);
-    response.headers.emplace_back("Retry-After", "5");
-    return responder->send(std::move(response));
-  }
+  std::uint64_t id = 0;
+  if (fits)
+    hold.hand_over(
+        [&] { id = core_->dashboards->reserve(principal, core_->options.session.max_streams_per_user); });
+  if (id == 0) return responder->send(too_many("Too many streams are open", request_id));
   WebSocketOptions options;
   options.max_message = kMaxMessage;
   options.on_close = [weak = std::weak_ptr(core_->dashboards), id](int) {

@@ -30,16 +30,20 @@ ReplicaCounts::Hold::Hold(std::shared_ptr<ReplicaCounts> counts, std::string use
 ReplicaCounts::Hold::~Hold() {
   if (!counts_) return;
   const std::lock_guard lock(counts_->mutex_);
-  const auto it = counts_->opening_.find(user_id_);
-  if (--it->second == 0) counts_->opening_.erase(it);
+  counts_->forget_locked(user_id_);
+}
+
+void ReplicaCounts::forget_locked(const std::string& user_id) {
+  const auto it = opening_.find(user_id);
+  if (--it->second == 0) opening_.erase(it);
 }
 
 std::size_t ReplicaCounts::streams_here(const std::string& user_id) const {
   const auto core = core_.lock();
   if (!core) return 0;
+  const std::lock_guard lock(mutex_);
   const std::size_t open = core->sessions->streams_of(user_id) + core->modern->streams_of(user_id) +
                            core->dashboards->count_of(user_id);
-  const std::lock_guard lock(mutex_);
   const auto it = opening_.find(user_id);
   return open + (it == opening_.end() ? 0 : it->second);
 }

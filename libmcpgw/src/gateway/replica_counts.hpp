@@ -33,7 +33,7 @@ std::optional<std::int64_t> answer_question(GatewayCore& core, std::string_view 
 /// Safe from any thread.
 class ReplicaCounts : public std::enable_shared_from_this<ReplicaCounts> {
  public:
-  /// A stream that is about to be opened: counts as one until it is dropped.
+  /// A stream that is about to be opened: counts as one until it is dropped or handed over.
   class Hold {
    public:
     Hold() = default;
@@ -44,6 +44,17 @@ class ReplicaCounts : public std::enable_shared_from_this<ReplicaCounts> {
       return *this;
     }
     ~Hold();
+
+    /// `count` makes the stream count itself: at no moment is it counted twice, or not at all. An empty hold
+    /// calls it, too. It must not ask for the counts.
+    template <class F>
+    void hand_over(F&& count) {
+      if (!counts_) return std::forward<F>(count)();
+      const auto counts = std::exchange(counts_, nullptr);
+      const std::lock_guard lock(counts->mutex_);
+      counts->forget_locked(user_id_);
+      std::forward<F>(count)();
+    }
 
    private:
     void swap(Hold& other) noexcept {
@@ -65,8 +76,10 @@ class ReplicaCounts : public std::enable_shared_from_this<ReplicaCounts> {
   std::size_t streams_here(const std::string& user_id) const;
 
  private:
+  void forget_locked(const std::string& user_id);
+
   const std::weak_ptr<GatewayCore> core_;
-  mutable std::mutex mutex_;                    // guards what follows
+  mutable std::mutex mutex_;  // guards what follows; taken before those of sessions and streams
   std::map<std::string, std::size_t> opening_;  ///< by user
 };
 

@@ -358,15 +358,14 @@ std::size_t SessionRegistry::count(const std::string* user_id) const {
 
 std::size_t SessionRegistry::streams() const {
   std::size_t out = 0;
-  for (const auto& session : all()) out += session->has_stream() + session->streams()->resumed();
+  for (const auto& session : all()) out += session->streams()->count();
   return out;
 }
 
 std::size_t SessionRegistry::streams_of(const std::string& user_id) const {
   std::size_t out = 0;
   const std::lock_guard lock(mutex_);
-  for (const auto& [id, session] : sessions_.of(user_id))
-    out += session->has_stream() + session->streams()->resumed();
+  for (const auto& [id, session] : sessions_.of(user_id)) out += session->streams()->count();
   return out;
 }
 
