@@ -416,6 +416,13 @@ TEST_CASE("trusted networks") {
     CHECK_FALSE(TrustedProxies::parse({bad}));
 }
 
+TEST_CASE("an address is written as the system writes it") {
+  for (const char* text : {"0.0.0.0", "1.2.3.4", "255.255.255.255", "10.0.100.9", "::1",
+                           "2001:db8::8:800:200c:417a", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"})
+    CHECK(format_address(*parse_address(text)) == text);
+  CHECK(format_address(*parse_address("::ffff:198.51.100.200")) == "198.51.100.200");
+}
+
 TEST_CASE("R68 the client is who trusted proxies say, and nobody else") {
   const auto proxies = *TrustedProxies::parse({"10.0.0.0/8", "fd00::/16"});
   const auto client = [&](const char* peer, HttpHeaders headers) {

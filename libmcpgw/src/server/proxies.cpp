@@ -91,18 +91,19 @@ std::optional<AddressBytes> parse_address(std::string_view text) {
 }
 
 std::string format_address(const AddressBytes& address) {
-  char buffer[INET6_ADDRSTRLEN] = "";
   if (!is_mapped(address)) {
+    char buffer[INET6_ADDRSTRLEN] = "";
     ::inet_ntop(AF_INET6, address.data(), buffer, sizeof buffer);
     return buffer;
   }
   // Once a request: inet_ntop() takes a printf for it.
-  char* at = buffer;
+  std::string out;
   for (std::size_t i = address.size() - 4; i < address.size(); ++i) {
-    at = std::to_chars(at, std::end(buffer), static_cast<unsigned>(address[i])).ptr;
-    *at++ = '.';
+    char digits[3];
+    if (!out.empty()) out += '.';
+    out.append(digits, std::to_chars(digits, std::end(digits), static_cast<unsigned>(address[i])).ptr);
   }
-  return {buffer, at - 1};
+  return out;
 }
 
 Result<TrustedProxies> TrustedProxies::parse(const std::vector<std::string>& networks) {
