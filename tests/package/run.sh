@@ -18,7 +18,7 @@ check() {
   else
     echo "FAIL $name"
     # A test that fails says why where it fails, which with many tests is far above the end.
-    grep -E -A30 '\*\*\*(Failed|Exception|Timeout|Not Run)' "$work/log" | head -n 100
+    { grep -E -A30 '\*\*\*(Failed|Exception|Timeout|Not Run)' "$work/log" || true; } | head -n 100
     tail -n 40 "$work/log"
     failed=$((failed + 1))
   fi

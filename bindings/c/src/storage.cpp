@@ -31,9 +31,9 @@ std::optional<Record> read_record(const Json& object) {
   if (!object.is_object()) return std::nullopt;
   auto collection = text(object, "collection"), key = text(object, "key"), value = text(object, "value");
   const auto at = object.find("version");
-  const auto version = at == object.end() ? std::nullopt : number(*at);
-  if (!collection || !key || !value || !version || *version == 0) return std::nullopt;
-  return Record{std::move(*collection), std::move(*key), std::move(*value), *version};
+  const std::uint64_t version = at == object.end() ? 0 : number(*at).value_or(0);
+  if (!collection || !key || !value || version == 0) return std::nullopt;
+  return Record{std::move(*collection), std::move(*key), std::move(*value), version};
 }
 
 /// Where the error of a callback has no reason of its own, the one that Storage promises.
