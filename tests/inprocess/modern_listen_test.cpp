@@ -1,4 +1,5 @@
 // subscriptions/listen: one stream on which a client of revision 2026-07-28 hears what it asked for.
+#include "gateway/modern_client.hpp"
 #include "modern_support.hpp"
 
 using namespace mcpgw;
@@ -6,6 +7,17 @@ using namespace mcpgw::testing;
 using Strings = std::vector<std::string>;
 
 namespace {
+
+class Written final : public ResponseStream {
+ public:
+  bool write(std::string data) override {
+    if (!closed) text += data;
+    return !closed;
+  }
+  void close() override { closed = true; }
+  std::string text;
+  bool closed = false;
+};
 
 constexpr const char* kSubscription = "io.modelcontextprotocol/subscriptionId";
 
@@ -185,4 +197,60 @@ TEST_CASE("open streams are bounded per user and are no requests in flight") {
   CHECK(modern_call(gw.as("alice"), "echo").ok());
   open.front()->leave();
   CHECK(eventually([&] { return listen() == 200; }));
+}
+
+TEST_CASE(
+    "what is sent before a listen stream is there follows the acknowledgement, once, and within a bound") {
+  const auto listen = [] { return std::make_shared<detail::ModernListen>("7", Principal{}); };
+  const auto opened = [](detail::ModernListen& one) {
+    auto out = std::make_shared<Written>();
+    one.open(out, R"({"notifications":{}})");
+    CHECK(out->text.find("acknowledged") < out->text.find("\n\n"));
+    return out;
+  };
+  const auto times = [](const std::string& text, std::string_view part) {
+    int out = 0;
+    for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++out;
+    return out;
+  };
+  {
+    const auto one = listen();
+    for (int i = 0; i < 3; ++i) one->send("notifications/tools/list_changed", {});
+    one->send("notifications/prompts/list_changed", {});
+    CHECK(one->keep_alive());
+    const auto stream = opened(*one);
+    CHECK(times(stream->text, "tools/list_changed") == 1);
+    CHECK(stream->text.find("prompts/list_changed") > stream->text.find("tools/list_changed"));
+    for (int i = 0; i < 2; ++i) one->send("notifications/tools/list_changed", {});
+    CHECK(times(stream->text, "tools/list_changed") == 3);  // once it is there, nothing is left out
+    CHECK_FALSE(stream->closed);
+    one->finish();
+    one->finish();
+    CHECK(times(stream->text, R"("resultType":"complete")") == 1);
+    CHECK(stream->closed);
+    CHECK_FALSE(one->keep_alive());
+  }
+  {
+    const auto one = listen();
+    one->finish();
+    one->send("notifications/tools/list_changed", {});
+    const auto stream = opened(*one);
+    CHECK(times(stream->text, R"("resultType":"complete")") == 1);
+    CHECK(times(stream->text, "list_changed") == 0);
+    CHECK(stream->closed);
+  }
+  {
+    const auto one = listen();
+    one->close();
+    const auto stream = opened(*one);
+    CHECK(times(stream->text, "resultType") == 0);
+    CHECK(stream->closed);
+  }
+  const auto one = listen();
+  for (int i = 0; i < 2000; ++i)
+    one->send("notifications/resources/updated", R"({"uri":"file:///)" + std::to_string(i) + "\"}");
+  const auto stream = opened(*one);
+  CHECK(stream->closed);
+  CHECK(stream->text.size() < 65 * 1024);
+  CHECK_FALSE(one->keep_alive());
 }

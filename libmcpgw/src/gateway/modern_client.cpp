@@ -15,7 +15,7 @@ using std::chrono::steady_clock;
 
 constexpr auto kIdle = std::chrono::minutes(5);
 constexpr std::size_t kMaxListens = 200;
-/// Bytes that wait for a stream to be opened: less than any stream's own bound.
+/// Bytes that wait for a stream to be opened; with more the client is dropped, as one that does not read.
 constexpr std::size_t kMaxEarly = 64 * 1024;
 constexpr std::size_t kMaxItems = 1000;
 

@@ -41,7 +41,7 @@ class ModernListen {
   /// Begins to write to `stream`: first the acknowledgement (basic/patterns/subscriptions), whose params
   /// these are, then what was sent meanwhile.
   void open(std::shared_ptr<ResponseStream> stream, std::string_view acknowledged);
-  /// A notification with the subscription's id in _meta.
+  /// A notification with the subscription's id in _meta. Before open() one and the same waits once.
   void send(std::string_view method, std::string_view params);
   /// False when the client has gone.
   bool keep_alive();

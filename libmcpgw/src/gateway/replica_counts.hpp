@@ -67,7 +67,7 @@ class ReplicaCounts : public std::enable_shared_from_this<ReplicaCounts> {
 
   explicit ReplicaCounts(const std::shared_ptr<GatewayCore>& core) : core_(core) {}
 
-  /// Whether the user may open one more stream; `hold` is kept until it is open. Awaited on a loop.
+  /// Whether the user may open one more stream; `hold` is kept until it counts itself. Awaited on a loop.
   Task<bool> stream_fits(std::string user_id, Hold& hold);
   /// The same on a thread that may wait; not on a loop.
   bool stream_fits_blocking(const std::string& user_id, Hold& hold);
