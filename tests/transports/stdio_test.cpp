@@ -59,6 +59,23 @@ TEST_CASE("slow: within its time limit it is waited for") {
   CHECK(f.world.gw.as("alice").call_tool("bad_slow").text() == "slow");
 }
 
+TEST_CASE("a call waits for a program that starts slowly as long as for its answer, a list does not") {
+  FaultyProcess f("sleep 2; serve", [](GatewayOptions& o) { o.upstream.list_timeout = 300ms; });
+  f.world.edit(f.id, [](Target& target) { target.timeout_ms = 30000; });
+  McpClient& alice = f.world.gw.as("alice");
+  CHECK(alice.initialize().ok());
+  CHECK(alice.list_tools() == std::vector<std::string>{"good_echo"});
+  CHECK(f.pid() > 0);
+}
+
+TEST_CASE("a program that never gets ready fails a call at the call's time limit") {
+  FaultyProcess f("sleep 600", [](GatewayOptions& o) { o.upstream.list_timeout = 100ms; });
+  f.world.edit(f.id, [](Target& target) { target.timeout_ms = 1500; });
+  const auto from = std::chrono::steady_clock::now();
+  CHECK(code_of(f.world.gw.as("alice").call_tool("bad_pid")) == "upstream_timeout");
+  CHECK(std::chrono::steady_clock::now() - from >= 1500ms);
+}
+
 TEST_CASE("garbage between messages is skipped") {
   FaultyProcess f;
   CHECK(f.world.gw.as("alice").call_tool("bad_garbage").text() == "garbage");

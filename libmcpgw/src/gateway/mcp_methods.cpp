@@ -296,9 +296,16 @@ std::optional<ItemRoute> McpEndpoint::find_known_item(const ClientCall& call, Li
   return std::nullopt;
 }
 
+/// A program or a pod may have to be started for a call, which waits as long for it as for its answer; a
+/// server that is somewhere else is there or not.
+static SteadyTime found_by(const GatewayCore& core, const Target& target) {
+  const auto patience = core.options.upstream.list_timeout;
+  return steady_clock::now() +
+         (target.is_process() ? std::max(patience, std::chrono::milliseconds(target.timeout_ms)) : patience);
+}
+
 Task<std::optional<ItemRoute>> McpEndpoint::find_item(Call call, ListKind kind, std::string name) {
   const auto view = call->session->view(call->principal);
-  const SteadyTime deadline = steady_clock::now() + core_->options.upstream.list_timeout;
   // A name that is not in the list kept may be a new one: the lists are asked for once more.
   for (int round = 0; round < 2; ++round) {
     const bool fresh = round == 1;
@@ -307,7 +314,8 @@ Task<std::optional<ItemRoute>> McpEndpoint::find_item(Call call, ListKind kind, 
       if (prefixed && !(name.size() > target->slug.size() && name.starts_with(target->slug) &&
                         name[target->slug.size()] == '_'))
         continue;
-      auto listing = co_await call->session->listing(call->principal, target, kind, deadline, fresh);
+      auto listing =
+          co_await call->session->listing(call->principal, target, kind, found_by(*core_, *target), fresh);
       if (!listing) {
         // The name can only be this target's: tell what is wrong with it rather than that the name is
         // unknown.
