@@ -2,11 +2,11 @@
 // is checked there, the rights are those of docs/kubernetes/rbac.yaml, and a pod is a real MCP server.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { eventually } from './lib/gateway.mjs';
+import { alive, eventually } from './lib/gateway.mjs';
 import { podTarget, session, textOf, whoami, World } from '../kubernetes/support.mjs';
 
 const KEY = 'mcpgw.dev/key', RETIRED = 'mcpgw.dev/retired-at', WHY = 'mcpgw.dev/retired-because';
-const live = async (world, target) => (await world.deployments(target)).filter((one) => !one.metadata.annotations[RETIRED]);
+const live = async (world, target) => (await world.deployments(target)).filter((one) => !one.metadata.annotations[RETIRED] && !one.metadata.deletionTimestamp);
 const none = async (world, target) => (await world.deployments(target)).length === 0;
 
 describe('Kubernetes targets', { timeout: 240000 }, () => {
@@ -21,6 +21,7 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
   after(() => world?.stop());
   afterEach(() => {
     world.front.faults = [];
+    world.front.resumeWatches();
     world.cluster.release();
   });
 
@@ -190,6 +191,44 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     await remove(made);
   });
 
+  // What was made while others told of what was before it must not be taken for gone: its calls would be cut.
+  const goesOn = async (made, afterwards) => {
+    const held = (await session(gateway, ann.token)).hold('slow');
+    await eventually('it runs', () => held.running() && world.cluster.calls.size === 1);
+    await afterwards();
+    const patience = Date.now() + 3000;  // the gateway cuts after 1 s
+    await eventually('a while has passed', () => held.running() && Date.now() > patience);
+    await held.letGo();
+    assert.equal((await statusOf(made)).instances, 1);
+  };
+
+  test('a list that was begun before an instance was made does not make it gone', async () => {
+    const made = await target('made meanwhile', 'demo');
+    const lists = world.asked('list', 'deployments').length;
+    world.front.faults = [{ match: on('deployments', 'list'), times: 1, late: 3000 }];
+    world.front.forget();
+    await eventually('a list is on its way', () => world.front.faults[0].times === 0);
+    await goesOn(made, () => eventually('it has come', () => world.asked('list', 'deployments').length > lists));
+    await remove(made);
+  });
+
+  test('news of the end of a Deployment is no news of the next one of its name', async () => {
+    const made = await target('next of a name', 'demo');
+    const first = whoami(await (await session(gateway, ann.token)).call('whoami')).pid;
+    const [{ metadata: { name, uid } }] = await live(world, made);
+    world.front.holdWatches('deployments');
+    await world.ask('DELETE', world.cluster.path('deployments', name));
+    await eventually('the pod has ended', () => !alive(first), 30000);
+    // Who comes to it anew looks at what there is.
+    assert.notEqual(whoami(await (await session(gateway, bob.token)).call('whoami')).pid, first);
+    const [next] = await live(world, made);
+    assert.equal(next.metadata.name, name);
+    assert.notEqual(next.metadata.uid, uid);
+    await goesOn(made, async () => world.front.resumeWatches());
+    assert.equal((await live(world, made))[0].metadata.uid, next.metadata.uid);
+    await remove(made);
+  });
+
   test('an expired token is replaced by the one in the file', async () => {
     const made = await target('token', 'demo');
     await world.newToken();
@@ -333,20 +372,55 @@ describe('the life of instances', { timeout: 240000 }, () => {
     assert.equal((await live(world)).length, 1);
   });
 
-  test('at the limit an idle instance makes room, and what is in use does not', async () => {
+  test('R36: a start that takes longer than the idle time is no idleness', async () => {
     await eventually('the last one is gone', () => none(world), 30000);
     const [idle] = await gateway.ask('GET', '/api/targets');
     await gateway.ask('DELETE', `/api/targets/${idle.id}`);
+    const made = await gateway.addTarget('long start', podTarget('slow'));
+    await gateway.allow(ann, made);
+    world.cluster.hold();
+    const one = await session(gateway, ann.token);
+    const answer = one.call('echo', { text: 'started' });
+    await eventually('the pod runs', () => world.cluster.programs === 1);
+    const looked = world.asked('update', 'leases').length;
+    await eventually('the collector has looked at it, also when it looked idle', () => world.asked('update', 'leases').length > looked + 5, 30000);
+    world.cluster.release();
+    assert.equal(textOf(await answer), 'started');
+    await gateway.ask('DELETE', `/api/targets/${made.id}`);
+    await eventually('it is removed', () => none(world), 30000);
+  });
+
+  test('what takes the place of an instance on its way out never meets the pod of that one', async () => {
+    const made = await gateway.addTarget('takes its time', podTarget('demo'));
+    await gateway.allow(ann, made);
+    const one = await session(gateway, ann.token);
+    const first = whoami(await one.call('whoami')).pid;
+    const [{ metadata: { uid } }] = await live(world, made);
+    world.cluster.lingering = true;
+    try {
+      await eventually('it is on its way out', async () => !(await world.deployments(made)).some((one) => one.metadata.uid === uid && !one.metadata.deletionTimestamp), 30000);
+      assert.ok(alive(first));
+      assert.notEqual(whoami(await one.call('whoami')).pid, first);
+      const [next] = await live(world, made);
+      assert.notEqual(next.metadata.uid, uid);
+    } finally {
+      world.cluster.lingering = false;
+    }
+    await gateway.ask('DELETE', `/api/targets/${made.id}`);
+    await eventually('all of it is gone', async () => (await none(world)) && !alive(first), 30000);
+  });
+
+  test('at the limit an idle instance makes room, and what is in use does not', async () => {
     const first = await gateway.addTarget('one', podTarget('demo'));
     await gateway.allow(ann, first);
-    const letGo = (await session(gateway, ann.token)).hold('slow');
-    await eventually('it runs', async () => (await live(world)).length === 1 && (await gateway.ask('GET', `/api/targets/${first.id}`)).status.state === 'up');
+    const held = (await session(gateway, ann.token)).hold('slow');
+    await eventually('it runs', () => held.running() && world.cluster.calls.size === 1);
     await gateway.allow(ann, await gateway.addTarget('two', podTarget('demo')));
     const own = await session(gateway, ann.token);
     const refused = await own.call('two_echo', { text: 'x' });
     assert.equal(refused.error?.data?.code, 'instance_limit', JSON.stringify(refused));
     assert.equal(textOf(await own.call('one_echo', { text: 'in use' })), 'in use');
-    await letGo();
+    await held.letGo();
     const later = await eventually('there is room', async () => {
       const answer = await own.call('two_echo', { text: 'room' });
       return answer.result && answer;
@@ -389,14 +463,17 @@ describe('the share of a user', { timeout: 240000 }, () => {
 
   test('their own instances count, others\' and shared ones do not; what is idle makes room', async () => {
     const [mine, theirs] = await Promise.all([eve, dan].map((user) => session(gateway, user.token)));
-    const letGo = mine.hold('left_slow');
-    await eventually('it runs', async () => (await of(eve)).length === 1 && world.cluster.programs === 1);
+    // Each greeting has started one of left and right, whichever came first.
+    await eventually('what the greetings have started is gone', () => none(world), 60000);
+    const held = mine.hold('left_slow');
+    await eventually('it runs', () => held.running() && world.cluster.calls.size === 1);
+    assert.equal((await of(eve)).length, 1);
     assert.equal(textOf(await theirs.call('right_echo', { text: 'mine' })), 'mine');
     assert.equal(textOf(await mine.call('common_echo', { text: 'ours' })), 'ours');
     const refused = await mine.call('right_echo', { text: 'x' });
     assert.equal(refused.error?.data?.code, 'instance_limit', JSON.stringify(refused));
     assert.equal(textOf(await mine.call('left_echo', { text: 'in use' })), 'in use');
-    await letGo();
+    await held.letGo();
     await eventually('there is room', async () => (await mine.call('right_echo', { text: 'room' })).result, 30000);
     const own = await of(eve);
     assert.deepEqual(own.map((one) => one.metadata.labels['mcpgw.dev/target']), [targets.right.id]);

@@ -150,6 +150,12 @@ export class ApiServer {
       for (const member of ['uid', 'resourceVersion'])
         if (options.preconditions?.[member] && options.preconditions[member] !== old.metadata[member])
           throw new Refusal(409, `the ${member} in the precondition does not match`);
+      if (options.propagationPolicy === 'Foreground') {
+        // It stays until the garbage collector has ended what it owns and takes the finalizer back.
+        const ending = clone(old);
+        Object.assign(ending.metadata, { deletionTimestamp: old.metadata.deletionTimestamp ?? now(), deletionGracePeriodSeconds: 0, finalizers: ['foregroundDeletion'] });
+        return [200, this.#store(resource, namespace, name, ending, old)];
+      }
       this.#remove(key, resource);
       return [200, { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', details: { name, uid: old.metadata.uid } }];
     }
@@ -246,6 +252,10 @@ export class ApiServer {
     if (resource === 'deployments' || resource === 'pods')
       next.metadata.generation = (old?.metadata.generation ?? 0) + (old && same(next.spec, old.spec) ? 0 : 1);
     if (old && same(sorted(next), sorted(old))) return clone(old);
+    if (old?.metadata.deletionTimestamp && !next.metadata.finalizers?.length) {
+      this.#remove(`${resource}/${namespace}/${name}`, resource);
+      return next;
+    }
     next.metadata.resourceVersion = String(++this.#version);
     this.#objects.set(`${resource}/${namespace}/${name}`, next);
     this.#happened(old ? 'MODIFIED' : 'ADDED', resource, next);

@@ -22,9 +22,12 @@ export const IMAGES = {
 
 export class Cluster {
   #pods = new Map();  // uid of the pod -> {program, port, env}
+  #ending = new Set();  // programs that have been told to
   #stopped = false;
   #release = () => {};
   #released = Promise.resolve();
+  lingering = false;  // pods whose owner is gone, or on its way out, take their time
+  calls = new Set();  // tools/call that pods work on
   ports = {};  // by target id: where its pods listen; others anywhere
 
   constructor(api, namespace) {
@@ -43,7 +46,7 @@ export class Cluster {
     this.#stopped = true;
     this.release();
     await this.running;
-    await Promise.all([...this.#pods.values()].map((pod) => pod.program?.stop('SIGKILL')));
+    await Promise.all([...this.#ending, ...[...this.#pods.values()].map((pod) => pod.program?.stop('SIGKILL'))]);
     this.proxy.closeAllConnections();
     await new Promise((resolve) => this.proxy.close(resolve));
   }
@@ -99,18 +102,23 @@ export class Cluster {
     const owned = {};
     for (const resource of ['services', 'secrets', 'pods']) owned[resource] = await this.#list(this.path(resource));
     const { pods } = owned;
-    const deployments = await this.#list(this.path('deployments'));
+    const all = await this.#list(this.path('deployments'));
+    const [ending, deployments] = [true, false].map((state) => all.filter((one) => !!one.metadata.deletionTimestamp === state));
     const owners = new Set(deployments.map((one) => one.metadata.uid));
     for (const [path, objects] of Object.entries(owned))
       for (const object of objects) {
         const owner = object.metadata.ownerReferences?.[0]?.uid;
-        if (owner && !owners.has(owner)) await this.request('DELETE', `${this.path(path, object.metadata.name)}?gracePeriodSeconds=0`);
+        if (owner && !owners.has(owner) && !(path === 'pods' && this.lingering)) await this.request('DELETE', `${this.path(path, object.metadata.name)}?gracePeriodSeconds=0`);
       }
+    // Deleted in the foreground: when no pod of theirs is left, they go.
+    for (const { metadata: { name, uid } } of ending)
+      if (!pods.some((pod) => pod.metadata.ownerReferences?.[0]?.uid === uid))
+        await this.request('PATCH', this.path('deployments', name), { metadata: { finalizers: null } }, 'application/merge-patch+json');
     const alive = new Set(pods.map((pod) => pod.metadata.uid));
     for (const [uid, pod] of this.#pods)
       if (!alive.has(uid)) {
         this.#pods.delete(uid);
-        await pod.program?.stop();
+        this.#end(pod);
       }
     for (const deployment of deployments) {
       const { name, uid } = deployment.metadata;
@@ -132,11 +140,20 @@ export class Cluster {
     }
   }
 
+  /** A pod's container is told to end. Others do not wait for it. */
+  #end(pod) {
+    if (!pod.program) return;
+    const ended = pod.program.stop().catch((error) => { this.fault = error; }).finally(() => this.#ending.delete(ended));
+    this.#ending.add(ended);
+  }
+
   #behaviour(template) {
     return IMAGES[/\/([a-z]+)(?::|$)/.exec(template.spec.containers[0].image)?.[1]] ?? IMAGES.demo;
   }
-  #status(path, status) {
-    return this.request('PATCH', `${path}/status`, { status }, 'application/merge-patch+json');
+  async #status(path, status) {
+    const told = await this.request('PATCH', `${path}/status`, { status }, 'application/merge-patch+json');
+    // 404: deleted meanwhile.
+    if (told.status !== 200 && told.status !== 404) throw new Error(`status of ${path}: ${told.status} ${JSON.stringify(told.body)}`);
   }
 
   /** The kubelet's part. */
@@ -194,7 +211,11 @@ export class Cluster {
         answer.on('error', () => response.destroy());
       });
     onward.on('error', () => (response.headersSent ? response.destroy() : refuse(502)));
-    response.on('close', () => onward.destroy());
+    request.on('data', (data) => { if (data.includes('"tools/call"')) this.calls.add(response); });
+    response.on('close', () => {
+      this.calls.delete(response);
+      onward.destroy();
+    });
     request.pipe(onward);
   }
 }

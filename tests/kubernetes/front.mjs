@@ -14,6 +14,7 @@ export class Front {
   refused = new Set();   // tokens that are no longer good
   #backend;
   #watches = new Set();
+  #late = { resource: '', pieces: [] };  // what watches of a resource tell meanwhile
   #sockets = new Set();
 
   /** `backend`: {url, ca}. */
@@ -38,6 +39,15 @@ export class Front {
   /** Watches end now, as when a proxy between has a time limit. */
   dropWatches() {
     for (const watch of this.#watches) watch.destroy();
+  }
+  /** Watches of a resource lag: what they tell is held back until resumeWatches(). */
+  holdWatches(resource) {
+    this.#late.resource = resource;
+  }
+  resumeWatches() {
+    const { pieces } = this.#late;
+    this.#late = { resource: '', pieces: [] };
+    for (const deliver of pieces) deliver();
   }
   /** Open watches are told that what they ask for is forgotten. */
   forget() {
@@ -87,8 +97,9 @@ export class Front {
         response.on('close', () => this.#watches.delete(response));
       }
       answer.on('error', () => response.destroy());
-      answer.on('data', (data) => { if (!response.writableEnded) response.write(data); });
-      answer.on('end', () => response.end());
+      const pass = (deliver) => (watch && resource === this.#late.resource ? this.#late.pieces.push(deliver) : deliver());
+      answer.on('data', (data) => pass(() => { if (!response.writableEnded) response.write(data); }));
+      answer.on('end', () => pass(() => response.end()));
     });
     onward.end(Buffer.concat(chunks));
   }

@@ -103,8 +103,8 @@ users:
 
 export const podTarget = (image, members = {}) => ({ transport_type: 'kubernetes', image: `registry.test/${image}:1`, port: 8080, ...members });
 
-/** A user's session; call(name, arguments) gives {result | error}; hold(name) makes a call, and gives what ends it:
- * until then it must run. */
+/** A user's session; call(name, arguments) gives {result | error}; hold(name) makes a call, and gives {running, letGo}:
+ * until it is let go it must run, and running() fails when it does not. */
 export async function session(gateway, token) {
   const id = await openSession(gateway, token);
   let number = 0;
@@ -116,11 +116,16 @@ export async function session(gateway, token) {
       params: { name, arguments: { duration_ms: 600000, steps: 2 } } }, { session: id })
       .then((answer) => { ended = lastMessage(answer) || 'without an answer'; });
     const requestId = number;
-    return async () => {
+    const mustRun = () => {
       if (ended) throw new Error(`${name} was to run until now: ${ended}`);
+      return true;
+    };
+    const letGo = async () => {
+      mustRun();
       await post(gateway, token, { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId } }, { session: id });
       await running;
     };
+    return { running: mustRun, letGo };
   };
   return { id, ask, hold, call: (name, args = {}) => ask('tools/call', { name, arguments: args }) };
 }

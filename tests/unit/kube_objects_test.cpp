@@ -256,6 +256,12 @@ TEST_CASE("why an instance is not ready is told by its pods") {
   Json leaving = ready;
   leaving["metadata"]["deletionTimestamp"] = "2026-01-02T04:00:00Z";
   CHECK(start_state(deployment, {leaving}).phase == Phase::starting);
+  Json dated = Json::parse(R"({"metadata":{"creationTimestamp":"2026-01-02T03:04:05Z"}})"), older = ready;
+  older["metadata"]["creationTimestamp"] = "2026-01-02T03:04:04Z";
+  CHECK(start_state(dated, {older}).phase == Phase::starting);  // of one before, of the same name
+  CHECK(start_state(dated, {older, unschedulable}).cause == "the cluster has no room for it: 0/3 nodes");
+  older["metadata"]["creationTimestamp"] = "2026-01-02T03:04:05Z";
+  CHECK(start_state(dated, {older}).phase == Phase::ready);
   const Json refused = Json::parse(
       R"({"status":{"conditions":[{"type":"ReplicaFailure","status":"True","message":"exceeded quota: pods=10"}]}})");
   CHECK(start_state(refused, {}) ==

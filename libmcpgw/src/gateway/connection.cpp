@@ -214,10 +214,14 @@ UpstreamConnection::Use::Use(std::shared_ptr<UpstreamConnection> connection)
 
 UpstreamConnection::Use::~Use() {
   if (!connection_) return;
-  connection_->idle_since_.store(ticks(steady_now()), std::memory_order_relaxed);
+  connection_->touch();
   if (connection_->in_flight_.fetch_sub(1, std::memory_order_acq_rel) == 1 &&
       connection_->retired_.load(std::memory_order_acquire))
     connection_->close();
+}
+
+void UpstreamConnection::touch() noexcept {
+  idle_since_.store(ticks(steady_now()), std::memory_order_relaxed);
 }
 
 SteadyTime UpstreamConnection::idle_since() const noexcept {

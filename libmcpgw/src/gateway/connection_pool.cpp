@@ -255,6 +255,7 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
     report(*binding->target, binding->key, result.error(), result.error().message, nullptr);
   }
   std::shared_ptr<UpstreamConnection> unwanted;
+  std::shared_ptr<const void> held;
   Waiting waiting;
   {
     const std::lock_guard lock(mutex_);
@@ -271,6 +272,7 @@ Task<void> ConnectionPool::open(std::shared_ptr<GatewayCore> core, std::shared_p
       waiting.swap(slot.waiting);
     } else if (result) {
       if (!closed_) slot.connection = *result;
+      held = std::move((*result)->instance_held_);
       slot.error = std::nullopt;
       slot.failures = 0;
       waiting.swap(slot.waiting);
@@ -314,6 +316,8 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
           Result<std::shared_ptr<Upstream>> upstream) -> Result<std::shared_ptr<UpstreamConnection>> {
     if (!upstream) return upstream.error();
     connection->upstream_ = std::move(*upstream);
+    // From now on, however long the server took to start.
+    connection->touch();
     return connection;
   };
 
@@ -364,8 +368,7 @@ Task<Result<std::shared_ptr<UpstreamConnection>>> ConnectionPool::connect(
       co_return finish(std::move(upstream));
     }
     case TransportType::kubernetes: {
-      auto upstream = co_await connect_instance(core, binding, connection->events(), connection->instance_,
-                                                std::move(kept));
+      auto upstream = co_await connect_instance(core, binding, *connection, std::move(kept));
       co_return finish(std::move(upstream));
     }
   }

@@ -176,6 +176,8 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
                                          const ConnectionListener* listener);
   Task<Result<UpstreamAnswer>> unsubscribe(UpstreamCall call, std::string uri,
                                            const ConnectionListener* listener);
+  /// Idle time begins now.
+  void touch() noexcept;
   void judge(CircuitBreaker::Pass& pass, CircuitBreaker::Outcome outcome);
   /// The level to ask for when it is another than was asked for last; the lock is held.
   std::optional<std::string> wanted_level_locked();
@@ -187,6 +189,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   const std::shared_ptr<const Binding> binding_;
   const SteadyTime created_;
   std::string instance_;  // set once, before the connection is shared
+  std::shared_ptr<const void> instance_held_;  // until the pool has a place for the connection, or to its end
   // Set once, before the connection is shared.
   std::shared_ptr<Upstream> upstream_;
   std::shared_ptr<CircuitBreaker> circuit_;  // of the place that it goes to; null: none
@@ -309,7 +312,7 @@ class ConnectionPool {
                                                           UpstreamEvents events, SteadyTime deadline);
   Task<Result<std::shared_ptr<Upstream>>> connect_instance(std::shared_ptr<GatewayCore> core,
                                                            std::shared_ptr<const Binding> binding,
-                                                           UpstreamEvents events, std::string& instance,
+                                                           UpstreamConnection& connection,
                                                            std::shared_ptr<KeptUpstream> kept);
   Task<void> open(std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding,
                   std::shared_ptr<AsyncEvent> opened, std::shared_ptr<KeptUpstream> kept);

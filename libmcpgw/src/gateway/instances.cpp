@@ -81,8 +81,8 @@ std::optional<Result<int>> restart_kubernetes_instances(const std::shared_ptr<Ga
 // ----------------------------------------------------------------------------------------
 
 Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_instance(
-    std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding, UpstreamEvents events,
-    std::string& instance, std::shared_ptr<KeptUpstream> kept) {
+    std::shared_ptr<GatewayCore> core, std::shared_ptr<const Binding> binding, UpstreamConnection& connection,
+    std::shared_ptr<KeptUpstream> kept) {
   if (!core->instances)
     co_return Error(ErrorCode::unsupported, "kubernetes_disabled", "Kubernetes targets are switched off");
   WantedInstance wanted;
@@ -94,7 +94,8 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_instance(
   const SteadyTime limit = steady_clock::now() + core->options.kubernetes.start_timeout + kHello;
   auto running = co_await core->instances->acquire(std::move(wanted), limit);
   if (!running) co_return running.error();
-  instance = running->name;
+  connection.instance_ = running->name;
+  connection.instance_held_ = running->held;
   // An HTTP target at the Service's address. It carries no credential: the pod has it in its environment.
   auto at = std::make_shared<Binding>(*binding);
   at->access = HttpTargetAccess();
@@ -102,7 +103,8 @@ Task<Result<std::shared_ptr<Upstream>>> ConnectionPool::connect_instance(
   const std::shared_ptr<const Binding> shared = at;
   const SteadyTime give_up = steady_clock::now() + kRoutePatience;
   for (;;) {
-    auto upstream = co_await connect_http(core, shared, events, steady_clock::now() + kHello, kept);
+    auto upstream =
+        co_await connect_http(core, shared, connection.events(), steady_clock::now() + kHello, kept);
     const bool routed = upstream || (upstream.error().reason != "upstream_unreachable" &&
                                      upstream.error().reason != "upstream_closed");
     if (routed || steady_clock::now() >= give_up) co_return upstream;

@@ -373,7 +373,7 @@ Task<void> KubeClient::watch(std::shared_ptr<KubeClient> self, std::string path,
       if (ended()) co_return;
       if (listed) {
         version = *listed;
-        handler.on_list(std::move(all));
+        handler.on_list(std::move(all), began);
       } else {
         outcome = listed.error();
       }

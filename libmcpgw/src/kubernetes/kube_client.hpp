@@ -43,7 +43,8 @@ class KubeClient : public std::enable_shared_from_this<KubeClient> {
 
   /// All objects of a collection, page by page, and then what becomes of them until `stop` is true.
   struct WatchHandler {
-    std::function<void(std::vector<Json> all)> on_list;  ///< anew whenever the thread was lost
+    /// Anew whenever the thread was lost. `asked_at`: what was made since may be missing; events tell of it.
+    std::function<void(std::vector<Json> all, SteadyTime asked_at)> on_list;
     std::function<void(KubeEvent event)> on_event;
     std::function<void(bool works, const std::string& why)> on_health;  ///< may be null
     std::function<bool()> stopped;  ///< asked at least each half second while nothing is open

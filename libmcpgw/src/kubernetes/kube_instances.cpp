@@ -58,14 +58,14 @@ KubeInstances::KubeInstances(Parts parts)
 void KubeInstances::begin() {
   const std::weak_ptr<KubeInstances> weak = weak_from_this();
   KubeClient::WatchHandler handler;
-  handler.on_list = [weak](std::vector<Json> all) {
-    if (const auto self = weak.lock()) self->see_all(all);
+  handler.on_list = [weak](std::vector<Json> all, SteadyTime asked_at) {
+    if (const auto self = weak.lock()) self->see_all(all, asked_at);
   };
   handler.on_event = [weak](KubeEvent event) {
     const auto self = weak.lock();
     if (!self) return;
     if (event.type == KubeEvent::Type::deleted)
-      self->gone(text_at(event.object, {"metadata", "name"}));
+      self->gone(text_at(event.object, {"metadata", "name"}), text_at(event.object, {"metadata", "uid"}));
     else
       self->see(event.object);
   };
@@ -122,7 +122,7 @@ static bool is_older(const std::string& version, const std::string& known) {
   return version.size() != known.size() ? version.size() < known.size() : version < known;
 }
 
-void KubeInstances::see(const Json& deployment, bool listed) {
+void KubeInstances::see(const Json& deployment, std::optional<SteadyTime> listed_at) {
   auto record = read_instance(deployment);
   if (!record) return;
   const std::string name = record->name;
@@ -132,35 +132,38 @@ void KubeInstances::see(const Json& deployment, bool listed) {
   {
     const std::lock_guard lock(mutex_);
     Known& known = known_[name];
-    // A list is what there is, even where the API's history was put back to a copy of it.
-    if (!listed && known.record.uid == record->uid &&
-        is_older(record->resource_version, known.record.resource_version))
-      return;
+    // What is known from before a list was asked for is what the list says, even where the API's history was
+    // put back to a copy of it.
+    const bool comparable = listed_at ? known.told_at >= *listed_at : known.record.uid == record->uid;
+    if (comparable && is_older(record->resource_version, known.record.resource_version)) return;
     const bool was_retired = known.record.uid == record->uid && known.record.retired();
     retired = record->retired() && !was_retired;
-    known = {std::move(*record), deployment};
+    known = {std::move(*record), deployment, steady_clock::now()};
   }
   if (retired && parts_.events.on_retired) parts_.events.on_retired(name, cut);
 }
 
-void KubeInstances::see_all(const std::vector<Json>& deployments) {
+void KubeInstances::see_all(const std::vector<Json>& deployments, SteadyTime asked_at) {
   std::set<std::string> present;
   for (const Json& deployment : deployments) present.insert(text_at(deployment, {"metadata", "name"}));
   std::vector<std::string> missing;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [name, known] : known_)
-      if (!present.contains(name)) missing.push_back(name);
+      if (!present.contains(name) && known.told_at < asked_at) missing.push_back(name);
   }
   for (const std::string& name : missing) gone(name);
-  for (const Json& deployment : deployments) see(deployment, true);
+  for (const Json& deployment : deployments) see(deployment, asked_at);
   listed_->set();
 }
 
-void KubeInstances::gone(const std::string& name) {
+void KubeInstances::gone(const std::string& name, const std::string& uid) {
   {
     const std::lock_guard lock(mutex_);
-    known_.erase(name);
+    if (const auto it = known_.find(name); it != known_.end()) {
+      if (!uid.empty() && it->second.record.uid != uid) return;
+      known_.erase(it);
+    }
     noted_.erase(name);
   }
   if (parts_.events.on_retired) parts_.events.on_retired(name, true);
@@ -189,6 +192,10 @@ int KubeInstances::count(const std::string& target_id) const {
 
 std::map<std::string, InstanceUse> KubeInstances::uses() const {
   std::map<std::string, InstanceUse> out;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [name, count] : held_) out[name] = {name, count};
+  }
   if (!parts_.events.uses) return out;
   for (InstanceUse& use : parts_.events.uses()) {
     const auto [it, inserted] = out.emplace(use.name, use);
@@ -240,6 +247,32 @@ Task<void> KubeInstances::run_start(std::shared_ptr<KubeInstances> self, WantedI
   start->done.set();
 }
 
+/// Somebody waits for its start, or has not connected yet: it must not be taken for idle, however long that
+/// is.
+class KubeInstances::Held {
+ public:
+  Held(std::weak_ptr<KubeInstances> instances, std::string name)
+      : instances_(std::move(instances)), name_(std::move(name)) {
+    if (const auto there = instances_.lock()) {
+      const std::lock_guard lock(there->mutex_);
+      ++there->held_[name_];
+    }
+  }
+  ~Held() {
+    const auto there = instances_.lock();
+    if (!there) return;
+    const std::lock_guard lock(there->mutex_);
+    if (const auto it = there->held_.find(name_); it != there->held_.end() && --it->second == 0)
+      there->held_.erase(it);
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  const std::weak_ptr<KubeInstances> instances_;
+  const std::string name_;
+};
+
 Task<Result<RunningInstance>> KubeInstances::begin_instance(WantedInstance wanted) {
   const SteadyTime deadline = steady_clock::now() + parts_.options.start_timeout;
   std::size_t bytes = 0;
@@ -257,6 +290,10 @@ Task<Result<RunningInstance>> KubeInstances::begin_instance(WantedInstance wante
   auto claimed = co_await claim(spec, deadline);
   if (!claimed) co_return as_upstream(claimed.error());
   const std::string name = instance_name(spec), uid = text_at(*claimed, {"metadata", "uid"});
+  RunningInstance out;
+  out.name = name;
+  out.url = service_url(spec, parts_.options);
+  out.held = std::make_shared<Held>(weak_from_this(), name);
   Status status;
   const SteadyTime soon = std::min<SteadyTime>(deadline, steady_clock::now() + kApiPatience);
   if (!spec.env.empty()) {
@@ -278,9 +315,6 @@ Task<Result<RunningInstance>> KubeInstances::begin_instance(WantedInstance wante
           {{"name", name}, {"cause", removed.error().message}});
     co_return cause;
   }
-  RunningInstance out;
-  out.name = name;
-  out.url = service_url(spec, parts_.options);
   co_return out;
 }
 
@@ -371,10 +405,7 @@ Task<Status> KubeInstances::make_room(const InstanceSpec& spec, SteadyTime deadl
     const Status marked = co_await mark_retired(victim, "idle", true);
     if (marked) continue;
     // Used, changed or removed in this moment: look again, at what the API has.
-    if (marked.error().code == ErrorCode::not_found) {
-      gone(victim.name);
-      continue;
-    }
+    if (marked.error().code == ErrorCode::not_found) continue;
     if (marked.error().code != ErrorCode::conflict) co_return marked.error();
     KubeRequest get;
     get.path = collection("apis/apps/v1", "deployments") + "/" + victim.name;
@@ -398,7 +429,7 @@ Task<Status> KubeInstances::wait_ready(const InstanceSpec& spec, const Json& dep
     changed->set();
   };
   KubeClient::WatchHandler handler;
-  handler.on_list = [pods, update](std::vector<Json> all) {
+  handler.on_list = [pods, update](std::vector<Json> all, SteadyTime) {
     update([&] {
       pods->by_name.clear();
       for (Json& pod : all) pods->by_name[text_at(pod, {"metadata", "name"})] = std::move(pod);
@@ -497,6 +528,7 @@ Task<Status> KubeInstances::mark_retired(const PodInstance& record, const char* 
     co_await sleep_for(kAfterConflict * tries);
     patched = co_await client_->call(request, deadline);
   }
+  if (!patched && patched.error().code == ErrorCode::not_found) gone(record.name, record.uid);
   if (!patched) co_return patched.error();
   log(LogLevel::info, "an instance is retired", {{"name", record.name}, {"because", because}});
   see(*patched);
@@ -504,15 +536,19 @@ Task<Status> KubeInstances::mark_retired(const PodInstance& record, const char* 
 }
 
 Task<Status> KubeInstances::remove(const std::string& name, const std::string& uid) {
+  // Pods first: as long as one is there, so is the Deployment, and the next instance takes another name.
+  // Their Service would choose among the pods of both.
   KubeRequest request;
   request.method = "DELETE";
   request.path = collection("apis/apps/v1", "deployments") + "/" + name;
   request.content_type = "application/json";
   request.body = dump_json(Json{{"apiVersion", "v1"},
                                 {"kind", "DeleteOptions"},
-                                {"propagationPolicy", "Background"},
+                                {"propagationPolicy", "Foreground"},
                                 {"preconditions", {{"uid", uid}}}});
   auto removed = co_await client_->call(std::move(request), steady_clock::now() + kApiPatience);
+  if (removed) see(*removed);  // on its way out
+  if (!removed && removed.error().code == ErrorCode::not_found) gone(name, uid);
   if (!removed && removed.error().code != ErrorCode::not_found && removed.error().code != ErrorCode::conflict)
     co_return removed.error();
   co_return Status();
@@ -589,7 +625,7 @@ Task<void> KubeInstances::note_uses() {
       const std::lock_guard lock(mutex_);
       noted_[name] = used;
     } else if (status.error().code == ErrorCode::not_found) {
-      gone(name);
+      gone(name, found->record.uid);
     } else if (status.error().code == ErrorCode::unavailable) {
       co_return;  // with the next beat
     }

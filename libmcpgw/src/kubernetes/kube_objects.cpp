@@ -335,8 +335,12 @@ std::optional<PodInstance> read_instance(const Json& deployment) {
 StartState start_state(const Json& deployment, const std::vector<Json>& pods) {
   StartState best = starting("its pod has not been made yet");
   bool any = false;
+  const auto made = parse_time(text_at(deployment, {"metadata", "creationTimestamp"}));
   for (const Json& pod : pods) {
     if (!text_at(pod, {"metadata", "deletionTimestamp"}).empty()) continue;
+    // Left over from a Deployment of that name that somebody else has deleted.
+    const auto created = parse_time(text_at(pod, {"metadata", "creationTimestamp"}));
+    if (made && created && *created < *made) continue;
     StartState state = pod_state(pod);
     if (state.phase == StartState::Phase::ready) return state;
     if (!any || state.phase == StartState::Phase::failed) best = std::move(state);

@@ -24,6 +24,8 @@ struct WantedInstance {
 struct RunningInstance {
   std::string name;  ///< unique in time: what is started anew has another one
   std::string url;   ///< of its MCP endpoint
+  /// It counts as in use while this is held, be there a call or not: until `uses` tells of its connection.
+  std::shared_ptr<const void> held;
 };
 
 /// What this replica does with an instance.
