@@ -74,6 +74,27 @@ describe('the API server of the tests', { timeout: 240000 }, () => {
     assert.deepEqual((await ask('GET', DEPLOYMENTS)).body.items, []);
   });
 
+  test('deletion in the foreground: the object stays until its finalizer is taken back', async () => {
+    const { body: made } = await apply(deployment((o) => { o.metadata.name = 'b'; }));
+    const at = `${DEPLOYMENTS}/b`;
+    const options = { apiVersion: 'v1', kind: 'DeleteOptions', propagationPolicy: 'Foreground', preconditions: { uid: made.metadata.uid } };
+    assert.equal((await ask('DELETE', at, { ...options, preconditions: { uid: 'other' } })).status, 409);
+    for (let i = 0; i < 2; ++i) {  // a second time changes nothing
+      const { status, body } = await ask('DELETE', at, options);
+      assert.equal(status, 200);
+      assert.equal(body.kind, 'Deployment');
+      assert.deepEqual(body.metadata.finalizers, ['foregroundDeletion']);
+      assert.ok(Date.parse(body.metadata.deletionTimestamp));
+    }
+    const events = watch(`resourceVersion=${(await ask('GET', at)).body.metadata.resourceVersion}`);
+    assert.equal((await ask('PATCH', at, { metadata: { annotations: { n: '2' } } }, { type: MERGE })).status, 200, 'it can still be written to');
+    assert.equal((await ask('PATCH', at, { metadata: { finalizers: null } }, { type: MERGE })).status, 200);
+    assert.equal((await ask('GET', at)).status, 404);
+    await eventually('the watch tells', () => events.length >= 2);
+    assert.deepEqual(events.map((one) => one.type), ['MODIFIED', 'DELETED']);
+    events.stop();
+  });
+
   test('apply, its managers, and what may not change', async () => {
     assert.equal((await apply(deployment(), 'force=true')).status, 422, 'without a manager');
     assert.equal((await apply(deployment(), undefined, { type: 'application/nonsense' })).status, 415);
