@@ -104,17 +104,20 @@ describe('Kubernetes targets', { timeout: 240000 }, () => {
     }
   });
 
+  const on = (resource, verb, type = '') => (seen) => seen.resource === resource && seen.verb === verb && seen.contentType.includes(type);
+
   test('no room in the cluster: the error names it when the time to start is over', async () => {
     const impatient = await world.gateway({ start_timeout: '12s' });
     await impatient.registerAdmin();
     const made = await impatient.addTarget('large', podTarget('huge'));
+    // The pod is there when its watch begins: what becomes of it is told by events alone.
+    world.front.faults = [{ match: on('pods', 'list'), times: 2, status: 503 }];
     const tested = await impatient.ask('POST', `/api/targets/${made.id}/test`, {});
+    assert.equal(world.front.faults[0].times, 0);
     assert.equal(tested.ok, false);
     assert.match(JSON.stringify(tested.steps), /not ready within 12 s: the cluster has no room for it: 0\/3 nodes/);
     await impatient.stop();
   });
-
-  const on = (resource, verb, type = '') => (seen) => seen.resource === resource && seen.verb === verb && seen.contentType.includes(type);
 
   test('faults of the API are passed through: 409, 429 with Retry-After, 500, broken connections', async () => {
     world.front.faults = [

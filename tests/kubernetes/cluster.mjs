@@ -16,7 +16,7 @@ export const IMAGES = {
   crashing: { restartCount: 2, waiting: { reason: 'CrashLoopBackOff', message: 'back-off 10s restarting failed container' },
     last: { exitCode: 7, reason: 'Error' } },
   root: { waiting: { reason: 'CreateContainerConfigError', message: 'container has runAsNonRoot and image will run as root' } },
-  huge: { unschedulable: '0/3 nodes are available: 3 Insufficient memory.' },
+  huge: { unschedulable: '0/3 nodes are available: 3 Insufficient memory.', after: 1000 },
   forbidden: { refused: 'pods "x" is forbidden: exceeded quota: small, requested: pods=1' },
 };
 
@@ -168,6 +168,7 @@ export class Cluster {
     const known = { instance, env: {} };
     this.#pods.set(pod.metadata.uid, known);
     if (behaviour.unschedulable) {
+      await wait(behaviour.after);  // the scheduler looks at it a while later
       return this.#status(path, { phase: 'Pending', conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message: behaviour.unschedulable }] });
     }
     await report({ waiting: { reason: 'ContainerCreating' } });

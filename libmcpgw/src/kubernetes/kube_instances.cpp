@@ -432,7 +432,11 @@ Task<Status> KubeInstances::wait_ready(const InstanceSpec& spec, const Json& dep
   handler.on_list = [pods, update](std::vector<Json> all, SteadyTime) {
     update([&] {
       pods->by_name.clear();
-      for (Json& pod : all) pods->by_name[text_at(pod, {"metadata", "name"})] = std::move(pod);
+      for (Json& pod : all) {
+        // Named first: an assignment takes its right side before it looks at its left.
+        const std::string pod_name = text_at(pod, {"metadata", "name"});
+        pods->by_name[pod_name] = std::move(pod);
+      }
     });
   };
   handler.on_event = [pods, update](KubeEvent event) {
