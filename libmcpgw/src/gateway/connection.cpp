@@ -215,9 +215,17 @@ UpstreamConnection::Use::Use(std::shared_ptr<UpstreamConnection> connection)
 UpstreamConnection::Use::~Use() {
   if (!connection_) return;
   connection_->touch();
-  if (connection_->in_flight_.fetch_sub(1, std::memory_order_acq_rel) == 1 &&
-      connection_->retired_.load(std::memory_order_acquire))
+  if (connection_->in_flight_.fetch_sub(1, std::memory_order_seq_cst) != 1) return;
+  if (connection_->retired_.load(std::memory_order_acquire))
     connection_->close();
+  else if (connection_->outlived_.load(std::memory_order_seq_cst))
+    connection_->retire(SteadyTime::max());
+}
+
+void UpstreamConnection::retire_when_idle() {
+  outlived_.store(true, std::memory_order_seq_cst);
+  // Who ended meanwhile has not seen that; twice does no harm.
+  if (in_flight_.load(std::memory_order_seq_cst) == 0) retire(SteadyTime::max());
 }
 
 void UpstreamConnection::touch() noexcept {

@@ -715,7 +715,7 @@ void ConnectionPool::sweep(SteadyTime now) {
   const auto core = core_.lock();
   if (!core) return;
   retry_failed(*core, now);
-  std::vector<std::shared_ptr<UpstreamConnection>> ended, overdue, live;
+  std::vector<std::shared_ptr<UpstreamConnection>> ended, outlived, overdue, live;
   {
     const std::lock_guard lock(mutex_);
     std::erase_if(retired_, [&](const auto& connection) {
@@ -729,16 +729,19 @@ void ConnectionPool::sweep(SteadyTime now) {
     if (collect) next_collection_ = now + std::min({stdio.gc_interval, stdio.idle_ttl, stdio.max_lifetime});
     for (auto it = slots_.begin(); it != slots_.end();) {
       Slot& slot = it->second;
+      const bool process = slot.connection && is_child(slot.connection->target());
+      const bool old = process && collect && now - slot.connection->created() > stdio.max_lifetime;
       if (slot.connection && slot.connection->in_flight() == 0) {
-        const bool process = is_child(slot.connection->target());
         const auto idle = now - slot.connection->idle_since();
-        const bool old = process && collect && now - slot.connection->created() > stdio.max_lifetime;
         const bool unused = process ? collect && idle > stdio.idle_ttl
                                     : !slot.connection->attached() && idle > core->options.session.timeout;
         if (old || unused || !slot.connection->usable()) {
           ended.push_back(std::move(slot.connection));
           slot.connection = nullptr;
         }
+      } else if (old) {
+        outlived.push_back(
+            slot.connection);  // of one that is always busy when looked at, the next pause is taken
       }
       if (slot.connection) live.push_back(slot.connection);
       const bool empty = !slot.connection && !slot.opening && slot.waiting.empty() &&
@@ -747,6 +750,7 @@ void ConnectionPool::sweep(SteadyTime now) {
     }
   }
   for (const auto& connection : ended) connection->retire(now);
+  for (const auto& connection : outlived) connection->retire_when_idle();
   for (const auto& connection : overdue) connection->close();
   for (const auto& connection : live) connection->retry_lists(now);
 }

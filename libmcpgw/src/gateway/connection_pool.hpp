@@ -141,6 +141,8 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
   SteadyTime idle_since() const noexcept;
   SteadyTime created() const noexcept { return created_; }
 
+  /// Retires when no call runs: now, or with the end of the last one.
+  void retire_when_idle();
   /// Takes no new calls; ends when the running ones have ended, or at `deadline`.
   void retire(SteadyTime deadline);
   bool overdue(SteadyTime now) const;
@@ -196,6 +198,7 @@ class UpstreamConnection : public std::enable_shared_from_this<UpstreamConnectio
 
   std::atomic<bool> retired_{false};
   std::atomic<bool> left_{false};
+  std::atomic<bool> outlived_{false};  // of retire_when_idle()
   std::atomic<std::size_t> in_flight_{0};
   std::atomic<std::int64_t> idle_since_;
   std::atomic<std::int64_t> close_at_{0};
