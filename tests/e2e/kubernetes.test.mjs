@@ -487,7 +487,8 @@ describe('the share of a user', { timeout: 240000 }, () => {
   test('calls of one moment do not pass together', async () => {
     await eventually('the last ones are gone', () => none(world), 30000);
     const mine = await session(gateway, eve.token);
-    const answers = await Promise.all(['left', 'right'].map((name) => mine.call(`${name}_echo`, { text: name })));
+    // Long ones: whichever comes second finds the first one running.
+    const answers = await Promise.all(['left', 'right'].map((name) => mine.call(`${name}_slow`, { duration_ms: 1500, steps: 1 })));
     assert.equal(answers.filter((one) => one.result).length, 1, JSON.stringify(answers));
     assert.equal(answers.find((one) => one.error)?.error.data.code, 'instance_limit');
     assert.equal((await of(eve)).length, 1);
