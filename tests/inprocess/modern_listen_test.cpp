@@ -22,10 +22,10 @@ class Written final : public ResponseStream {
 constexpr const char* kSubscription = "io.modelcontextprotocol/subscriptionId";
 
 struct World {
-  InProcessGateway gw{options()};
+  InProcessGateway gw;
   std::shared_ptr<FakeUpstream> git = std::make_shared<FakeUpstream>();
   std::string policy;
-  World() {
+  explicit World(InProcessOptions with = options()) : gw(std::move(with)) {
     git->add_tool("echo", [](const auto&) { return FakeUpstream::text("x"); });
     for (const char* uri : {"file:///a", "file:///b"})
       git->add_resource(uri, [](const auto&) { return R"({"contents":[]})"; });
@@ -136,6 +136,50 @@ TEST_CASE("a policy that changes a client's lists is announced") {
   CHECK(modern(world.alice(), "tools/list").ok());
   CHECK(world.gw.gateway().repository()->delete_policy(world.policy));
   CHECK(method_of(World::message(stream, 1)) == "notifications/tools/list_changed");
+}
+
+TEST_CASE("what changes while servers are still being reached is announced") {
+  for (const bool all : {true, false}) {
+    CAPTURE(all);
+    InProcessOptions with = options();
+    with.gateway.upstream.list_timeout = std::chrono::seconds(3);
+    World world(std::move(with));
+    const auto slow = std::make_shared<FakeUpstream>();
+    for (const char* greeting : {"initialize", "server/discover"}) slow->hang(greeting);
+    world.gw.add_upstream(http_target("slow"), slow);
+    world.gw.allow("alice", "slow");
+    // What was made here is announced a moment later, and must not be what is seen below.
+    CHECK(modern_call(world.alice(), "git_echo").ok());
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    const auto stream = world.listen(world.alice(), R"({"toolsListChanged":true})");
+    CHECK(method_of(World::message(stream, 0)) == "notifications/subscriptions/acknowledged");
+    // Its client may know the list of the one that is there, and the gateway waits for the other one.
+    auto& repository = *world.gw.gateway().repository();
+    if (all) {
+      CHECK(repository.delete_policy(world.policy));
+    } else {
+      Policy no_echo;
+      no_echo.name = "no echo";
+      no_echo.effect = Effect::deny;
+      no_echo.priority = 1;
+      no_echo.resource_pattern = "echo";
+      no_echo.subjects.emplace_back();
+      no_echo.subjects.back().type = SubjectType::everyone;
+      CHECK(repository.create_policy(std::move(no_echo)));
+    }
+    CHECK(method_of(World::message(stream, 1)) == "notifications/tools/list_changed");
+  }
+}
+
+TEST_CASE("a server that is reached late, and policies of before, are no news") {
+  InProcessOptions with = options();
+  with.gateway.upstream.list_timeout = std::chrono::milliseconds(300);
+  World world(std::move(with));
+  world.gw.allow("bob", "git");  // what follows from it comes a moment later
+  const auto stream = world.listen(world.alice(), R"({"toolsListChanged":true})");
+  CHECK(modern(world.alice(), "tools/list").ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(800));
+  CHECK(stream->messages().size() == 1);
 }
 
 TEST_CASE("filters that are none are refused") {

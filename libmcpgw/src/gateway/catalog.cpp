@@ -95,6 +95,10 @@ std::string_view list_capability(ListKind kind) {
   }
 }
 
+std::string list_changed(ListKind kind) {
+  return "notifications/" + std::string(list_capability(kind)) + "/list_changed";
+}
+
 ResourceType policy_type(ListKind kind) {
   switch (kind) {
     case ListKind::tools:

@@ -25,6 +25,8 @@ std::string_view list_member(ListKind kind);
 std::string_view item_key(ListKind kind);
 /// The server capability that offers it: "tools", "resources", "prompts".
 std::string_view list_capability(ListKind kind);
+/// The notification that says that one has changed.
+std::string list_changed(ListKind kind);
 ResourceType policy_type(ListKind kind);
 
 struct Item {

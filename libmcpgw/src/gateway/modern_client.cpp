@@ -118,11 +118,11 @@ void ModernListen::end(bool answered) {
   stream_->close();
 }
 
-bool ModernListen::changed(ListKind kind, std::string fingerprint) {
+bool ModernListen::changed(ListKind kind, ListView now) {
   const std::lock_guard lock(mutex_);
   auto& seen = seen_[static_cast<std::size_t>(kind)];
-  const bool out = seen && *seen != fingerprint;
-  seen = std::move(fingerprint);
+  const bool out = seen && now.news_after(*seen);
+  seen = std::move(now);
   return out;
 }
 
@@ -270,8 +270,8 @@ void ModernClient::announce() {
     const auto principal = current(*owner_, listen->principal());
     if (!principal) continue;
     for (const ListKind kind : {ListKind::tools, ListKind::prompts, ListKind::resources})
-      if (listen->wants(kind) && listen->changed(kind, fingerprint(*principal, kind)))
-        listen->send("notifications/" + std::string(list_capability(kind)) + "/list_changed", {});
+      if (listen->wants(kind) && listen->changed(kind, list_view(*principal, kind)))
+        listen->send(list_changed(kind), {});
   }
 }
 

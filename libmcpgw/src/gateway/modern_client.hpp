@@ -48,8 +48,9 @@ class ModernListen {
   /// The answer to the request, which says that this is the end, and the end.
   void finish() { end(true); }
   void close() { end(false); }
-  /// Whether the client's own view of a list is another one than when this was last asked.
-  bool changed(ListKind kind, std::string fingerprint);
+  /// Whether the client's own view of a list has news since this was last asked; the first time there is
+  /// none.
+  bool changed(ListKind kind, ListView now);
 
  private:
   std::string notification(std::string_view method, std::string_view params) const;
@@ -61,7 +62,7 @@ class ModernListen {
   std::shared_ptr<ResponseStream> stream_;
   std::string early_;  ///< events until it is open
   bool ended_ = false;
-  std::array<std::optional<std::string>, kListKinds> seen_;
+  std::array<std::optional<ListView>, kListKinds> seen_;
 };
 
 /// The upstream side of a user's requests with one set of capabilities. Safe from any thread.

@@ -106,6 +106,10 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
       if (co_await client->subscribe(round->principal, route->target, item, deadline)) items.push_back(item);
     }
   }
+  // What its client is told of a list after the acknowledgement is at least as new as this.
+  for (const ListKind kind : {ListKind::tools, ListKind::prompts, ListKind::resources})
+    if (subscription->wants(kind))
+      (void)subscription->changed(kind, client->list_view(round->principal, kind));
   // It is there and counts before its client knows of it.
   bool added = false;
   hold.hand_over([&] { added = client->add(subscription); });
@@ -142,7 +146,8 @@ Task<void> ModernEndpoint::listen(Round round, std::string params, std::shared_p
   const RequestIds ids{meta.request_id, meta.trace_id};
   (void)co_await legacy_->gather(client, round->principal, view, std::nullopt, false, ids);
   for (const ListKind kind : {ListKind::tools, ListKind::prompts, ListKind::resources})
-    (void)subscription->changed(kind, client->fingerprint(round->principal, kind));
+    if (subscription->wants(kind) && subscription->changed(kind, client->list_view(round->principal, kind)))
+      subscription->send(list_changed(kind), {});
 }
 
 }  // namespace mcpgw::detail

@@ -35,6 +35,17 @@ struct ItemRoute {
 /// they have for it. Zero: none.
 using SeenList = std::map<std::string, std::uint64_t>;
 
+/// What a client would see of one list as far as that is known without asking, for as little memory as that
+/// takes.
+struct ListView {
+  std::string targets;  ///< a record for each: which it is, and what of it is allowed, zero while not known
+  std::uint64_t judged_from = 0, judged_to = 0;  ///< generations of the policies around the look
+
+  /// Whether a client that has seen `before` or what came since may not know this. That more is known of a
+  /// target than before is no change, unless policies have changed since.
+  bool news_after(const ListView& before) const;
+};
+
 /// Digest of one target's items as a client sees them. In this process only.
 class ListDigest {
  public:
@@ -160,7 +171,7 @@ class Session : public ConnectionListener, public std::enable_shared_from_this<S
   /// What was answered to the client just now.
   void remember_list(ListKind kind, SeenList seen);
   /// What a client would see of a list, as far as it is known now.
-  std::string fingerprint(const Principal& principal, ListKind kind);
+  ListView list_view(const Principal& principal, ListKind kind);
   /// The stream is open: who has listed nothing yet has seen what is there now.
   void watch_lists(const Principal& principal);
   /// Compares what the client has seen with what it would see after `delay`, which gathers what belongs

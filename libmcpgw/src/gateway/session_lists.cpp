@@ -2,6 +2,7 @@
 // may have changed them (a policy, a target, a user, a server's own word, a server that is back). Something
 // that may matter makes the session look; it tells the client when what the client would see differs from
 // what it has seen.
+#include <algorithm>
 #include <functional>
 
 #include "base/text.hpp"
@@ -44,21 +45,46 @@ void Session::remember_list(ListKind kind, SeenList seen) {
   ++seen_version_[index(kind)];
 }
 
-std::string Session::fingerprint(const Principal& principal, ListKind kind) {
-  std::string text;
+bool ListView::news_after(const ListView& before) const {
+  if (before.judged_from != judged_to) return targets != before.targets;
+  if (targets.size() != before.targets.size()) return true;
+  constexpr std::size_t kField = sizeof(std::uint64_t);
+  const std::string_view now(targets), then(before.targets);
+  const std::string not_known(kField, '\0');
+  for (std::size_t at = 0; at < now.size(); at += 2 * kField) {
+    if (now.substr(at, kField) != then.substr(at, kField)) return true;
+    const std::string_view had = then.substr(at + kField, kField);
+    if (had != not_known && had != now.substr(at + kField, kField)) return true;
+  }
+  return false;
+}
+
+ListView Session::list_view(const Principal& principal, ListKind kind) {
+  const std::hash<std::string> hash;
+  ListView out;
+  out.judged_from = core_->policy->generation();
+  const auto add = [&out](std::uint64_t value) {
+    out.targets.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
   const auto seen = view(principal);
   std::map<std::string, std::shared_ptr<UpstreamConnection>> open;
   for (const auto& one : connections()) open[one->target().id] = one;
   for (const auto& target : seen->targets) {
-    text += target->id + (seen->prefixed(*target) ? "+" : "-") + target->slug + '\n';
+    add(hash(target->id + (seen->prefixed(*target) ? "+" : "-") + target->slug));
     const auto it = open.find(target->id);
     const auto listing = it == open.end() ? nullptr : it->second->known_listing(kind);
-    if (!listing) continue;
+    if (!listing) {
+      add(0);
+      continue;
+    }
+    std::string allowed;
     for (const Item& item : listing->items)
-      text +=
+      allowed +=
           core_->policy->evaluate(principal, target->id, policy_type(kind), item.name).allowed() ? '1' : '0';
+    add(std::max<std::uint64_t>(hash(allowed), 1));
   }
-  return sha256(text);
+  out.judged_to = core_->policy->generation();
+  return out;
 }
 
 void Session::watch_lists(const Principal& principal) {
@@ -196,8 +222,7 @@ Task<void> Session::compare_lists() {
   }
   changed[index(ListKind::resources)] |= changed[index(ListKind::templates)];
   for (const ListKind kind : {ListKind::tools, ListKind::prompts, ListKind::resources})
-    if (changed[index(kind)])
-      send(make_notification("notifications/" + std::string(list_capability(kind)) + "/list_changed", {}));
+    if (changed[index(kind)]) send(make_notification(list_changed(kind), {}));
 }
 
 }  // namespace mcpgw::detail
