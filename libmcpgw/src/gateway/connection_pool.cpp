@@ -740,8 +740,8 @@ void ConnectionPool::sweep(SteadyTime now) {
           slot.connection = nullptr;
         }
       } else if (old) {
-        outlived.push_back(
-            slot.connection);  // of one that is always busy when looked at, the next pause is taken
+        // It may be busy whenever it is looked at: the next pause between its calls is taken.
+        outlived.push_back(slot.connection);
       }
       if (slot.connection) live.push_back(slot.connection);
       const bool empty = !slot.connection && !slot.opening && slot.waiting.empty() &&

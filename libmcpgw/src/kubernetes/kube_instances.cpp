@@ -247,8 +247,7 @@ Task<void> KubeInstances::run_start(std::shared_ptr<KubeInstances> self, WantedI
   start->done.set();
 }
 
-/// Somebody waits for its start, or has not connected yet: it must not be taken for idle, however long that
-/// is.
+/// While somebody waits for its start, or has not connected yet, it is not idle, however long that is.
 class KubeInstances::Held {
  public:
   Held(std::weak_ptr<KubeInstances> instances, std::string name)

@@ -89,8 +89,7 @@ class KubeInstances final : public InstanceProvider, public std::enable_shared_f
   /// `listed_at`: when the list that it is from was asked for.
   void see(const Json& deployment, std::optional<SteadyTime> listed_at = std::nullopt);
   void see_all(const std::vector<Json>& deployments, SteadyTime asked_at);
-  /// `uid`: of the object that ended; another one of its name is none of its business. Empty: whatever had
-  /// it.
+  /// `uid`: of the object that ended, which is no news of another one of its name. Empty: of whatever had it.
   void gone(const std::string& name, const std::string& uid = {});
   std::optional<Known> known(const std::string& name) const;
   std::vector<PodInstance> records() const;
@@ -111,7 +110,7 @@ class KubeInstances final : public InstanceProvider, public std::enable_shared_f
   std::map<std::string, Known> known_;                      // by name
   std::map<std::string, std::shared_ptr<Start>> starting_;  // by key
   std::map<std::string, std::string> making_;               // by name, whose they are: held by make_room()
-  std::map<std::string, std::size_t> held_;                 // by name: starts that wait for it, and Held
+  std::map<std::string, std::size_t> held_;                 // by name: how many Held there are
   std::map<std::string, Time> noted_;                       // by name: the use that was written down last
   std::string trouble_;                                     // why the API cannot be used at present
   bool stopped_ = false;
